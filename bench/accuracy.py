@@ -48,7 +48,7 @@ MODES = {
     "relu": "relu, recurrence not followed",
     "bptt": "relu, recurrence followed",
     "st-bptt": "straight_through, recurrence followed",
-    "lateral": "straight_through, recurrence not followed, relu through lateral weights",
+    "lateral": "straight_through, recurrence not followed, relu through recurrent weights",
     "windows": "relu, recurrence followed, clipped every 5 steps",
     "integers": "of the integers' surrogate, recurrence not followed",
     "lif": "ATan surrogate (SpikingJelly)",
@@ -277,14 +277,14 @@ class Rival(NamedTuple):
 
 RIVALS = {
     "src-lateral": Rival("SRC, lateral", "lateral", "srcell train", "", 2),
-    "src": Rival("SRC", "st", "srcell train", "--no-lateral", 2),
+    "src": Rival("SRC", "st", "srcell train", "--no-recurrent", 2),
     "lif": Rival("LIF, lateral", "recurrent-lif", "recurrent.py", "--neuron lif", 7, "5e-3"),
     # A GRU needs no held elements, and its readout reads the last step only.
     "gru": Rival("GRU", "gru", "recurrent.py", "--neuron gru --hold 1 --readout-window 1", 3, "1e-2"),
 }
 THREE = (0, 1, 2)
 # Without what the presets of sequences add to a layer with recurrent weights.
-PLAIN = "--omega 0 --highest-omega 0 --zs-hyp 0.5 --input-gain 0 --lateral-delay 0"
+PLAIN = "--omega 0 --highest-omega 0 --zs-hyp 0.5 --input-gain 0 --recurrent-delay 0"
 
 
 def beside(task: str, dataset: str, who: str, epochs: int, seeds: tuple[int, ...], change: str = "") -> Row:
@@ -336,7 +336,7 @@ for prefix, task, dataset, epochs, sizes in (
         for who, neurons in sizes.items()
     }
 # The symbol can be kept in slow integrators, then only in loops of recurrent weights.
-for delay, setting in ((200, ""), (50, "--slowest-alpha 0.9 --delay 50")):
+for delay, setting in ((200, ""), (50, "--slowest-alpha 0.9 --recall-delay 50")):
     for who in RIVALS:
         change = f"{setting} --lr 1e-3" if who == "gru" else setting  # with a larger one it did not train
         task = f"delayed recall over {delay} steps"
@@ -351,7 +351,7 @@ def resonance(task: str, network: str, command: str, epochs: int, seeds: tuple[i
 
 
 FREQUENCIES = "--omega 0.01 --highest-omega 1"
-RESONANT = f"{FREQUENCIES} --zs-hyp 0.5 --input-gain 0 --lateral-delay 0"
+RESONANT = f"{FREQUENCIES} --zs-hyp 0.5 --input-gain 0 --recurrent-delay 0"
 PIXELS = (
     "--hidden 256 --slowest-alpha 0.999 --input-delay 0 --taps 1 --no-whole-delays --readout-alpha 0.97 "
     "--readout-window 0"
@@ -384,7 +384,7 @@ TABLE |= RESONANCE
 # The same network with its delays learnt, learnt and then whole, and fixed; and layers of as many parameters without
 # delays, each at the best of the settings tried.
 LEARNT = "srcell train intervals --preset best --validation 0"
-UNDELAYED = f"{LEARNT} --input-delay 0 --taps 1 --no-learn-delays --delay-width 1 --delay-lr 0.3 --lateral"
+UNDELAYED = f"{LEARNT} --input-delay 0 --taps 1 --no-learn-delays --delay-width 1 --delay-lr 0.3 --recurrent"
 DELAYS = {
     "intervals": ("2-32, learnt delays", LEARNT, 80),
     "intervals-whole": ("2-32, learnt delays, then whole", f"{LEARNT} --whole-delays", 1),
@@ -432,8 +432,8 @@ TABLE["recall-200-src-fast"] = beside(
 ABLATIONS = {
     "5-epochs": ("st", ""),
     "relu": ("relu", "--surrogate relu"),
-    "through-time": ("st-bptt", "--recurrent-grad"),
-    "relu-through-time": ("bptt", "--surrogate relu --recurrent-grad"),
+    "through-time": ("st-bptt", "--full-gradient"),
+    "relu-through-time": ("bptt", "--surrogate relu --full-gradient"),
     "prefix-0": ("st", "--prefix 0"),
     "rest": ("st", "--initial-state rest"),
     "rest-prefix-0": ("st", "--initial-state rest --prefix 0"),

@@ -39,7 +39,7 @@ def describe(name: tuple[str, ...], old: dict[str, float], new: dict[str, float]
     sizes = "-".join(map(str, [setting["inputs"], *setting["neurons"]]))
     return (
         f"{setting['case']} ({setting['subject']} {sizes}, T {setting['steps']}, B {setting['batch']}, "
-        f"{setting['density']:.1%}, {setting['surrogate']}, recurrent_grad={setting['recurrent_grad']}, "
+        f"{setting['density']:.1%}, {setting['surrogate']}, full_gradient={setting['full_gradient']}, "
         f"threads {setting['threads']}), {name[1]}, {name[2]}: "
         f"{old['median']:.2f} -> {new['median']:.2f} ms, {new['median'] / old['median']:.2f} times"
     )

@@ -95,7 +95,7 @@ def tasks(root: str) -> dict[str, Task]:
 
 
 LAYERS = {
-    "SRC(lateral=True)": lambda inputs: SRC(inputs, NEURONS, lateral=True),
+    "SRC(recurrent=True)": lambda inputs: SRC(inputs, NEURONS, recurrent=True),
     "SRC.for_sequences": lambda inputs: SRC.for_sequences(inputs, NEURONS),
 }
 

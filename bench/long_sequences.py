@@ -39,7 +39,7 @@ def layer(lateral: bool = True, resonant: bool = True, delayed: bool = True) -> 
     return SRC(
         1,
         NEURONS,
-        lateral=lateral,
+        recurrent=lateral,
         alpha=spread(0.5, 0.998),
         omega=spread_frequencies(0.01, 1.0) if resonant else 0.0,
         zs_hyp=0.5,
@@ -149,8 +149,8 @@ def main() -> None:
         "resonant, lateral, delayed": layer(),
         "resonant, lateral": layer(delayed=False),
         "lateral": layer(resonant=False, delayed=False),
-        "resonant": layer(lateral=False),
-        "plain": layer(lateral=False, resonant=False),
+        "resonant": layer(recurrent=False),
+        "plain": layer(recurrent=False, resonant=False),
     }
     results: dict[str, Any] = {}
     for name, made in variants.items():

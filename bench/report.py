@@ -179,7 +179,7 @@ def recurrence_table(document: Document) -> Iterator[str]:
         same = [result for result in results if result["setting"]["neurons"][0] == neurons]
         passes = [("forward", FORWARD, same)]
         for result in same:
-            mode = "through time" if result["setting"]["recurrent_grad"] else "default"
+            mode = "through time" if result["setting"]["full_gradient"] else "default"
             passes.append((f"{BOTH}, {mode}", BOTH, [result]))
         for label, key, chosen in passes:
             times = [
@@ -214,7 +214,7 @@ def modes_table(document: Document) -> Iterator[str]:
     """Times of a layer in each gradient mode, forward / forward and backward."""
     results = results_of(document, "modes")
     times = {False: "default", True: "through time"}
-    names = [f"{r['setting']['surrogate']}, {times[r['setting']['recurrent_grad']]}" for r in results]
+    names = [f"{r['setting']['surrogate']}, {times[r['setting']['full_gradient']]}" for r in results]
     yield from markdown_table(["milliseconds, forward / forward and backward", *names], pass_rows(results))
 
 

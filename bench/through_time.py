@@ -37,7 +37,7 @@ def rows(images: Tensor) -> Tensor:
 
 
 def make_layer(lateral: str | None, gain: float = 1.0, surrogate: str = "straight_through") -> SRC:
-    options: dict[str, Any] = {} if lateral is None else {"lateral": True, "lateral_surrogate": lateral}
+    options: dict[str, Any] = {} if lateral is None else {"recurrent": True, "recurrent_surrogate": lateral}
     layer = SRC(28, NEURONS, alpha=spread(0.5, 0.99), zs_hyp=0.5, initial_state="rest", surrogate=surrogate, **options)
     if lateral is not None:
         with torch.no_grad():
@@ -53,14 +53,14 @@ def reach(input: Tensor, lateral: str | None, surrogate: str, followed: bool, ga
     torch.manual_seed(0)
     layer = make_layer(lateral, gain)
     current = F.linear(input, layer.weight_ih_l0).detach().requires_grad_()
-    options = {} if lateral is None else {"weight_hh": layer.weight_hh_l0, "lateral_surrogate": lateral}
+    options = {} if lateral is None else {"weight_hh": layer.weight_hh_l0, "recurrent_surrogate": lateral}
     spikes, _ = functional.src(
         current,
         layer.bias_l0,
         alpha=layer.alpha_l0,
         zs_hyp=0.5,
         surrogate=surrogate,
-        recurrent_grad=followed,
+        full_gradient=followed,
         **options,
     )
     late = spikes[-LATE:]
@@ -151,7 +151,7 @@ class Reader(nn.Module):
                 self.layer.bias_l0,
                 SRCState(state.i, *(self.passed(x, t) for x in state[1:])),
                 surrogate=self.method.surrogate,
-                recurrent_grad=True,
+                full_gradient=True,
                 alpha=self.layer.alpha_l0,
                 zs_hyp=0.5,
             )

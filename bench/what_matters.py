@@ -53,8 +53,8 @@ class Settings(NamedTuple):
     slowest: float = 0.99
     zs_hyp: float = 0.5
     surrogate: str = "straight_through"
-    lateral_surrogate: str = "relu"
-    recurrent_grad: bool = False
+    recurrent_surrogate: str = "relu"
+    full_gradient: bool = False
     window: int = 60
     readout_alpha: float = 1.0
     rate: float = 5e-3
@@ -96,27 +96,27 @@ def layer(of: Settings, inputs: int) -> SRC:
     if of.delay_values:
         drawn = (torch.arange(of.neurons) % of.delay_values) * (of.delays / max(of.delay_values - 1, 1))
     delayed: dict[str, Any] = {}
-    if of.lateral and of.delays:
+    if of.recurrent and of.delays:
         delayed = {"delay_hh": drawn if "delay_hh" in of.learnable else drawn.round(), "max_delay": of.delays}
         delayed["delay_width"] = of.delay_width
     made = SRC(
         inputs,
         of.neurons,
-        lateral=of.lateral,
-        lateral_surrogate=of.lateral_surrogate,
+        recurrent=of.recurrent,
+        recurrent_surrogate=of.recurrent_surrogate,
         alpha=spread(of.fastest, of.slowest),
         omega=spread_frequencies(of.lowest, of.highest, of.silent) if of.highest else 0.0,
         zs_hyp=of.zs_hyp,
         initial_state="rest",
         surrogate=of.surrogate,
-        recurrent_grad=of.recurrent_grad,
+        full_gradient=of.full_gradient,
         learnable=of.learnable,
         **delayed,
     )
     with torch.no_grad():
         scale = ((1 - made.alpha_l0.square()) / (1 - 0.9**2)).sqrt()[:, None] if of.scaled else 1.0
         made.weight_ih_l0.mul_(scale * of.input_scale)
-        if of.lateral:
+        if of.recurrent:
             made.weight_hh_l0.mul_(of.lateral_scale)
     return made
 
@@ -197,7 +197,7 @@ def accuracy(network: nn.Module, part: tuple[Tensor, Tensor]) -> float:
 # Each row: what it changes, by name.
 ROWS: dict[str, dict[str, Any]] = {
     "base": {},
-    "without recurrent weights": {"lateral": False, "delays": 0},
+    "without recurrent weights": {"recurrent": False, "delays": 0},
     "without frequencies": {"highest": 0.0},
     "without delays": {"delays": 0},
     "without frequencies and delays": {"highest": 0.0, "delays": 0},
@@ -233,8 +233,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "recurrent weights x 0.5": {"lateral_scale": 0.5},
     "recurrent weights x 2": {"lateral_scale": 2.0},
     "relu surrogate": {"surrogate": "relu"},
-    "straight through the recurrent weights": {"lateral_surrogate": "straight_through"},
-    "gradients through h and hs": {"surrogate": "relu", "recurrent_grad": True},
+    "straight through the recurrent weights": {"recurrent_surrogate": "straight_through"},
+    "gradients through h and hs": {"surrogate": "relu", "full_gradient": True},
     "rate 2e-3": {"rate": 2e-3},
     "rate 1e-2": {"rate": 1e-2},
     "constant rate": {"schedule": "constant"},

@@ -27,27 +27,27 @@ SRCELL_HOST_DEVICE constexpr int64_t checkpoint_rows(bool resonant, bool traced)
 SRCELL_HOST_DEVICE constexpr int first_of_checkpoint(bool traced) { return traced ? kI + 1 : kI; }
 
 // The compile-time options of a backward pass.
-template <bool kRecurrent, bool kParameterGradients, bool kResonant>
+template <bool kFullGradient, bool kParameterGradients, bool kResonant>
 struct BackwardMode {
-    static constexpr bool recurrent = kRecurrent, parameters = kParameterGradients, resonant = kResonant;
+    static constexpr bool full_gradient = kFullGradient, parameters = kParameterGradients, resonant = kResonant;
     static constexpr int64_t sums = parameters ? parameters_of(resonant) : 1;  // per neuron
 
     // Whether the adjoint of a step needs a number of the state before the step.
     SRCELL_HOST_DEVICE static constexpr bool needs(int state) {
-        return parameters || (recurrent && (state == kH || state == kHs));
+        return parameters || (full_gradient && (state == kH || state == kHs));
     }
 };
 
 // Returns choose(mode) for the mode of a call.
 template <class T, class Choose>
 auto with_mode(const CellBackward<T>& p, Choose choose) {
-    const auto with_resonance = [&](auto recurrent, auto parameters) {
-        constexpr bool r = decltype(recurrent)::value, g = decltype(parameters)::value;
+    const auto with_resonance = [&](auto full_gradient, auto parameters) {
+        constexpr bool r = decltype(full_gradient)::value, g = decltype(parameters)::value;
         return p.turn ? choose(BackwardMode<r, g, true>{}) : choose(BackwardMode<r, g, false>{});
     };
-    const auto with_parameters = [&](auto recurrent) {
-        return wants_parameters(p) ? with_resonance(recurrent, std::true_type{})
-                                   : with_resonance(recurrent, std::false_type{});
+    const auto with_parameters = [&](auto full_gradient) {
+        return wants_parameters(p) ? with_resonance(full_gradient, std::true_type{})
+                                   : with_resonance(full_gradient, std::false_type{});
     };
-    return p.recurrent ? with_parameters(std::true_type{}) : with_parameters(std::false_type{});
+    return p.full_gradient ? with_parameters(std::true_type{}) : with_parameters(std::false_type{});
 }

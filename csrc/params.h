@@ -149,7 +149,7 @@ struct CellBackward {
     CellParameters<T> cell;
     Turn<T> turn;
     bool relu;                   // ds/dh = [h > 0]; otherwise 1
-    bool recurrent;              // backpropagate through h[t-1] and hs[t-1] too; otherwise only through i[t-1]
+    bool full_gradient;          // backpropagate through h[t-1] and hs[t-1] too; otherwise only through i[t-1]
     Maybe<const T> grad_spikes;  // (T, B, N); else zero
     States<const T> grad_after;
     States<T> grad_before;  // out

@@ -205,7 +205,7 @@ def for_sequences() -> str:
     for row in read("for-sequences.json"):
         each = ", ".join(f"{accuracy:.1%}" for accuracy in row["accuracies"])
         found.setdefault(row["task"], []).append(f"{sum(row['accuracies']) / len(row['accuracies']):.1%} ({each})")
-    head = ["task", "SRC(lateral=True)", "SRC.for_sequences"]
+    head = ["task", "SRC(recurrent=True)", "SRC.for_sequences"]
     return report.lines(report.markdown_table(head, [[task, *cells] for task, cells in found.items()]))
 
 

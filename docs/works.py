@@ -186,11 +186,11 @@ def _half() -> None:
             raise AssertionError(spikes.dtype)
 
 
-@feature("float64 and gradcheck", 'exact gradients: `surrogate="relu", recurrent_grad=True` passes `gradcheck`')
+@feature("float64 and gradcheck", 'exact gradients: `surrogate="relu", full_gradient=True` passes `gradcheck`')
 def _gradcheck() -> None:
     x = (4 * torch.rand(8, 2, 3, dtype=torch.float64)).requires_grad_()
     bias = torch.full((3,), -4.5, dtype=torch.float64, requires_grad=True)
-    modes = {"surrogate": "relu", "recurrent_grad": True}
+    modes = {"surrogate": "relu", "full_gradient": True}
     if not torch.autograd.gradcheck(lambda x, bias: src(x, bias, **modes)[0], (x, bias)):
         raise AssertionError
 

@@ -73,7 +73,7 @@ def draw(seed: int, kind: str) -> Case:
         poison=bool(kind in ("currents", "events") and not random.integers(4)),
         scale=scale,
         spread=0.0 if float64 else float(random.choice([0, 0, 0.3, 2])),
-        lateral="" if kind == "step" else str(random.choice(["", "", *LATERAL])),
+        recurrent="" if kind == "step" else str(random.choice(["", "", *LATERAL])),
     )
 
 

@@ -66,7 +66,7 @@ WORDS: list[Any] = [np.array(["relu", "x"]), np.zeros(0), torch.zeros(2)]
     # Arrays in place of strings and flags
     *(Refusal("surrogate", lambda word=word: src(X, -6.0, surrogate=word)) for word in WORDS),
     *(Refusal("method", lambda word=word: src_linear(X, WEIGHT, -6.0, method=word)) for word in WORDS),
-    *(Refusal("recurrent_grad", lambda word=word: src(X, -6.0, recurrent_grad=word), TypeError) for word in WORDS),
+    *(Refusal("full_gradient", lambda word=word: src(X, -6.0, full_gradient=word), TypeError) for word in WORDS),
     *(
         Refusal("count", lambda word=word: EventBatch.from_events([0], [0], inputs=1, bin_width=1, count=word))
         for word in WORDS

@@ -36,7 +36,7 @@ TINY = {
         ("lateral", "whole-10", "fractional-10", "learnt-10", "gathered-10", "picked-200"),
     ),
     "stack": Setting("stack", "stack", 6, (5, 10), ("eager", "dense", "events"), surrogate="relu"),
-    "classifier": Setting("classifier", "classifier", 6, (10,), ("eager", "dense", "events"), recurrent_grad=True),
+    "classifier": Setting("classifier", "classifier", 6, (10,), ("eager", "dense", "events"), full_gradient=True),
     "step": Setting("step", "step", 6, (4,), ("srcell", "rnn", "gru")),
     "module": Setting("module", "module", 6, (4,), ("srcell", "rnn", "gru")),
 }
@@ -210,7 +210,7 @@ def test_quick_uses_smaller_batches_and_a_settings_own_threads_win() -> None:
 def test_cases_cover_all_densities_modes_and_batches() -> None:
     densities = [setting.density for setting in CASES["density"]]
     assert min(densities) == 0.001 and max(densities) == 1
-    assert {(s.surrogate, s.recurrent_grad) for s in CASES["modes"]} == {
+    assert {(s.surrogate, s.full_gradient) for s in CASES["modes"]} == {
         (surrogate, recurrent) for surrogate in ("relu", "straight_through") for recurrent in (False, True)
     }
     assert {setting.batch for setting in CASES["classifier"]} == {1, 256}

@@ -59,7 +59,7 @@ DEFAULTS = {
     "poison": False,  # NaN and infinities in the data
     "scale": 1.0,  # of currents or weights
     "spread": 0.0,  # of cell parameters around their defaults
-    "lateral": "",  # the surrogate of recurrent weights, if there are any
+    "recurrent": "",  # the surrogate of recurrent weights, if there are any
     "resonant": False,
     "delays": None,  # of recurrent weights, if there are any: the largest delay, and the width
 }
@@ -72,8 +72,8 @@ def make_case(
     and computes the gradients.
     """
     assert options.keys() <= DEFAULTS.keys()
-    surrogate, recurrent_grad = mode
-    given = {"seed": seed, "shape": shape, "surrogate": surrogate, "recurrent_grad": recurrent_grad}
+    surrogate, full_gradient = mode
+    given = {"seed": seed, "shape": shape, "surrogate": surrogate, "full_gradient": full_gradient}
     return {**DEFAULTS, **given, **options}
 
 
@@ -112,7 +112,7 @@ CASES = [
     if lengths or shapes is SHAPES or dtype == "float32"
 ]
 CASES += [
-    make_case(seed, shape, mode=mode, lengths=bool(seed % 2), lateral=LATERAL[seed % 2])
+    make_case(seed, shape, mode=mode, lengths=bool(seed % 2), recurrent=LATERAL[seed % 2])
     for shapes, modes in (
         ([*SHAPES[:6], (70, 20, 5)], MODES[::3]),
         ([*LINEAR_SHAPES[:6], (300, 3, 260, 9)], MODES[1:3]),
@@ -126,7 +126,7 @@ CASES += [
         dtype=("float32", "float64")[seed % 4 == 3],
         mode=MODES[seed % 4],
         lengths=bool(seed % 2),
-        lateral=("", *LATERAL)[seed % 3],
+        recurrent=("", *LATERAL)[seed % 3],
         poison=seed % 5 == 4,
         resonant=True,
     )
@@ -138,7 +138,7 @@ CASES += [
         dtype=("float32", "float64")[seed % 4 == 1],
         mode=MODES[seed % 4],
         lengths=bool(seed % 3),
-        lateral=LATERAL[seed % 5 == 4],
+        recurrent=LATERAL[seed % 5 == 4],
         poison=seed % 6 == 1,
         resonant=seed % 3 == 1,
         delays=((9, 1), (60, 1), (5, 3))[seed % 3],
@@ -187,7 +187,7 @@ def case_inputs(case: Case) -> Inputs:
 
 
 def is_delayed(case: Case) -> bool:
-    return bool(case["lateral"] and case["delays"])
+    return bool(case["recurrent"] and case["delays"])
 
 
 def vary(inputs: Inputs, synapse: str, case: Case) -> Inputs:
@@ -195,7 +195,7 @@ def vary(inputs: Inputs, synapse: str, case: Case) -> Inputs:
     inputs[synapse] *= case["scale"]
     if case["resonant"]:
         inputs |= resonant(inputs, case["seed"])
-    if case["lateral"]:
+    if case["recurrent"]:
         inputs["weight_hh"] = make_lateral(case["seed"], len(inputs["bias"]), inputs["bias"].dtype)
     if is_delayed(case):
         inputs |= delayed(inputs, case["seed"], *case["delays"])
@@ -222,9 +222,9 @@ def case_options(case: Case) -> dict[str, Any]:
     lengths = (random_bits(case["seed"], batch) % np.uint64(steps + 1)).astype(np.int64)
     return {
         "surrogate": case["surrogate"],
-        "recurrent_grad": case["recurrent_grad"],
+        "full_gradient": case["full_gradient"],
         "lengths": torch.from_numpy(lengths) if case["lengths"] else None,
-        **({"lateral_surrogate": case["lateral"]} if case["lateral"] else {}),
+        **({"recurrent_surrogate": case["recurrent"]} if case["recurrent"] else {}),
         **(dict(zip(("max_delay", "delay_width"), case["delays"], strict=True)) if is_delayed(case) else {}),
     }
 
@@ -374,7 +374,7 @@ def random_cases(*shape: st.SearchStrategy[int]) -> st.SearchStrategy[Case]:
         per_neuron=st.booleans(),
         lengths=st.booleans(),
         poison=st.booleans(),
-        lateral=st.sampled_from(["", "", *LATERAL]),
+        recurrent=st.sampled_from(["", "", *LATERAL]),
         delays=st.sampled_from([None, (0, 1), (9, 1), (50, 1), (4, 2)]),
     )
 

@@ -225,7 +225,7 @@ def test_refused_calls_raise_the_errors_of_native_code(made: dict[str, Any]) -> 
 
 def test_the_control_loop_prints_the_logits_of_native_code(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    SRCClassifier(64, [40], 10, lateral=True, initial_state="rest").export(tmp_path / "net.srcell")
+    SRCClassifier(64, [40], 10, recurrent=True, initial_state="rest").export(tmp_path / "net.srcell")
     steps = np.random.default_rng(0).random((100, 64)) < 0.1
     stream, expected = runtime.load(tmp_path / "net.srcell").stream(), []
     for number, step in enumerate(steps, start=1):

@@ -257,11 +257,11 @@ CELLS: dict[str, dict[str, Any]] = {
         "alpha": torch.linspace(0.5, 0.99, NEURONS),
         "rho": 2.5,
         "learnable": ["zs_hyp"],
-        "recurrent_grad": True,
+        "full_gradient": True,
     },
     "resonant": {"omega": 0.3},
-    "recurrent": {"lateral": True, "lateral_surrogate": "straight_through"},
-    "delayed": {"lateral": True, "delay_hh": 2.0},
+    "recurrent": {"recurrent": True, "recurrent_surrogate": "straight_through"},
+    "delayed": {"recurrent": True, "delay_hh": 2.0},
     "at rest": {"initial_state": "rest"},
     "float64": {"dtype": torch.float64},
     "half precision": {"dtype": torch.bfloat16},
@@ -353,7 +353,7 @@ def test_invalid_calls_say_the_same_at_once_and_through_the_dispatcher() -> None
         lambda: layer(EventBatch.from_dense(x[..., :2])),
         lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, max_delay=3),
         lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, delay_width=2),
-        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, recurrent_grad=None),
+        lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, full_gradient=None),
         lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, surrogate="none"),
         lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, alpha=1.5),
         lambda: srcell.src_linear(x, layer.weight_ih_l0, layer.bias_l0, alpha=float("nan")),
@@ -392,7 +392,7 @@ def test_tensors_that_need_a_gradient_get_one_at_once() -> None:
     for learnt in (x["input"], x["weight"], x["bias"], x["weight_hh"], alpha, *state):
         learnt.requires_grad_()
         spikes, ended = srcell.src_linear(
-            x["input"], x["weight"], x["bias"], tuple(state), alpha=alpha, weight_hh=x["weight_hh"], recurrent_grad=True
+            x["input"], x["weight"], x["bias"], tuple(state), alpha=alpha, weight_hh=x["weight_hh"], full_gradient=True
         )
         (grad,) = torch.autograd.grad(spikes.sum() + ended.i.sum() + ended.h.sum(), learnt)
         assert grad.any()

@@ -21,7 +21,7 @@ from fuzz.file_targets import trained
 from srcell import data
 from srcell.training import TrainedRun, Trainer, load_weights, resume
 from srcell.training.checkpoint import read_checkpoint, write_checkpoint
-from srcell.training.config import ADDED
+from srcell.training.config import BEFORE
 from srcell.training.run_folder import RunFolder
 from support.runs import TINY, all_steps, assert_equal_weights, assert_resumes_at
 
@@ -143,11 +143,12 @@ def test_an_invalid_checkpoint_is_refused_and_changes_nothing(place: tuple[Any, 
     assert all(torch.equal(x, weights[name]) for name, x in trainer.model.state_dict().items())
 
 
-def test_a_checkpoint_may_lack_settings_of_later_versions() -> None:
+def test_a_checkpoint_may_have_the_names_of_srcell_0_2() -> None:
     trainer = trained()[0]
     tensors, record = trainer.state()
-    older = {name: value for name, value in record["config"].items() if name not in ADDED}
-    assert older.keys() < record["config"].keys()
+    names = {name: old for old, name in BEFORE.items()}
+    older = {names.get(name, name): value for name, value in record["config"].items()}
+    assert older.keys() - record["config"].keys() == BEFORE.keys()
     trainer.load_state(tensors, record | {"config": older})
 
 

@@ -118,8 +118,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
 
 def test_options_reach_the_run(calls: list[Call]) -> None:
-    settings = "--hidden 8 6 --lr 0.002 --gain 0.8 --seed 7 --surrogate relu --recurrent-grad"
-    settings += " --input-delay 10 --taps 3 --lateral --lateral-delay 5 --learn-delays --whole-delays"
+    settings = "--hidden 8 6 --lr 0.002 --gain 0.8 --seed 7 --surrogate relu --full-gradient"
+    settings += " --input-delay 10 --taps 3 --recurrent --recurrent-delay 5 --learn-delays --whole-delays"
     settings += " --delay-width 8 1 --delay-lr 1.5"
     machine = "--data there --download --cache --workers 2 --device cpu --checkpoint-seconds inf"
     assert srcell_command(f"{TINY} {settings} {machine} --out run") == 0
@@ -132,11 +132,11 @@ def test_options_reach_the_run(calls: list[Call]) -> None:
         steps=5,
         gain=0.8,
         surrogate="relu",
-        recurrent_grad=True,
+        full_gradient=True,
         input_delay=10,
         taps=3,
-        lateral=True,
-        lateral_delay=5,
+        recurrent=True,
+        recurrent_delay=5,
         learn_delays=True,
         whole_delays=True,
         delay_width=(8, 1),
@@ -400,7 +400,7 @@ NUMBERS = [setting.option for setting in SETTINGS.values() if type(setting.defau
         ("train digits --resume full", "srcell: --resume: expected a run folder and no settings"),
         ("train --resume full --preset best", "srcell: --resume: expected a run folder and no settings"),
         ("train --resume full --out new", "srcell: --resume: expected a run folder and no settings"),
-        ("train digits --learn-delays", "srcell: --learn-delays: requires an input_delay or a lateral_delay"),
+        ("train digits --learn-delays", "srcell: --learn-delays: requires an input_delay or a recurrent_delay"),
         ("train digits --delay-width 8 1", "srcell: --delay-width: requires learn_delays=True, got (8, 1)"),
         # This machine
         ("train digits --workers -1", "--workers: expected at least 0, got -1"),

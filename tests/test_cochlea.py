@@ -210,7 +210,7 @@ def file_of(encoding: SoundEncoding) -> bytes:
 def made_for(encoding: SoundEncoding) -> tuple[nn.Module, bytes]:
     torch.manual_seed(3)
     network = nn.Sequential(
-        SpikesOnly(SRC(encoding.inputs, 40, lateral=True, zs_hyp=0.5)), LinearReadout(40, 5, alpha=0.97)
+        SpikesOnly(SRC(encoding.inputs, 40, recurrent=True, zs_hyp=0.5)), LinearReadout(40, 5, alpha=0.97)
     )
     network.encoder = encoding  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:

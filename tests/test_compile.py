@@ -68,7 +68,7 @@ def events_case(ones: bool) -> Compiled:
 
     def function(events: EventBatch, *tensors: Tensor) -> Outputs:
         inputs_ = dict(zip(inputs, tensors, strict=True))
-        return call(partial(src_linear, events), inputs_, recurrent_grad=True, lengths=LENGTHS)
+        return call(partial(src_linear, events), inputs_, full_gradient=True, lengths=LENGTHS)
 
     return Compiled(function, [events, *inputs.values()])
 
@@ -89,14 +89,14 @@ def bounded_layer() -> SRC:
 
 COMPILED: dict[str, Callable[[], Compiled]] = {
     "src": lambda: Compiled(src, src_case().args[:2]),
-    "src with every argument": lambda: src_case(recurrent_grad=True, lengths=LENGTHS),
+    "src with every argument": lambda: src_case(full_gradient=True, lengths=LENGTHS),
     "src_linear on events with values": lambda: events_case(ones=False),
     "src_linear on events of ones": lambda: events_case(ones=True),
     "SRC": lambda: Compiled(
         make_layer(6, 8, 2, initial_state="rest"), [make_spikes(13, STEPS, BATCH, 6), None, LENGTHS]
     ),
     "SRC with delays": lambda: Compiled(
-        SRC(6, 8, lateral=True, delay_hh=torch.linspace(0, 4, 8), max_delay=4, learnable=["delay_hh"]),
+        SRC(6, 8, recurrent=True, delay_hh=torch.linspace(0, 4, 8), max_delay=4, learnable=["delay_hh"]),
         [make_spikes(13, STEPS, BATCH, 6), None, LENGTHS],
         fullgraph=NEW_TORCH,
     ),
@@ -175,7 +175,7 @@ def test_checks_of_numbers_break_no_graph(function: Callable[[float], Tensor]) -
 
 
 AT_REST = {"initial_state": "rest", "learnable": ["rho"]}
-ALL_LEARNT = {"learn_initial_state": True, "learnable": ["alpha", "rho", "r", "zs_hyp"], "recurrent_grad": True}
+ALL_LEARNT = {"learn_initial_state": True, "learnable": ["alpha", "rho", "r", "zs_hyp"], "full_gradient": True}
 
 
 @pytest.mark.landing
@@ -256,7 +256,7 @@ def test_an_exported_network_takes_any_number_of_samples(strict: bool) -> None:
 
 
 def network_for_lengths() -> Sequential:
-    inner = nn.Sequential(nn.Linear(8, 8), SpikesOnly(SRC(8, 10, lateral=True)))
+    inner = nn.Sequential(nn.Linear(8, 8), SpikesOnly(SRC(8, 10, recurrent=True)))
     return Sequential(SRC(6, 8, 2), nn.Dropout(0.0), inner, LeakyReadout(5, neurons_per_class=2))
 
 
@@ -282,7 +282,7 @@ def test_an_event_batch_goes_through_export() -> None:
 
 
 def test_a_program_takes_a_state_as_a_tuple() -> None:
-    layer = SRC(6, 4, lateral=True, delay_hh=1.5, omega=0.3)
+    layer = SRC(6, 4, recurrent=True, delay_hh=1.5, omega=0.3)
     state = tuple(layer(spikes())[1])
     exported = torch.export.export(layer, (spikes(), state)).module()
     x, (_, later) = spikes().flip(0), layer(spikes().flip(0))
@@ -295,7 +295,7 @@ def test_a_program_takes_a_state_as_a_tuple() -> None:
     "make",
     [
         lambda: SRC(6, 4),
-        lambda: SRC(6, 4, lateral=True, delay_hh=1.5),
+        lambda: SRC(6, 4, recurrent=True, delay_hh=1.5),
         lambda: IntegerSRC(6, 4),
         lambda: Delay(6, 3),
         lambda: Sequential(nn.Unflatten(2, (1, 3, 2)), SRCConv2d(1, 2, 2)),
@@ -315,8 +315,8 @@ class Counted(nn.Module):
 
 
 SAVED: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
-    "SRC": lambda: (SRC(6, 4, 2, lateral=True, initial_state="rest", learnable=["rho"]), spikes()),
-    "SRC with delays": lambda: (SRC(6, 4, lateral=True, delay_hh=1.5, omega=0.3), spikes()),
+    "SRC": lambda: (SRC(6, 4, 2, recurrent=True, initial_state="rest", learnable=["rho"]), spikes()),
+    "SRC with delays": lambda: (SRC(6, 4, recurrent=True, delay_hh=1.5, omega=0.3), spikes()),
     "SRCCell": lambda: (SRCCell(6, 4), spikes()[0]),
     "SRCConv2d": lambda: (SRCConv2d(1, 2, 3), spikes().view(30, 2, 1, 3, 2).repeat(1, 1, 1, 1, 2)),
     "IntegerSRC": lambda: (IntegerSRC(6, 4), spikes()),

@@ -54,7 +54,7 @@ def test_concurrent_threads_get_the_same_bits():
 def test_threads_share_a_layer_and_a_batch():
     torch.manual_seed(0)
     layer = SRC(
-        60, 30, 2, lateral=True, omega=0.1, delay_hh=torch.arange(30) % 7 / 2, max_delay=3, learnable=["delay_hh"]
+        60, 30, 2, recurrent=True, omega=0.1, delay_hh=torch.arange(30) % 7 / 2, max_delay=3, learnable=["delay_hh"]
     )
     events = rate_encode(torch.rand(8, 60), steps=60, seed=0)
     together = Barrier(THREADS)

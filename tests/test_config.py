@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from srcell.data import HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding
-from srcell.training.config import ADDED, SETTINGS, TrainingConfig
+from srcell.training.config import ADDED, BEFORE, SETTINGS, TrainingConfig
 from srcell.training.run_folder import RunFolder
 from srcell.training.samples import make_encoding
 from support.runs import TINY
@@ -52,10 +52,10 @@ LEARNT = {"input_delay": 5, "learn_delays": True}
         (TypeError, r"hidden_sizes: expected integers, got \[1.5\]", {"hidden_sizes": [1.5]}),
         # Settings that exclude each other
         (ValueError, "slowest_alpha: expected 0 or at least alpha", {"alpha": 0.9, "slowest_alpha": 0.5}),
-        (ValueError, "channels: expected none with lateral", {"channels": (4,), "lateral": True}),
-        (ValueError, "channels: expected none with lateral", {"channels": (4,), "slowest_alpha": 0.99}),
-        (ValueError, "channels: expected none with lateral", {"channels": (4,), "readout": "linear"}),
-        (ValueError, "channels: expected none with lateral, omega", {"channels": (4,), "omega": 0.1}),
+        (ValueError, "channels: expected none with recurrent", {"channels": (4,), "recurrent": True}),
+        (ValueError, "channels: expected none with recurrent", {"channels": (4,), "slowest_alpha": 0.99}),
+        (ValueError, "channels: expected none with recurrent", {"channels": (4,), "readout": "linear"}),
+        (ValueError, "channels: expected none with recurrent, omega", {"channels": (4,), "omega": 0.1}),
         (ValueError, "highest_omega: expected 0, or at least an omega above 0, got 1.0 with", {"highest_omega": 1.0}),
         (ValueError, "highest_omega: expected 0, or at least an omega", {"omega": 0.5, "highest_omega": 0.1}),
         (ValueError, "omega: expected 0 without hidden layers, got 0.1", {"omega": 0.1, "hidden_sizes": ()}),
@@ -64,14 +64,14 @@ LEARNT = {"input_delay": 5, "learn_delays": True}
         (ValueError, "input_delay: expected at most 65535, got 65536", {"input_delay": 65536}),
         (ValueError, "channels: expected none with .*input_delay", {"channels": (4,), "input_delay": 5}),
         (ValueError, "taps: requires an input_delay, got 2", {"taps": 2}),
-        (ValueError, "lateral_delay: requires lateral=True and a hidden layer, got 5", {"lateral_delay": 5}),
+        (ValueError, "recurrent_delay: requires recurrent=True and a hidden layer, got 5", {"recurrent_delay": 5}),
         (
             ValueError,
-            "lateral_delay: requires lateral=True and a hidden layer",
-            {"lateral_delay": 5, "lateral": True, "hidden_sizes": ()},
+            "recurrent_delay: requires recurrent=True and a hidden layer",
+            {"recurrent_delay": 5, "recurrent": True, "hidden_sizes": ()},
         ),
-        (ValueError, "learn_delays: requires an input_delay or a lateral_delay", {"learn_delays": True}),
-        (ValueError, "whole_delays: requires an input_delay or a lateral_delay", {"whole_delays": True}),
+        (ValueError, "learn_delays: requires an input_delay or a recurrent_delay", {"learn_delays": True}),
+        (ValueError, "whole_delays: requires an input_delay or a recurrent_delay", {"whole_delays": True}),
         (
             ValueError,
             r"delay_width: requires learn_delays=True, got \(8, 1\)",
@@ -134,6 +134,15 @@ def test_a_file_may_lack_only_settings_of_later_versions() -> None:
             TrainingConfig.from_dict(given)
 
 
+def test_settings_of_srcell_0_2_get_their_new_names() -> None:
+    config = TrainingConfig(recurrent=True, recurrent_delay=5, full_gradient=True, recall_delay=40)
+    settings = asdict(config)
+    for old, name in BEFORE.items():
+        settings[old] = settings.pop(name)
+    assert {"lateral", "lateral_delay", "recurrent_grad", "delay"} <= settings.keys()
+    assert TrainingConfig.from_dict(settings) == config
+
+
 def test_a_configuration_is_immutable_and_hashable() -> None:
     config = TrainingConfig(seed=1)
     with pytest.raises(FrozenInstanceError):
@@ -173,7 +182,7 @@ def test_changes_of_a_preset_have_precedence() -> None:
         ({"steps": 9, "gain": 0.3, "prefix": 2}, RateEncoding(9, 0.3, 2, False)),
         ({"encoding": "latency", "steps": 9, "prefix": 2}, LatencyEncoding(9, 2)),
         ({"dataset": "psmnist", "hold": 3, "prefix": 2}, HeldEncoding(3, 2)),
-        ({"dataset": "delayed-recall", "delay": 40}, RecallEncoding(40)),
+        ({"dataset": "delayed-recall", "recall_delay": 40}, RecallEncoding(40)),
     ],
 )
 def test_settings_of_an_encoding_reach_it(settings: dict[str, Any], expected: object) -> None:

@@ -39,11 +39,11 @@ def make_layer(*sizes: Any, **options: Any) -> SRCConv2d:
     ],
 )
 @pytest.mark.parametrize("surrogate", ["straight_through", "relu"])
-@pytest.mark.parametrize("recurrent_grad", [False, True])
+@pytest.mark.parametrize("full_gradient", [False, True])
 def test_the_layer_is_torchs_convolution_followed_by_src(
-    sizes: tuple[Any, ...], options: dict[str, Any], out: tuple[int, ...], surrogate: str, recurrent_grad: bool
+    sizes: tuple[Any, ...], options: dict[str, Any], out: tuple[int, ...], surrogate: str, full_gradient: bool
 ) -> None:
-    layer = make_layer(*sizes, **options, surrogate=surrogate, recurrent_grad=recurrent_grad)
+    layer = make_layer(*sizes, **options, surrogate=surrogate, full_gradient=full_gradient)
     input = make_maps(1, STEPS, BATCH, 2, 7, 9).requires_grad_()
     spikes, state = layer(input)
     assert spikes.shape == (STEPS, BATCH, *out)
@@ -53,7 +53,7 @@ def test_the_layer_is_torchs_convolution_followed_by_src(
     current = plain(input.flatten(0, 1)).unflatten(0, (STEPS, BATCH))
     bias = layer.bias.view(-1, 1, 1)
     initial = tuple(x.view(-1, 1, 1).expand(BATCH, *out) for x in rest_state(layer.bias))
-    expected, ended = src(current, bias, initial, surrogate=surrogate, recurrent_grad=recurrent_grad)
+    expected, ended = src(current, bias, initial, surrogate=surrogate, full_gradient=full_gradient)
     assert expected.count_nonzero() > 0
     assert torch.equal(spikes, expected) and all(map(torch.equal, state, ended))
     grad_spikes = torch.randn(spikes.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -94,7 +94,7 @@ def test_maps_past_the_length_change_nothing(padding: float) -> None:
 
 def test_parameters_belong_to_channels() -> None:
     alpha = torch.tensor([0.5, 0.9])
-    options: dict[str, Any] = {"learnable": ["alpha", "rho"], "learn_initial_state": True, "recurrent_grad": True}
+    options: dict[str, Any] = {"learnable": ["alpha", "rho"], "learn_initial_state": True, "full_gradient": True}
     layer = SRCConv2d(1, 2, 3, alpha=alpha, padding=1, **options)
     shapes = {name: tuple(parameter.shape) for name, parameter in layer.named_parameters()}
     assert shapes == {"weight": (2, 1, 3, 3), "rho": ()} | dict.fromkeys(("bias", "alpha", "i0", "h0", "hs0"), (2,))

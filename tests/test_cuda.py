@@ -47,20 +47,20 @@ KINDS = [
 
 
 @FLOATS
-@pytest.mark.parametrize(("surrogate", "recurrent_grad"), MODES)
+@pytest.mark.parametrize(("surrogate", "full_gradient"), MODES)
 @pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
 @pytest.mark.parametrize("cell", ["constants", "scalars", "per neuron"])
 @pytest.mark.parametrize(("kind", "batch", "recurrent"), KINDS)
 def test_layers_are_bit_identical_to_the_cpu(
-    gpu, dtype, surrogate, recurrent_grad, resonant, cell, kind, batch, recurrent
+    gpu, dtype, surrogate, full_gradient, resonant, cell, kind, batch, recurrent
 ):
     lateral = recurrent is not None
     given, events = make_case(kind, (40, batch, 37), cell=cell, recurrent=lateral, resonant=resonant, dtype=dtype)
-    options = {"surrogate": surrogate, "recurrent_grad": recurrent_grad}
+    options = {"surrogate": surrogate, "full_gradient": full_gradient}
     if kind == "currents":
         options["lengths"] = torch.tensor([40, 17, 0])
     if recurrent:
-        options["lateral_surrogate"] = recurrent
+        options["recurrent_surrogate"] = recurrent
     (spikes, *_), grads = check_layer(gpu, given, events, **options)
     assert spikes.max() > 0.5
     assert not recurrent or (grads["weight_hh"].any() and grads["h0"].any())
@@ -68,15 +68,15 @@ def test_layers_are_bit_identical_to_the_cpu(
 
 
 @FLOATS
-@pytest.mark.parametrize(("surrogate", "recurrent_grad"), MODES[::3])
+@pytest.mark.parametrize(("surrogate", "full_gradient"), MODES[::3])
 @pytest.mark.parametrize("delays", [(9, 1), (60, 1), (4, 3)])
 @pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
 @pytest.mark.parametrize(("kind", "batch", "recurrent"), [("EventBatch", 20, "relu"), *KINDS[3:]])
 def test_delays_of_recurrent_weights_are_bit_identical_to_the_cpu(
-    gpu, dtype, surrogate, recurrent_grad, delays, resonant, kind, batch, recurrent
+    gpu, dtype, surrogate, full_gradient, delays, resonant, kind, batch, recurrent
 ):
     given, events = make_case(kind, (40, batch, 37), recurrent=True, resonant=resonant, delays=delays, dtype=dtype)
-    options = {"surrogate": surrogate, "recurrent_grad": recurrent_grad, "lateral_surrogate": recurrent}
+    options = {"surrogate": surrogate, "full_gradient": full_gradient, "recurrent_surrogate": recurrent}
     options |= dict(zip(("max_delay", "delay_width"), delays, strict=True))
     if kind == "currents":
         options["lengths"] = torch.tensor([40, 17, 0])
@@ -94,7 +94,7 @@ def test_whole_delays_are_bit_identical_to_the_cpu(gpu):
 
 def test_no_relu_gradient_passes_where_h_is_0(gpu):
     given = {"current": torch.zeros(3, 2, 4), "bias": torch.zeros(4)}
-    (spikes, *_), _ = check_layer(gpu, given, surrogate="relu", recurrent_grad=True)
+    (spikes, *_), _ = check_layer(gpu, given, surrogate="relu", full_gradient=True)
     assert not spikes.any()
 
 
@@ -186,7 +186,7 @@ DENSE = {
 def test_dense_inputs_are_bit_identical_to_the_cpu(gpu, dtype, name, resonant):
     given, fires = make_case("dense", (40, 5, 37), resonant=resonant, dtype=dtype)
     given["input"] = fires * torch.rand(fires.shape, generator=torch.Generator().manual_seed(45))
-    options = {"recurrent_grad": True, "lengths": [40, 33, 32, 1, 0]}
+    options = {"full_gradient": True, "lengths": [40, 33, 32, 1, 0]}
     layers = [layer_of(given, function=function, **options) for function in DENSE[name]]
     with gpu.on():
         outputs, got = gradients_of(layers[0], leaves(*given.values()), gpu.device)
@@ -246,8 +246,8 @@ def test_delays_are_bit_identical_to_the_cpu(gpu, kind, whole, width, dtype):
 
     def run(d, *given):
         if kind == "dense":
-            return [delay(*given, d, max_delay=9, width=width)]
-        made = delay(with_values(events.to(d.device), *given or [None]), d, max_delay=9, width=width)
+            return [delay(*given, d, max_delay=9, delay_width=width)]
+        made = delay(with_values(events.to(d.device), *given or [None]), d, max_delay=9, delay_width=width)
         return [made.values, made.offsets.double(), made.indices.double()]
 
     (made, *_), _ = check_against_the_cpu(gpu, run, leaves(delays.floor() if whole else delays, *given))

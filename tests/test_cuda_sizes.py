@@ -46,7 +46,7 @@ def test_layers_are_bit_identical_to_the_cpu(gpu, kind, batch, neurons, inputs, 
         resonant=kind == "resonant",
     )
     method = {"method": "events"} if kind == "dense" else {}
-    (spikes, *_), grads = check_layer(gpu, given, x, recurrent_grad=True, **method)
+    (spikes, *_), grads = check_layer(gpu, given, x, full_gradient=True, **method)
     assert 0 < spikes.count_nonzero() < spikes.numel() / 2 and all(x.any() for x in grads.values())
 
 
@@ -133,7 +133,7 @@ def small_sigmoid(h):
     """The gradient of zs_dep, -q h0, which shows the bits of a q too small to change hs, down to a q of 0."""
     zeros, zs_dep = torch.zeros_like(h), torch.ones_like(h[0]).requires_grad_()
     cell = {"rho": 1.0, "r": 1.0, "rs": 0.0, "zs_hyp": 0.0, "zs_dep": zs_dep}
-    _, final = src(zeros[None], 0.0, SRCState(zeros, h, zeros), **cell, recurrent_grad=True)
+    _, final = src(zeros[None], 0.0, SRCState(zeros, h, zeros), **cell, full_gradient=True)
     return torch.autograd.grad(final.hs.sum(), zs_dep)
 
 

@@ -56,13 +56,13 @@ WIDTHS = pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("taps", [None, 1, 3])
 def test_a_dense_input_and_its_gradients_equal_the_reference(taps: int | None, width: int, whole: bool) -> None:
     x, d = dense_input(1).requires_grad_(), delays(2, taps, whole=whole).requires_grad_()
-    found = delay(x, d, max_delay=MOST, width=width, lengths=LENGTHS)
-    expected = delay_reference(x, d, width=width, lengths=LENGTHS)
+    found = delay(x, d, max_delay=MOST, delay_width=width, lengths=LENGTHS)
+    expected = delay_reference(x, d, delay_width=width, lengths=LENGTHS)
     grad = noise(3, *expected.shape)
     assert isinstance(found, Tensor) and found.shape == expected.shape and close(found, expected)
     got, wanted = (torch.autograd.grad(y, (x, d), grad) for y in (found, expected))
     assert all(map(close, got, wanted)) and all(g.any() for g in wanted)
-    fixed = delay(x, d.detach(), max_delay=MOST, width=width, lengths=LENGTHS)
+    fixed = delay(x, d.detach(), max_delay=MOST, delay_width=width, lengths=LENGTHS)
     assert isinstance(fixed, Tensor) and close(fixed, expected)
     assert close(torch.autograd.grad(fixed, x, grad)[0], wanted[0])
 
@@ -80,8 +80,8 @@ def test_events_and_their_gradients_equal_the_reference(kind: str, taps: int | N
     events, d = EventBatch(events.offsets, events.indices, values, shape=events.shape, lengths=lengths), None
     d = delays(7, taps, whole=whole).requires_grad_()
     x = events.to_dense(torch.float64).detach().requires_grad_()
-    found = delay(events, d, max_delay=MOST, width=width)
-    expected = delay_reference(x, d, width=width, lengths=LENGTHS if kind == "lengths" else None)
+    found = delay(events, d, max_delay=MOST, delay_width=width)
+    expected = delay_reference(x, d, delay_width=width, lengths=LENGTHS if kind == "lengths" else None)
     assert isinstance(found, EventBatch) and found.values is not None
     assert found.shape == expected.shape and close(found.to_dense(torch.float64), expected)
     grad = noise(8, *expected.shape)
@@ -93,7 +93,7 @@ def test_events_and_their_gradients_equal_the_reference(kind: str, taps: int | N
         rows = torch.arange(STEPS * BATCH).repeat_interleave(events.offsets.diff())
         assert close(of_values, of_x[rows % STEPS, rows // STEPS, events.indices.long()])
     EventBatch(found.offsets, found.indices, found.values, shape=found.shape, lengths=found.lengths)  # is valid
-    fixed = delay(events, d.detach(), max_delay=MOST, width=width)
+    fixed = delay(events, d.detach(), max_delay=MOST, delay_width=width)
     assert isinstance(fixed, EventBatch) and close(fixed.to_dense(torch.float64), expected)
 
 
@@ -157,10 +157,10 @@ def digests(threads: int) -> list[str]:
                 d = delays(seed, 2, whole=whole, dtype=dtype).requires_grad_()
                 events = unsorted_events(seed, dtype)
                 values = events.values.detach().requires_grad_()  # type: ignore[union-attr]
-                found = delay(with_values(events, values), d, max_delay=MOST, width=width)
+                found = delay(with_values(events, values), d, max_delay=MOST, delay_width=width)
                 assert isinstance(found, EventBatch) and found.values is not None
                 x = dense_input(seed, dtype).requires_grad_()
-                dense = delay(x, d, max_delay=MOST, width=width)
+                dense = delay(x, d, max_delay=MOST, delay_width=width)
                 outputs = [found.offsets, found.indices, found.values, dense]
                 floats = [y for y in outputs if isinstance(y, Tensor) and y.is_floating_point()]
                 grads = torch.autograd.grad(
@@ -196,7 +196,7 @@ def pieces(x: Any, cuts: list[int]) -> list[Any]:
 @pytest.mark.parametrize("kind", ["dense", "ones", "graded"])
 def test_a_stream_equals_the_sequence(kind: str, cuts: list[int], taps: int, width: int) -> None:
     torch.manual_seed(0)
-    layer = Delay(INPUTS, MOST, taps=taps, width=width, learnable=False, dtype=torch.float64)
+    layer = Delay(INPUTS, MOST, taps=taps, delay_width=width, learnable=False, dtype=torch.float64)
     x: Any = noise(30, STEPS, BATCH, INPUTS) * (noise(31, STEPS, BATCH, INPUTS) > 0)
     if kind != "dense":
         x = EventBatch.from_dense(x if kind == "graded" else (x != 0).double())
@@ -275,7 +275,7 @@ def test_a_delay_is_learnt() -> None:
         layer.delay.copy_(torch.tensor([[5.0], [0.0]]))
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.3)
     for width in (8, 4, 2, 1):
-        layer.width = width
+        layer.delay_width = width
         for _ in range(60):
             a, b = layer(x)[0][:, 0].unbind(1)
             loss = (a.cumsum(0) - b.cumsum(0)).square().sum()
@@ -337,7 +337,7 @@ def lost_delay() -> Delay:
     Message("delay: expected a float or a tensor, got str", lambda: delay(X, "2", max_delay=2), TypeError),  # type: ignore[arg-type]
     Message(r"max_delay: expected an int in \[0, 65535\], got 65536", lambda: delay(X, 1.0, max_delay=65536)),
     Message("max_delay: expected an int, got float", lambda: delay(X, 1.0, max_delay=2.0), TypeError),  # type: ignore[arg-type]
-    Message(r"width: expected an int in \[1, 65535\], got 0", lambda: delay(X, 1.0, max_delay=2, width=0)),
+    Message(r"delay_width: expected an int in \[1, 65535\], got 0", lambda: delay(X, 1.0, max_delay=2, delay_width=0)),
     Message("lengths: expected None beside an EventBatch", lambda: delay(EVENTS, 1.0, max_delay=2, lengths=[4, 4])),
     Message("input: expected a tensor or an EventBatch, got list", lambda: delay([1.0], 1.0, max_delay=2), TypeError),  # type: ignore[arg-type]
     Message(r"input: expected shape \(T, B, ...\), got \(4, 2\)", lambda: delay(X[:, :, 0], 1.0, max_delay=2)),
@@ -355,8 +355,8 @@ def lost_delay() -> Delay:
     Message("delay: expected a finite value", lambda: delay(X, 10**400, max_delay=2)),
     Message(r"delay: expected shape \(0,\) or \(0, M\)", lambda: delay(X[:, :, :0], torch.ones(0, 0), max_delay=2)),
     Message("delay: expected values in .* got nan", lambda: lost_delay()(X)),
-    Message("width: expected an int in", lambda: setattr(Delay(3, 2), "width", 0)),
-    Message("width: expected an int, got float", lambda: setattr(Delay(3, 2), "width", 1.5), TypeError),
+    Message("delay_width: expected an int in", lambda: setattr(Delay(3, 2), "delay_width", 0)),
+    Message("delay_width: expected an int, got float", lambda: setattr(Delay(3, 2), "delay_width", 1.5), TypeError),
     Message("return_state: expected a bool", lambda: Delay(3, 2)(X, return_state=0), TypeError),
     Message("graded: expected True", lambda: raw_events(ONE, torch.ones(1, 1), graded=False)),
     Message("steps, batch: expected at least 0", lambda: raw_events(ONE, None, steps=0, batch=-1)),

@@ -21,7 +21,7 @@ from srcell.training.run_folder import RunFolder
 from support.processes import run_python
 from support.runs import all_steps, assert_equal_weights, assert_resumes_at, run_to_the_end
 
-FIXED: dict[str, Any] = {"input_delay": 10, "lateral_delay": 8, "lateral": True}
+FIXED: dict[str, Any] = {"input_delay": 10, "recurrent_delay": 8, "recurrent": True}
 SMALL: dict[str, Any] = {"hidden_sizes": (8,), "epochs": 3, "steps": 20, "seed": 3, "train_samples": 96}
 # Three epochs of three steps, with widths of 4, 2 and 1. The learning rate of delays exceeds 1, as none of weights may.
 LEARNT = TrainingConfig(
@@ -65,7 +65,7 @@ def test_the_width_falls_geometrically_over_the_first_half_of_the_epochs(
     config = replace(LEARNT, epochs=epochs, delay_width=widths)
     assert [delay_width(config, epoch) for epoch in range(1, epochs + 1)] == expected
     model = build_model(config, (1, 8, 8), 10)
-    assert model.delay is not None and model.delay.width == model.layers[0].delay_width == expected[-1]
+    assert model.delay is not None and model.delay.delay_width == model.layers[0].delay_width == expected[-1]
 
 
 @pytest.mark.parametrize("config", [LEARNT, WHOLE], ids=["learnt", "whole"])
@@ -75,7 +75,7 @@ def test_each_epoch_trains_and_validates_with_its_width(config: TrainingConfig, 
 
     def recording(events: EventBatch, labels: Tensor) -> None:
         assert model.delay is not None
-        found.append((model.delay.width, model.layers[0].delay_width))
+        found.append((model.delay.delay_width, model.layers[0].delay_width))
         train_batch(events, labels)
 
     trainer._train_batch = recording  # type: ignore[method-assign]
@@ -100,9 +100,9 @@ def test_delays_move_only_if_they_are_learnt_and_stay_in_their_range(digits: Dat
                 assert torch.equal(values, before[k]) != config.learn_delays
 
 
-@pytest.mark.parametrize("part", ["input_delay", "lateral_delay"])
+@pytest.mark.parametrize("part", ["input_delay", "recurrent_delay"])
 def test_each_part_may_have_delays_alone(part: str, digits: Dataset) -> None:
-    config = replace(WHOLE, epochs=2, **{"taps": 1, "input_delay": 0, "lateral_delay": 0, part: 6})
+    config = replace(WHOLE, epochs=2, **{"taps": 1, "input_delay": 0, "recurrent_delay": 0, part: 6})
     trainer = Trainer(config, digits)
     before = copies_of_delays(trainer)
     after = copies_of_delays(run_to_the_end(trainer))
@@ -185,7 +185,7 @@ def test_a_run_is_loaded_and_evaluated_with_its_delays(config: TrainingConfig, t
     network = srcell.load(tmp_path)
     assert network.config == config and network.delay is not None
     assert_equal_weights(network, run.model)
-    assert (network.delay.width, network.layers[0].delay_width) == (1, 1)
+    assert (network.delay.delay_width, network.layers[0].delay_width) == (1, 1)
     images = data.load("digits").test.images[:20]
     assert network.encoder is not None
     events = network.encoder(images)

@@ -59,7 +59,7 @@ def negative() -> SRCClassifier:
 def recurrent(factor: float, **options: Any) -> SRC:
     """A layer with recurrent weights of another size."""
     torch.manual_seed(0)
-    layer = SRC(INPUTS, 32, lateral=True, **options)
+    layer = SRC(INPUTS, 32, recurrent=True, **options)
     layer.weight_hh_l0.mul_(factor)
     return layer
 
@@ -151,14 +151,14 @@ BROKEN = {
     ),
     "exploding": Broken(
         "src: gradients explode through time",
-        'lateral_surrogate="relu"',
-        lambda: recurrent(6.0, lateral_surrogate="straight_through"),
+        'recurrent_surrogate="relu"',
+        lambda: recurrent(6.0, recurrent_surrogate="straight_through"),
         loss=last_step,
     ),
     "exploding in h": Broken(
         "src: gradients explode through time",
-        "recurrent_grad=False",
-        lambda: recurrent(1.0, recurrent_grad=True),
+        "full_gradient=False",
+        lambda: recurrent(1.0, full_gradient=True),
         lambda: spikes_in(steps=4 * STEPS),
         last_step,
     ),
@@ -243,10 +243,10 @@ HEALTHY: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor | EventBat
         all_steps,
     ),
     "maps": (lambda: SRCConvClassifier((2, 8, 8), [8], [32], CLASSES), maps_in, None),
-    "lateral": (lambda: classifier(lateral=True, alpha=srcell.spread(0.5, 0.99), zs_hyp=0.5), spikes_in, None),
+    "lateral": (lambda: classifier(recurrent=True, alpha=srcell.spread(0.5, 0.99), zs_hyp=0.5), spikes_in, None),
     "resonant": (lambda: classifier(omega=srcell.spread_frequencies(0.01, 1.0)), spikes_in, None),
     "delayed": (
-        lambda: classifier(input_delay=5, taps=2, lateral=True, lateral_delay=5, learn_delays=True),
+        lambda: classifier(input_delay=5, taps=2, recurrent=True, recurrent_delay=5, learn_delays=True),
         lambda: EventBatch.from_dense(spikes_in()),
         None,
     ),

@@ -71,7 +71,7 @@ class AsEvents(nn.Module):
 
 
 def shared() -> nn.Sequential:
-    again = SpikesOnly(SRC(INPUTS, INPUTS, lateral=True))
+    again = SpikesOnly(SRC(INPUTS, INPUTS, recurrent=True))
     return nn.Sequential(again, nn.Identity(), again, LinearReadout(INPUTS, 3))
 
 
@@ -84,7 +84,7 @@ def named() -> nn.Sequential:
 
 def delayed_recurrence() -> nn.Sequential:
     delays = 8 * torch.rand(30)
-    layer = SRC(INPUTS, 30, 2, lateral=True, delay_hh=delays, max_delay=8, delay_width=2, learnable=("delay_hh",))
+    layer = SRC(INPUTS, 30, 2, recurrent=True, delay_hh=delays, max_delay=8, delay_width=2, learnable=("delay_hh",))
     return nn.Sequential(SpikesOnly(layer), LinearReadout(30, 5, alpha=0.9))
 
 
@@ -100,20 +100,20 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         SpikesOnly(Delay(INPUTS, 12, taps=3)),
         SpikesOnly(SRC(INPUTS * 3, 30)),
         AsEvents(),
-        SpikesOnly(Delay(30, 7, width=2, learnable=False)),
+        SpikesOnly(Delay(30, 7, delay_width=2, learnable=False)),
         SpikesOnly(SRC(30, 20)),
         LeakyReadout(2),
     ),
     "delayed recurrence": delayed_recurrence,
     "resonant": lambda: nn.Sequential(
-        SpikesOnly(SRC(INPUTS, 50, omega=srcell.spread_frequencies(0.05, 2), lateral=True, **SEQUENCE)),
+        SpikesOnly(SRC(INPUTS, 50, omega=srcell.spread_frequencies(0.05, 2), recurrent=True, **SEQUENCE)),
         SpikesOnly(SRC(50, 20)),
         LeakyReadout(2),
     ),
     "bare layers": lambda: Sequential(
         Delay(INPUTS, 6), SRC(INPUTS, 30, 2), nn.Sequential(nn.Dropout(), SpikesOnly(SRC(30, 20))), LeakyReadout(4, 5)
     ),
-    "no readout": lambda: nn.Sequential(SpikesOnly(SRC(INPUTS, 30)), SpikesOnly(SRC(30, 20, lateral=True))),
+    "no readout": lambda: nn.Sequential(SpikesOnly(SRC(INPUTS, 30)), SpikesOnly(SRC(30, 20, recurrent=True))),
     "maps": lambda: nn.Sequential(nn.Flatten(2), SpikesOnly(SRC(INPUTS, 30)), LinearReadout(30, 5)),
     "named and nested": named,
     "integers": lambda: nn.Sequential(
@@ -142,14 +142,14 @@ PRODUCTS: dict[str, Callable[[], nn.Module]] = {
         nn.Unflatten(2, (2, 4, 3)),
         SpikesOnly(SRCConv2d(2, 6, (3, 2), stride=(2, 1), padding=(2, 1), groups=2, zs_hyp=0.5)),
         nn.Dropout(0.2),
-        SpikesOnly(SRCConv2d(6, 4, (2, 4), padding="same", dilation=(2, 2), bias=False, initial_state="rest")),
+        SpikesOnly(SRCConv2d(6, 4, (2, 4), padding="same", dilation=(2, 2), learn_bias=False, initial_state="rest")),
         SpikesOnly(SRCConv2d(4, 5, 2, omega=srcell.spread_frequencies(0.05, 2), **SEQUENCE)),
         nn.Flatten(2),
         LinearReadout(30, 3, alpha=0.9),
     ),
     "a classifier of maps": lambda: SRCConvClassifier((2, 12, 1), [4, 6], [30], 5, alpha=0.95),
     "Linear, recurrence": lambda: nn.Sequential(
-        nn.Linear(INPUTS, 16), SpikesOnly(SRC(16, 30, lateral=True, **SEQUENCE)), nn.Linear(30, 4)
+        nn.Linear(INPUTS, 16), SpikesOnly(SRC(16, 30, recurrent=True, **SEQUENCE)), nn.Linear(30, 4)
     ),
     "Delay, Linear, Linear": lambda: nn.Sequential(
         SpikesOnly(Delay(INPUTS, 6, taps=2)),
@@ -708,7 +708,7 @@ def broken(module: nn.Module, name: str, value: float) -> None:
 
 
 OF_LAYER: dict[str, Any] = {
-    "lateral": True,
+    "recurrent": True,
     "delay_hh": torch.ones(4),
     "max_delay": 2,
     "learnable": ["delay_hh", "rho"],
@@ -720,7 +720,7 @@ NOT_FINITE: dict[str, tuple[Callable[[], nn.Module], str, float]] = {
     },
     "weight_hh": (lambda: nn.Sequential(SpikesOnly(SRC(3, 4, **OF_LAYER))), "0.layer.weight_hh_l0", -torch.inf),
     "an initial state": (
-        lambda: Sequential(SRC(3, 4, lateral=True, learn_initial_state=True)), "0.h0_l0", torch.nan
+        lambda: Sequential(SRC(3, 4, recurrent=True, learn_initial_state=True)), "0.h0_l0", torch.nan
     ),
     "a delay": (lambda: Sequential(Delay(3, 4), SRC(3, 4)), "0.delay", torch.nan),
     "a map": (lambda: Sequential(nn.Unflatten(2, (1, 3, 3)), SRCConv2d(1, 2, 2)), "1.bias", torch.nan),

@@ -49,7 +49,7 @@ def test_relu_with_recurrence_is_the_derivative_of_the_forward_pass(
     def outputs(*tensors: Tensor) -> list[Tensor]:
         given = dict(zip(inputs, tensors, strict=True))
         chosen = reference if kind == "reference" else function
-        return tensors_of(call(chosen, given, surrogate="relu", recurrent_grad=True, lengths=lengths))
+        return tensors_of(call(chosen, given, surrogate="relu", full_gradient=True, lengths=lengths))
 
     assert torch.autograd.gradcheck(outputs, tuple(requiring_grad(inputs).values()))
 
@@ -63,11 +63,11 @@ def test_premise_the_short_traces_are_well_conditioned(kind: str, seed: int, per
     2e-13 within 20 steps.
     """
     _, reference, inputs = trace(kind, seed, per_neuron)
-    expected = results(reference, inputs, seed, recurrent_grad=True)
+    expected = results(reference, inputs, seed, full_gradient=True)
     assert (expected["spikes"] > 0.5).sum() >= 8
     for draw in range(3):
         moved = {name: moved_by_one_ulp(x, draw) for name, x in inputs.items()}
-        made = results(reference, moved, seed, recurrent_grad=True)
+        made = results(reference, moved, seed, full_gradient=True)
         assert all(relative_error(made[name], x) <= 2e-13 for name, x in expected.items() if "gradient" in name)
 
 
@@ -184,7 +184,7 @@ def total_of(kind: str, name: str) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     function, _, inputs = trace(kind, 3)
 
     def total(x: Tensor) -> Tensor:
-        spikes, state = call(function, {**inputs, name: x}, surrogate="relu", recurrent_grad=True)
+        spikes, state = call(function, {**inputs, name: x}, surrogate="relu", full_gradient=True)
         return spikes.square().sum() + state.h.sum()
 
     return total, inputs[name]
@@ -207,7 +207,7 @@ def test_func_grad_is_the_gradient(kind: str, name: str) -> None:
 def test_batched_gradients_equal_the_single_ones(kind: str) -> None:
     function, _, inputs = trace(kind, 3)
     leaves = requiring_grad(inputs)
-    spikes, _ = call(function, leaves, recurrent_grad=True)
+    spikes, _ = call(function, leaves, full_gradient=True)
     grads = torch.stack([noise(seed, *spikes.shape) for seed in (1, 2, 3)])
     wanted = [leaves["bias"], leaves["alpha"], leaves["i0"]]
     batched = torch.autograd.grad(spikes, wanted, grads, is_grads_batched=True, retain_graph=True)
@@ -220,7 +220,7 @@ def test_func_jacrev_is_the_jacobian() -> None:
     function, _, inputs = trace("src", 3)
 
     def rates(bias: Tensor) -> Tensor:
-        return call(function, {**inputs, "bias": bias}, surrogate="relu", recurrent_grad=True)[0].sum((0, 1))
+        return call(function, {**inputs, "bias": bias}, surrogate="relu", full_gradient=True)[0].sum((0, 1))
 
     expected = torch.autograd.functional.jacobian(rates, inputs["bias"])
     assert expected.count_nonzero() > 0

@@ -102,7 +102,7 @@ config = partial(TrainingConfig, integer=True)
 
 @refusals(
     Message(
-        "network: expected readout='votes' and lateral=F", lambda: rounded(SRCClassifier(64, [9], 3, lateral=True))
+        "network: expected readout='votes' and recurrent=F", lambda: rounded(SRCClassifier(64, [9], 3, recurrent=True))
     ),
     Message("network: expected readout='votes'", lambda: rounded(SRCClassifier(64, [9], 3, readout="linear"))),
     Message(
@@ -110,23 +110,23 @@ config = partial(TrainingConfig, integer=True)
         lambda: rounded(SRCClassifier(64, [9], 3, omega=0.1)),
     ),
     Message(
-        "network: expected input_delay=0 and lateral_delay=0, because",
+        "network: expected input_delay=0 and recurrent_delay=0, because",
         lambda: rounded(SRCClassifier(64, [9], 3, input_delay=5)),
     ),
     Message(
-        "network: expected input_delay=0 and lateral_delay=0, because",
-        lambda: rounded(SRCClassifier(64, [9], 3, lateral=True, lateral_delay=5)),
+        "network: expected input_delay=0 and recurrent_delay=0, because",
+        lambda: rounded(SRCClassifier(64, [9], 3, recurrent=True, recurrent_delay=5)),
     ),
     Message("omega: expected 0.0 with integer neurons, got 0.1", lambda: config(omega=0.1)),
     Message("input_delay: expected 0 with integer neurons, got 5", lambda: config(input_delay=5)),
     Message("taps: expected 1 with integer neurons, got 2", lambda: config(taps=2)),
-    Message("lateral_delay: expected 0 with integer neurons, got 5", lambda: config(lateral_delay=5)),
+    Message("recurrent_delay: expected 0 with integer neurons, got 5", lambda: config(recurrent_delay=5)),
     Message("learn_delays: expected False with integer neurons, got True", lambda: config(learn_delays=True)),
     Message(r"delay_width: expected \(1,\) with integer neurons", lambda: config(delay_width=(8, 1))),
     Message(
         "network: expected an SRCClassifier, got Integer", lambda: rounded(IntegerClassifier(64, [9], 3)), TypeError
     ),
-    Message("lateral: expected False with integer neurons, got True", lambda: config(lateral=True)),
+    Message("recurrent: expected False with integer neurons, got True", lambda: config(recurrent=True)),
     Message("alpha: expected 0.9 with integer neurons", lambda: config(alpha=0.8)),
     Message("readout: expected 'votes' with integer neurons", lambda: config(readout="linear")),
     Message(r"channels: expected \(\) with integer neurons", lambda: config(channels=(4,))),

@@ -41,7 +41,7 @@ def test_outputs_and_gradients_equal_the_reference(
 ) -> None:
     inputs = lateral_inputs(shape)
     lengths = [3 * b + shape[0] - 6 for b in range(shape[1])]
-    options = mode_options(mode, lengths) | {"lateral_surrogate": lateral}
+    options = mode_options(mode, lengths) | {"recurrent_surrogate": lateral}
     expected = results(src_reference, inputs, 23, **options)
     assert all(expected[f"gradient of {name}"].count_nonzero() > 0 for name in ("weight_hh", "h0"))
     assert_close(results(src, inputs, 23, **options), expected)
@@ -53,7 +53,7 @@ def test_a_long_sequence_equals_its_pieces(lateral: str, shape: tuple[int, int, 
     """The pieces do not end where the kernels' segments and blocks do."""
     steps, batch, _ = shape
     inputs, ends = lateral_inputs(shape), [*range(21, steps, 21), steps]
-    options = {"lateral_surrogate": lateral, "lengths": torch.full((batch,), steps)}
+    options = {"recurrent_surrogate": lateral, "lengths": torch.full((batch,), steps)}
     expected, made = (results(f, inputs, 23, **options) for f in (in_pieces(src, ends), src))
     assert all(torch.equal(made[name], expected[name]) for name in ("spikes", *SRCState._fields))
     assert_close(made, expected)
@@ -71,7 +71,7 @@ def test_src_linear_equals_the_reference(mode: tuple[str, bool], seed: int, kind
 
 def test_relu_everywhere_with_recurrence_is_the_exact_derivative() -> None:
     inputs = lateral_inputs((6, 2, 4))
-    options = {"surrogate": "relu", "recurrent_grad": True, "lateral_surrogate": "relu"}
+    options = {"surrogate": "relu", "full_gradient": True, "recurrent_surrogate": "relu"}
 
     def outputs(*tensors: Tensor) -> list[Tensor]:
         return tensors_of(call(src, dict(zip(inputs, tensors, strict=True)), **options))
@@ -153,17 +153,17 @@ CURRENT = torch.zeros(3, 2, 4)
             (TypeError, "weight_hh", {"weight_hh": torch.zeros(4, 4, dtype=torch.float64)}),
             (ValueError, "weight_hh", {"weight_hh": torch.zeros(4, 5)}),
             (ValueError, "weight_hh", {"weight_hh": torch.zeros(4, 4).to_sparse()}),
-            (ValueError, "lateral_surrogate", {"weight_hh": torch.zeros(4, 4), "lateral_surrogate": "triangle"}),
-            (ValueError, "lateral_surrogate", {"lateral_surrogate": 1}),
+            (ValueError, "recurrent_surrogate", {"weight_hh": torch.zeros(4, 4), "recurrent_surrogate": "triangle"}),
+            (ValueError, "recurrent_surrogate", {"recurrent_surrogate": 1}),
         )
     ),
     *(
         Refusal(argument, lambda cls=cls, options=options: cls(4, 3, **options), error)
         for cls in (SRC, SRCCell)
         for error, argument, options in (
-            (TypeError, "lateral", {"lateral": 1}),
+            (TypeError, "recurrent", {"recurrent": 1}),
             (TypeError, "autapses", {"autapses": "no"}),
-            (ValueError, "lateral_surrogate", {"lateral_surrogate": "triangle"}),
+            (ValueError, "recurrent_surrogate", {"recurrent_surrogate": "triangle"}),
         )
     ),
     Refusal("learn_initial_state", lambda: SRC(20, 30, learn_initial_state=True)),
@@ -186,19 +186,19 @@ def spikes_in() -> Tensor:
 
 def test_a_layer_equals_the_function_with_its_weights() -> None:
     torch.manual_seed(0)
-    layer, x = SRC(20, 30, num_layers=2, lateral=True), spikes_in()
+    layer, x = SRC(20, 30, num_layers=2, recurrent=True), spikes_in()
     first, _ = src_linear(x, layer.weight_ih_l0, layer.bias_l0, weight_hh=layer.weight_hh_l0)
     second, _ = src_linear(first, layer.weight_ih_l1, layer.bias_l1, weight_hh=layer.weight_hh_l1)
     spikes, _ = layer(x)
     assert spikes.any() and torch.equal(spikes, second)
     spikes.sum().backward()
     assert all(parameter.grad is not None for parameter in layer.parameters())
-    assert "lateral=True" in repr(layer) and "autapses" not in repr(layer)
+    assert "recurrent=True" in repr(layer) and "autapses" not in repr(layer)
 
 
 def test_a_cell_called_step_by_step_equals_the_layer() -> None:
     torch.manual_seed(0)
-    layer, cell, x = SRC(20, 30, lateral=True), SRCCell(20, 30, lateral=True), spikes_in()
+    layer, cell, x = SRC(20, 30, recurrent=True), SRCCell(20, 30, recurrent=True), spikes_in()
     with torch.no_grad():
         for name in ("weight_ih", "weight_hh"):
             getattr(cell, name).copy_(getattr(layer, f"{name}_l0"))
@@ -212,7 +212,7 @@ def test_a_cell_called_step_by_step_equals_the_layer() -> None:
 
 def test_without_autapses_the_diagonal_stays_zero() -> None:
     torch.manual_seed(0)
-    layer, x = SRC(20, 30, lateral=True, autapses=False), spikes_in()
+    layer, x = SRC(20, 30, recurrent=True, autapses=False), spikes_in()
     optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
@@ -224,14 +224,14 @@ def test_without_autapses_the_diagonal_stays_zero() -> None:
 
 
 def test_a_diagonal_is_refused_on_load_without_autapses() -> None:
-    with_autapses, without = SRC(4, 3, lateral=True), SRC(4, 3, lateral=True, autapses=False)
+    with_autapses, without = SRC(4, 3, recurrent=True), SRC(4, 3, recurrent=True, autapses=False)
     with pytest.raises(RuntimeError, match=r"weight_hh_l0: expected a diagonal of 0 with autapses=False"):
         without.load_state_dict(with_autapses.state_dict())
     with_autapses.load_state_dict(without.state_dict())
 
 
 def test_lateral_layers_can_learn_their_initial_state() -> None:
-    layer = SRC(20, 30, lateral=True, learn_initial_state=True)
+    layer = SRC(20, 30, recurrent=True, learn_initial_state=True)
     with torch.no_grad():
         layer.h0_l0.fill_(0.5)
     layer(spikes_in())[0].sum().backward()
@@ -240,7 +240,7 @@ def test_lateral_layers_can_learn_their_initial_state() -> None:
 
 def test_new_recurrent_weights_have_the_documented_standard_deviation() -> None:
     torch.manual_seed(0)
-    weight = SRC(4, 400, lateral=True).weight_hh_l0
+    weight = SRC(4, 400, recurrent=True).weight_hh_l0
     # The standard deviation of 160,000 normal numbers errs by 0.2 %.
     assert float(weight.detach().std() * 400**0.5) == pytest.approx(1.0, rel=0.01)
 
@@ -258,7 +258,7 @@ def test_spread_spaces_time_constants_evenly_in_their_logarithm() -> None:
 
 def test_lateral_layers_compile_export_and_checkpoint() -> None:
     torch.manual_seed(0)
-    layer, x = SRC(20, 30, lateral=True, autapses=False), spikes_in()
+    layer, x = SRC(20, 30, recurrent=True, autapses=False), spikes_in()
     expected, _ = layer(x)
     expected.sum().backward()
     wanted = layer.weight_hh_l0.grad.clone()

@@ -41,7 +41,7 @@ def test_outputs_and_gradients_equal_the_reference(
 ) -> None:
     most, width = delays
     lengths = [3 * b + shape[0] - 6 for b in range(shape[1])]
-    options = mode_options(mode, lengths) | {"lateral_surrogate": lateral, "max_delay": most, "delay_width": width}
+    options = mode_options(mode, lengths) | {"recurrent_surrogate": lateral, "max_delay": most, "delay_width": width}
     for turning in (False, True):
         inputs = inputs_of(shape, most, width, turning=turning)
         expected = results(src_reference, inputs, 23, **options)
@@ -53,7 +53,7 @@ def test_outputs_and_gradients_equal_the_reference(
 def test_the_gradient_of_whole_delays_is_the_right_hand_one(lateral: str) -> None:
     inputs = inputs_of((20, 2, 4), 7, 1)
     inputs["delay_hh"] = torch.tensor([0.0, 3.0, 7.0, 1.0]).double()
-    options = {"lateral_surrogate": lateral, "max_delay": 7}
+    options = {"recurrent_surrogate": lateral, "max_delay": 7}
     expected = results(src_reference, inputs, 23, **options)
     assert expected["gradient of delay_hh"].count_nonzero() == 4
     assert_close(results(src, inputs, 23, **options), expected)
@@ -77,7 +77,7 @@ def test_a_long_sequence_equals_its_pieces(lateral: str, delays: tuple[int, int]
     """Some pieces are shorter than a delay; none ends where the kernels' segments do."""
     (most, width), shape = delays, (75, 2, 5)
     inputs, ends = inputs_of(shape, most, width, turning=turning), [1, 2, 7, 28, 49, 50, 75]
-    options = {"lateral_surrogate": lateral, "max_delay": most, "delay_width": width}
+    options = {"recurrent_surrogate": lateral, "max_delay": most, "delay_width": width}
     options["lengths"] = torch.tensor([75, 61])
     expected, made = (results(f, inputs, 23, **options) for f in (in_pieces(src, ends), src))
     states = DelayedResonantState if turning else DelayedState
@@ -195,7 +195,7 @@ def x_of(steps: int = 40) -> Tensor:
 
 def module_of(**options: Any) -> SRC:
     torch.manual_seed(1)
-    return SRC(7, 11, lateral=True, **options)
+    return SRC(7, 11, recurrent=True, **options)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -216,7 +216,7 @@ def test_a_module_streams(omega: Any, layers: int) -> None:
 
 
 def test_a_cell_equals_the_layer() -> None:
-    module, cell = module_of(delay_hh=2.5), SRCCell(7, 11, lateral=True, delay_hh=2.5)
+    module, cell = module_of(delay_hh=2.5), SRCCell(7, 11, recurrent=True, delay_hh=2.5)
     cell.load_state_dict(
         {name.replace("bias_l0", "bias_ih").replace("_l0", ""): x for name, x in module.state_dict().items()}
     )
@@ -254,7 +254,7 @@ def test_the_width_of_a_module_may_change() -> None:
 
 def test_max_delay_defaults_to_the_ceiling_of_fixed_delays() -> None:
     assert module_of(delay_hh=4.5).max_delay == 5 and module_of(delay_hh=torch.arange(11.0)).max_delay == 10
-    assert module_of(delay_hh=0).max_delay == 0 and SRC(2, 0, lateral=True, delay_hh=torch.zeros(0)).max_delay == 0
+    assert module_of(delay_hh=0).max_delay == 0 and SRC(2, 0, recurrent=True, delay_hh=torch.zeros(0)).max_delay == 0
 
 
 def test_checkpoints_and_descriptions_have_the_delays() -> None:
@@ -266,7 +266,7 @@ def test_checkpoints_and_descriptions_have_the_delays() -> None:
     assert torch.equal(other(x_of())[0], module(x_of())[0])
     assert "delay_hh" not in repr(module_of()) and "delay_width" not in repr(module_of(delay_hh=3.0))
     with torch.device("meta"):
-        built = SRC(7, 11, lateral=True, delay_hh=torch.empty(11), max_delay=20)
+        built = SRC(7, 11, recurrent=True, delay_hh=torch.empty(11), max_delay=20)
     built.to_empty(device="cpu").load_state_dict(module.state_dict())
     assert torch.equal(built.delay_hh_l0, module.delay_hh_l0)
 
@@ -274,9 +274,9 @@ def test_checkpoints_and_descriptions_have_the_delays() -> None:
 def test_a_module_is_made_where_tensors_hold_no_values() -> None:
     """Regression: a number became a tensor on meta, whose size is unknown."""
     with torch.device("meta"):
-        assert SRC(7, 11, lateral=True, delay_hh=3.5).max_delay == 4
+        assert SRC(7, 11, recurrent=True, delay_hh=3.5).max_delay == 4
         with pytest.raises(ValueError, match="delay_hh: expected values in"):
-            SRC(7, 11, lateral=True, delay_hh=5.0, max_delay=4)
+            SRC(7, 11, recurrent=True, delay_hh=5.0, max_delay=4)
 
 
 def test_fixed_delays_beyond_max_delay_are_not_loaded() -> None:
@@ -287,7 +287,7 @@ def test_fixed_delays_beyond_max_delay_are_not_loaded() -> None:
 
 @pytest.mark.parametrize("learnable", [(), ("delay_hh",)])
 def test_delays_rounded_up_in_half_precision_are_clamped(learnable: tuple[str, ...]) -> None:
-    module = SRC(7, 11, lateral=True, delay_hh=303.0, max_delay=303, learnable=learnable, dtype=torch.bfloat16)
+    module = SRC(7, 11, recurrent=True, delay_hh=303.0, max_delay=303, learnable=learnable, dtype=torch.bfloat16)
     assert module.delay_hh_l0 == 304
     assert module(x_of().bfloat16())[1].past.shape == (1, 3, 304, 11)
 
@@ -320,11 +320,11 @@ def test_arrivals_are_counted(
     generator = torch.Generator().manual_seed(width)
     delay = 13 * torch.rand(neurons, generator=generator)
     delay = delay.round() if whole else delay
-    layer = SRC(3, 6, lateral=True, delay_hh=delay, max_delay=13, delay_width=width)
+    layer = SRC(3, 6, recurrent=True, delay_hh=delay, max_delay=13, delay_width=width)
     spikes = torch.rand(20, 4, 6, generator=generator) * (torch.rand(20, 4, 6, generator=generator) < 0.3)
     ends = None if lengths is None else torch.tensor(lengths)
     events = EventBatch.from_dense(spikes != 0, ends)
-    arrived = srcell.delay(events, delay.expand(6), max_delay=13, width=width)
+    arrived = srcell.delay(events, delay.expand(6), max_delay=13, delay_width=width)
     assert isinstance(arrived, EventBatch)
     assert layer.count_arrivals(spikes, ends) == arrived.num_events > 0
 
@@ -411,10 +411,10 @@ def refused(**options: Any) -> Any:
         refused(delay_hh=None, max_delay=None, delay_width=2),
         ValueError,
     ),
-    Message("delay_width: expected 1 without delay_hh", lambda: SRC(2, 3, lateral=True, delay_width=2), ValueError),
+    Message("delay_width: expected 1 without delay_hh", lambda: SRC(2, 3, recurrent=True, delay_width=2), ValueError),
     Message(
         "delay_hh: expected a number or a tensor, got Spread",
-        lambda: SRC(2, 3, lateral=True, delay_hh=srcell.spread(0.1, 0.5)),
+        lambda: SRC(2, 3, recurrent=True, delay_hh=srcell.spread(0.1, 0.5)),
         TypeError,
     ),
     Message(
@@ -422,20 +422,20 @@ def refused(**options: Any) -> Any:
         lambda: src_reference(C, torch.tensor(-6.0), weight_hh=V, delay_hh=1.0),
         ValueError,
     ),
-    Message("delay_hh: expected lateral=True beside it", lambda: SRC(2, 3, delay_hh=1.0), ValueError),
-    Message("max_delay: expected None without delay_hh", lambda: SRC(2, 3, lateral=True, max_delay=4), ValueError),
+    Message("delay_hh: expected recurrent=True beside it", lambda: SRC(2, 3, delay_hh=1.0), ValueError),
+    Message("max_delay: expected None without delay_hh", lambda: SRC(2, 3, recurrent=True, max_delay=4), ValueError),
     Message(
         r"delay_hh: expected values in \[0, max_delay\] = \[0, 4\], got 5.0",
-        lambda: SRC(2, 3, lateral=True, delay_hh=5.0, max_delay=4),
+        lambda: SRC(2, 3, recurrent=True, delay_hh=5.0, max_delay=4),
         ValueError,
     ),
     Message(
         "max_delay: expected the largest delay that may be learnt or loaded, got None",
-        lambda: SRC(2, 3, lateral=True, delay_hh=1.0, learnable=("delay_hh",)),
+        lambda: SRC(2, 3, recurrent=True, delay_hh=1.0, learnable=("delay_hh",)),
         ValueError,
     ),
-    Message("learnable: expected names among", lambda: SRC(2, 3, lateral=True, learnable=("delay_hh",)), ValueError),
-    Message(r"delay_hh: expected values in \[0, 65535\]", lambda: SRC(2, 3, lateral=True, delay_hh=1e6), ValueError),
+    Message("learnable: expected names among", lambda: SRC(2, 3, recurrent=True, learnable=("delay_hh",)), ValueError),
+    Message(r"delay_hh: expected values in \[0, 65535\]", lambda: SRC(2, 3, recurrent=True, delay_hh=1e6), ValueError),
 )
 def test_wrong_arguments_are_named(refusal: Refusal) -> None:
     refusal.check()

@@ -233,14 +233,14 @@ def shared_call(*shared: int) -> Tensor:
     Refusal("input_delay", lambda: make_model(24, input_delay=2.5), TypeError),
     Refusal("taps", lambda: make_model(24, taps=2)),
     Refusal("taps", lambda: make_model(24, input_delay=5, taps=0)),
-    Refusal("lateral_delay", lambda: make_model(24, lateral_delay=5)),
+    Refusal("recurrent_delay", lambda: make_model(24, recurrent_delay=5)),
     *(Refusal("input_gain", lambda x=x: make_model(24, input_gain=x)) for x in (0, -1.0, float("nan"), 1e300)),
     Refusal("input_gain", lambda: make_model(24, input_gain="2"), TypeError),
-    Refusal("lateral_delay", lambda: make_model(24, lateral=True, lateral_delay=65536)),
-    Refusal("hidden_sizes", lambda: make_model(lateral=True, lateral_delay=5)),
+    Refusal("recurrent_delay", lambda: make_model(24, recurrent=True, recurrent_delay=65536)),
+    Refusal("hidden_sizes", lambda: make_model(recurrent=True, recurrent_delay=5)),
     Refusal("learn_delays", lambda: make_model(24, learn_delays=True)),
     Refusal("learn_delays", lambda: make_model(24, input_delay=5, learn_delays=1), TypeError),
-    Refusal("whole_delays", lambda: make_model(24, lateral=True, whole_delays=True)),
+    Refusal("whole_delays", lambda: make_model(24, recurrent=True, whole_delays=True)),
     Refusal("width", lambda: make_delayed().set_delay_width(0)),
     Refusal("width", lambda: make_delayed().set_delay_width(1.5), TypeError),
     # Regression: with one sample in the shared batch all samples got the same mask.
@@ -292,7 +292,7 @@ def test_an_input_gain_scales_the_first_layers_weights_alone() -> None:
     networks = []
     for gain in (1.0, 2.0):
         torch.manual_seed(0)
-        networks.append(make_model(24, 12, alpha=spread(0.5, 0.99), lateral=True, input_gain=gain))
+        networks.append(make_model(24, 12, alpha=spread(0.5, 0.99), recurrent=True, input_gain=gain))
     one, two = (dict(network.named_parameters()) for network in networks)
     for name in one:
         assert torch.equal(two[name], (2 if name == "layers.0.weight_ih_l0" else 1) * one[name])
@@ -382,13 +382,13 @@ def test_balancing_does_not_affect_frozen_layers_and_hidden_layer_losses(spikes_
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"alpha": 0.8, "surrogate": "relu", "recurrent_grad": True, "initial_state": "rest"}]
+    "options", [{}, {"alpha": 0.8, "surrogate": "relu", "full_gradient": True, "initial_state": "rest"}]
 )
 def test_options_reach_every_layer(options: dict[str, Any]) -> None:
     expected = {
         "alpha": 0.9,
         "surrogate": "straight_through",
-        "recurrent_grad": False,
+        "full_gradient": False,
         "initial_state": "zeros",
     } | options
     for layer in SRCClassifier(6, [5, 4], num_classes=2, **options).src_layers():
@@ -401,7 +401,7 @@ def test_options_reach_every_layer(options: dict[str, Any]) -> None:
 
 def make_delayed(**options: Any) -> SRCClassifier:
     """A network with delays of its inputs and of the recurrent weights of both hidden layers."""
-    sizes = {"neurons_per_class": 4, "lateral": True, "input_delay": 9, "lateral_delay": 7}
+    sizes = {"neurons_per_class": 4, "recurrent": True, "input_delay": 9, "recurrent_delay": 7}
     return make_model(24, 8, **{**sizes, **options})
 
 
@@ -416,7 +416,7 @@ def test_a_delayed_network_is_delay_and_its_layers(
     assert (first.input_size, second.input_size, voters.delayed) == (INPUTS * taps, 24, False)
     for input in (spikes_in, EventBatch.from_dense(spikes_in, lengths=lengths)):
         of_input = None if isinstance(input, EventBatch) else lengths
-        x = delay(input, model.delay.delay.view(INPUTS, taps), max_delay=9, width=width, lengths=of_input)
+        x = delay(input, model.delay.delay.view(INPUTS, taps), max_delay=9, delay_width=width, lengths=of_input)
         outputs = model.layer_spikes(input, of_input)
         for k, layer in enumerate((first, second)):
             expected, _ = src_linear(
@@ -442,7 +442,7 @@ def test_lengths_may_be_given_beside_events_without_lengths(spikes_in: Tensor) -
 
 def test_delays_are_drawn_uniformly_from_their_range() -> None:
     torch.manual_seed(0)
-    model = SRCClassifier(1000, [1000], 3, lateral=True, input_delay=20, taps=2, lateral_delay=8)
+    model = SRCClassifier(1000, [1000], 3, recurrent=True, input_delay=20, taps=2, recurrent_delay=8)
     assert {k: tuple(x.shape) for k, x in model.delays.items()} == {0: (1000, 2), 1: (1000,)}
     for values, most in zip(model.delays.values(), (20, 8), strict=True):
         assert 0 <= values.min() < 0.02 * most and 0.98 * most < values.max() <= most
@@ -450,10 +450,10 @@ def test_delays_are_drawn_uniformly_from_their_range() -> None:
         assert abs(values.mean().item() - most / 2) < five_sigma
         assert not values.requires_grad and not torch.equal(values, values.round())
     assert not any("delay" in name for name, _ in model.named_parameters())
-    whole = SRCClassifier(1000, [1000], 3, lateral=True, input_delay=20, lateral_delay=8, whole_delays=True)
+    whole = SRCClassifier(1000, [1000], 3, recurrent=True, input_delay=20, recurrent_delay=8, whole_delays=True)
     for values, most in zip(whole.delays.values(), (20, 8), strict=True):
         assert values.unique().tolist() == list(range(most + 1))
-    assert make_model(24, lateral=True).delays == {} and make_model(24).delay is None
+    assert make_model(24, recurrent=True).delays == {} and make_model(24).delay is None
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -493,7 +493,7 @@ def test_rounded_delays_are_whole_and_no_longer_learnt() -> None:
 def test_the_width_of_all_delays_is_set_at_once() -> None:
     model = make_delayed()
     model.set_delay_width(5)
-    assert (model.delay.width, [layer.delay_width for layer in model.src_layers()]) == (5, [5, 5, 1])
+    assert (model.delay.delay_width, [layer.delay_width for layer in model.src_layers()]) == (5, [5, 5, 1])
     make_model(24).set_delay_width(5)  # a network without delays has nothing to set
 
 

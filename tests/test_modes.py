@@ -28,7 +28,7 @@ def test_a_call_in_a_mode_gives_the_eager_result(name: str, mode: str) -> None:
 @pytest.mark.skipif(not NEW_TORCH, reason="torch 2.4 has no vmap of operators of lists")
 @pytest.mark.parametrize(
     "options",
-    [{"learnable": ["alpha"]}, {"lateral": True, "delay_hh": 2.25, "max_delay": 9, "learnable": ["delay_hh"]}],
+    [{"learnable": ["alpha"]}, {"recurrent": True, "delay_hh": 2.25, "max_delay": 9, "learnable": ["delay_hh"]}],
     ids=["alpha", "delays"],
 )
 def test_vmap_trains_several_models_as_each_alone(options: Any) -> None:
@@ -58,7 +58,7 @@ DIFFERENTIABLE: dict[str, Call] = {
         [make_currents(1, 20, 3, 5), make_lateral(1, 5), 4.5 + 4 * noise(6, 5)],
     ),
     "delay": (
-        lambda x, d: delay(x, d, max_delay=9, width=2),
+        lambda x, d: delay(x, d, max_delay=9, delay_width=2),
         [EVENTS.to_dense(torch.float64), 4.5 + 4 * noise(6, 6)],
     ),
     "delay of events": (

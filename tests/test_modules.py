@@ -69,20 +69,20 @@ def state_with(*shape: int) -> SRCState:
     Refusal("batch_first", lambda: src_layer(batch_first=torch.zeros(0)), TypeError),
     Refusal("dropout", lambda: src_layer(dropout=1.5)),
     Refusal("dropout", lambda: src_layer(dropout=math.nan)),
-    Refusal("bias", lambda: src_layer(bias=np.zeros(3)), TypeError),
+    Refusal("learn_bias", lambda: src_layer(learn_bias=np.zeros(3)), TypeError),
     Refusal("bias_init", lambda: src_layer(bias_init=1e39)),
     Refusal("bias_max", lambda: src_layer(bias_max=10**400)),
     Refusal("dtype", lambda: src_layer(dtype="x"), TypeError),
     Refusal("dtype", lambda: src_layer(dtype=torch.int32), TypeError),
     Refusal("device", lambda: src_layer(device="x")),
     Refusal("surrogate", lambda: src_layer(surrogate=np.array(["relu", "x"]))),
-    Refusal("recurrent_grad", lambda: src_layer(recurrent_grad=1), TypeError),
+    Refusal("full_gradient", lambda: src_layer(full_gradient=1), TypeError),
     Refusal("initial_state", lambda: src_layer(initial_state="random")),
     Refusal("learn_initial_state", lambda: src_layer(learn_initial_state=True)),
     Refusal("learn_initial_state", lambda: src_layer(learn_initial_state=torch.zeros(0)), TypeError),
     Refusal("learnable", lambda: src_layer(learnable=["alpha", "beta"])),
     Refusal("learnable", lambda: src_layer(learnable=["zs_hyp"])),
-    Refusal("learnable", lambda: src_layer(learnable=["zs_dep"], recurrent_grad=False)),
+    Refusal("learnable", lambda: src_layer(learnable=["zs_dep"], full_gradient=False)),
     Refusal("learnable", lambda: src_layer(learnable=[[]])),
     Refusal("learnable", lambda: src_layer(learnable="r"), TypeError),
     Refusal("learnable", lambda: src_layer(learnable=torch.zeros(())), TypeError),
@@ -102,7 +102,7 @@ def state_with(*shape: int) -> SRCState:
         "rs: expected a tensor that holds values, got one on meta", lambda: src_layer(rs=torch.empty(3, device="meta"))
     ),
     Refusal("rs", lambda: src_layer(rs=torch.zeros(3).to_sparse())),
-    Refusal("zs_dep", lambda: src_layer(zs_dep=-0.1, learnable=["zs_dep"], recurrent_grad=True)),
+    Refusal("zs_dep", lambda: src_layer(zs_dep=-0.1, learnable=["zs_dep"], full_gradient=True)),
     *(Refusal("alpha", lambda kind=kind: make(kind, alpha=torch.zeros(3))) for kind in LAYERS),
     *(Refusal("memory", lambda x=x: SRC.for_sequences(4, 3, memory=x)) for x in (1.9, math.inf, 2.0**54, 1e300)),
     *(Refusal("gain", lambda x=x: SRC.for_sequences(4, 3, gain=x)) for x in (0.0, -1, math.inf, 4e36, 1e300, 10**400)),
@@ -143,7 +143,7 @@ def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refus
     [
         {"alpha": 0.0, "rho": 0.5},
         {"alpha": 1.0, "rho": 1e-3, "learnable": ["alpha", "rho"]},
-        {"zs_hyp": 1.0, "zs_dep": 0.0, "learnable": ["zs_hyp", "zs_dep"], "recurrent_grad": True},
+        {"zs_hyp": 1.0, "zs_dep": 0.0, "learnable": ["zs_hyp", "zs_dep"], "full_gradient": True},
     ],
 )
 @pytest.mark.parametrize("kind", LAYERS)
@@ -176,10 +176,10 @@ def test_src_is_a_stack_of_linear_synapses_and_recurrences(lengths: Tensor | Non
     assert same_outputs(outputs, (x, map(torch.stack, zip(*ended, strict=True))))
 
 
-@pytest.mark.parametrize("recurrent_grad", [True, False])
-def test_src_cell_step_by_step_equals_src(recurrent_grad: bool) -> None:
-    options = OPTIONS | {"recurrent_grad": recurrent_grad}
-    if not recurrent_grad:
+@pytest.mark.parametrize("full_gradient", [True, False])
+def test_src_cell_step_by_step_equals_src(full_gradient: bool) -> None:
+    options = OPTIONS | {"full_gradient": full_gradient}
+    if not full_gradient:
         options |= {"learnable": ["alpha"], "learn_initial_state": False}
     layer, cell = make_layer(6, 8, **options), SRCCell(6, 8, **options)
     cell.load_state_dict(
@@ -244,7 +244,7 @@ def test_dropout_acts_between_layers_during_training() -> None:
 
 OPTIONS: dict[str, Any] = {
     "learnable": ["alpha", "zs_hyp"],
-    "recurrent_grad": True,
+    "full_gradient": True,
     "rho": torch.linspace(2.5, 3.5, 8),
     "initial_state": "rest",
     "learn_initial_state": True,
@@ -254,7 +254,7 @@ OPTIONS: dict[str, Any] = {
 @pytest.mark.parametrize("initial_state", ["zeros", "rest"])
 @pytest.mark.parametrize("learnt", [True, False])
 def test_a_layer_starts_from_its_initial_state(initial_state: str, learnt: bool) -> None:
-    layer = make_layer(6, 8, initial_state=initial_state, learn_initial_state=learnt, recurrent_grad=learnt)
+    layer = make_layer(6, 8, initial_state=initial_state, learn_initial_state=learnt, full_gradient=learnt)
     x = make_spikes(25, STEPS, BATCH, 6)
     expected_start = rest_state(layer.bias_l0) if initial_state == "rest" else SRCState(*[torch.zeros(8)] * 3)
     start = SRCState(*(s.expand(1, BATCH, 8) for s in expected_start))
@@ -274,7 +274,7 @@ def test_a_layer_starts_from_its_initial_state(initial_state: str, learnt: bool)
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_without_bias_the_excitability_stays_fixed(kind: str) -> None:
-    layer, learnt = make(kind, bias=False, bias_init=-5.5), make(kind, bias_init=-5.5)
+    layer, learnt = make(kind, learn_bias=False, bias_init=-5.5), make(kind, bias_init=-5.5)
     assert [name[:6] for name, _ in layer.named_parameters()] == ["weight"]
     assert [name[:6] for name in layer.state_dict()] == ["weight", "_extra"]
     assert [x.tolist() for x in layer.buffers()] == [[-5.5] * 4]
@@ -304,7 +304,7 @@ def test_detach_and_to_apply_to_all_tensors_of_a_state() -> None:
 @pytest.mark.parametrize("default", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_layer_in_float64_has_its_parameters_and_outputs_in_float64(kind: str, default: torch.dtype) -> None:
-    options = {"initial_state": "rest", "learn_initial_state": True, "recurrent_grad": True, "dtype": torch.float64}
+    options = {"initial_state": "rest", "learn_initial_state": True, "full_gradient": True, "dtype": torch.float64}
     torch.set_default_dtype(default)
     try:
         layer = make(kind, learnable=["alpha"], **options)
@@ -385,7 +385,7 @@ def test_weights_start_with_the_documented_width_and_upper_layers_as_relays() ->
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_the_largest_gain_and_memory_of_a_layer_for_sequences_give_finite_weights(dtype: torch.dtype) -> None:
     gain = torch.finfo(dtype).max / 100
-    layer = SRC.for_sequences(1, 10_000, gain=gain, memory=2.0**53, lateral=False, dtype=dtype)
+    layer = SRC.for_sequences(1, 10_000, gain=gain, memory=2.0**53, recurrent=False, dtype=dtype)
     assert layer.weight_ih_l0.isfinite().all() and layer.weight_ih_l0.abs().max().item() > gain
     assert layer.alpha_l0.max().item() <= 1 and layer.omega_l0.isfinite().all()
 
@@ -401,7 +401,7 @@ def test_a_layer_on_meta_gives_shapes() -> None:
     [
         {"alpha": torch.tensor([0.2, 0.4, 0.6, 0.8]), "rs": -6.5},
         {"alpha": torch.tensor([0.2, 0.4, 0.6, 0.8]), "rs": -6.5, "learnable": ("alpha",)},
-        {"learnable": ("zs_hyp",), "recurrent_grad": True, "initial_state": "rest", "learn_initial_state": True},
+        {"learnable": ("zs_hyp",), "full_gradient": True, "initial_state": "rest", "learn_initial_state": True},
     ],
 )
 def test_reset_parameters_restores_all_initial_values(kind: str, options: dict[str, Any]) -> None:
@@ -420,14 +420,14 @@ def test_repr_shows_the_options_that_differ_from_the_defaults() -> None:
     loaded = SRC(20, 2, 2, alpha=torch.zeros(2))
     loaded.load_state_dict(SRC(20, 2, 2, alpha=torch.tensor([0.25, 0.5])).state_dict())
     sizes = "kernel_size=(5, 3), stride=(2, 2), padding=(1, 1)"
-    strided = SRCConv2d(2, 8, (5, 3), stride=2, padding=1, groups=2, bias=False, surrogate="relu")
+    strided = SRCConv2d(2, 8, (5, 3), stride=2, padding=1, groups=2, learn_bias=False, surrogate="relu")
     for layer, text in (
         (SRC(20, 16), "SRC(20, 16)"),
         (SRC(20, 16, alpha=0.5, rs=-6.5), "SRC(20, 16, alpha=0.5, rs=-6.5)"),
         (SRCCell(20, 16, alpha=alpha), "SRCCell(20, 16, alpha=tensor(16 values, 0.5 to 0.75))"),
         (SRCConv2d(1, 8, 5), "SRCConv2d(1, 8, kernel_size=(5, 5))"),
         (SRCConv2d(1, 2, 3, rho=2.0), "SRCConv2d(1, 2, kernel_size=(3, 3), rho=2.0)"),
-        (strided, f"SRCConv2d(2, 8, {sizes}, groups=2, bias=False, surrogate='relu')"),
+        (strided, f"SRCConv2d(2, 8, {sizes}, groups=2, learn_bias=False, surrogate='relu')"),
         (loaded, "SRC(20, 2, alpha=tensor(2 values, 0.25 to 0.5), num_layers=2)"),
         (SRC(2, 3, alpha=torch.empty(3, device="meta"), device="meta"), "SRC(2, 3, alpha=tensor(3 values))"),
     ):
@@ -449,7 +449,7 @@ CONSTANTS: list[tuple[dict[str, Any], str]] = [
     ({"alpha": 0.5}, "alpha=0.5 instead of 0.9"),
     ({"rs": -6.5, "r": 2.5}, "r=2.5 instead of 2, rs=-6.5 instead of -7"),
     ({"initial_state": "rest"}, "initial_state=1 instead of 0"),
-    ({"bias": False, "bias_init": -5.0}, "bias_init=-5 instead of -6"),
+    ({"learn_bias": False, "bias_init": -5.0}, "bias_init=-5 instead of -6"),
 ]
 
 
@@ -458,7 +458,7 @@ CONSTANTS: list[tuple[dict[str, Any], str]] = [
 def test_a_checkpoint_restores_the_constants(kind: str, options: dict[str, Any], told: str, tmp_path: Path) -> None:
     saved = make(kind, **options)
     safetensors.torch.save_file(saved.state_dict(), tmp_path / "layer.safetensors")
-    other = LAYERS[kind](bias=options.get("bias", True))
+    other = LAYERS[kind](learn_bias=options.get("learn_bias", True))
     with pytest.warns(UserWarning, match=f"took over from the checkpoint: {told}$"):
         result = other.load_state_dict(safetensors.torch.load_file(tmp_path / "layer.safetensors"))
     assert not result.missing_keys and not result.unexpected_keys
@@ -518,7 +518,7 @@ def test_a_checkpoint_with_other_learnable_parameters_is_refused() -> None:
 
 @pytest.mark.parametrize("assign", [False, True])
 def test_loading_into_a_layer_on_meta_fills_its_fixed_bias(assign: bool) -> None:
-    layer, saved = make("SRC", bias=False, device="meta"), make("SRC", bias=False)
+    layer, saved = make("SRC", learn_bias=False, device="meta"), make("SRC", learn_bias=False)
     if not assign:
         layer = layer.to_empty(device="cpu")
         layer.bias_l0.fill_(math.nan)
@@ -534,10 +534,10 @@ def test_a_state_dict_on_meta_loads_into_a_layer_on_meta() -> None:
         SRC(3, 4).load_state_dict(SRC(3, 4).state_dict())
 
 
-@pytest.mark.parametrize("recurrent_grad", [True, False])
-def test_every_learnable_parameter_gets_a_gradient(recurrent_grad: bool) -> None:
-    reached = PARAMETERS if recurrent_grad else PARAMETERS[:4]
-    layer = SRC(4, 6, learnable=reached, recurrent_grad=recurrent_grad, initial_state="rest")
+@pytest.mark.parametrize("full_gradient", [True, False])
+def test_every_learnable_parameter_gets_a_gradient(full_gradient: bool) -> None:
+    reached = PARAMETERS if full_gradient else PARAMETERS[:4]
+    layer = SRC(4, 6, learnable=reached, full_gradient=full_gradient, initial_state="rest")
     spikes, _ = layer(make_spikes(2, 60, 3, 4))
     spikes.sum().backward()
     for name in reached:
@@ -547,7 +547,7 @@ def test_every_learnable_parameter_gets_a_gradient(recurrent_grad: bool) -> None
 
 @pytest.mark.parametrize("bias_max", [-4.0, -5.0])
 def test_constrain_clamps_to_the_domains_in_place(bias_max: float) -> None:
-    layer = SRC(6, 8, 2, learnable=PARAMETERS, recurrent_grad=True, bias_max=bias_max)
+    layer = SRC(6, 8, 2, learnable=PARAMETERS, full_gradient=True, bias_max=bias_max)
     outside = {"alpha": [-0.5, 1.5, 0.5], "zs_hyp": [-0.5, 1.5, 0.5], "zs_dep": [-0.5, 1.5, 0.5], "rho": [-1.0, 0.0, 2]}
     allowed = {"alpha": [0, 1, 0.5], "zs_hyp": [0, 1, 0.5], "zs_dep": [0, 1, 0.5], "rho": [1e-3, 1e-3, 2]}
     for k in (0, 1):
@@ -570,7 +570,7 @@ def test_constrain_clamps_to_the_domains_in_place(bias_max: float) -> None:
 @pytest.mark.parametrize("outside", [-419.6, 419.6])
 def test_learnable_parameters_are_clamped_to_their_domains_in_every_call(kind: str, outside: float) -> None:
     """Regression: training with too high a learning rate raised "alpha: expected values in [0, 1], got 419.6"."""
-    layer = make(kind, learnable=PARAMETERS, recurrent_grad=True)
+    layer = make(kind, learnable=PARAMETERS, full_gradient=True)
     for name, parameter in layer.named_parameters():
         if name.startswith(("alpha", "rho", "zs_hyp", "zs_dep")):
             nn.init.constant_(parameter, outside)
@@ -614,11 +614,11 @@ def test_constants_are_saved_on_the_cpu_under_any_default_device() -> None:
 
 def test_the_constants_have_the_layout_of_the_file_format() -> None:
     """A bit mask of the constants that are tensors, then all constants in order: files outlive the code."""
-    plain = SRC(3, 2, alpha=0.8, bias=False, bias_init=-5.0, initial_state="rest").get_extra_state()
+    plain = SRC(3, 2, alpha=0.8, learn_bias=False, bias_init=-5.0, initial_state="rest").get_extra_state()
     assert plain.tolist() == [0, 0.8, 3.0, 2.0, -7.0, 0.9, 0.0, -5.0, 1]
     resonant = SRC(3, 2, omega=0.3).get_extra_state()
     assert resonant.tolist() == [64, 0.9, 3.0, 2.0, -7.0, 0.9, 0.0, 0, 0, 0.3]
-    held = SRC(3, 2, learnable=["rho", "rs"], recurrent_grad=True, learn_initial_state=True).get_extra_state()
+    held = SRC(3, 2, learnable=["rho", "rs"], full_gradient=True, learn_initial_state=True).get_extra_state()
     assert held.tolist() == [2 + 8 + 64 + 128, 0.9, 0, 2.0, 0, 0.9, 0.0, 0, 0]
 
 

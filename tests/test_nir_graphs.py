@@ -36,7 +36,7 @@ CELL = {"alpha": 0.9, "rho": 3.0, "r": 2.0, "rs": -7.0, "zs_hyp": 0.9, "zs_dep":
 
 def node(*shape: int, dt: float = 0.001, **fields: Any) -> Any:
     arrays = {name: np.full(shape, value, np.float32) for name, value in CELL.items()}
-    return srcell.nir.SRC(**(arrays | fields), dt=dt)
+    return srcell.nir.SRCNode(**(arrays | fields), dt=dt)
 
 
 def weights(*shape: int) -> Any:
@@ -78,7 +78,7 @@ def test_a_graph_comes_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("options", [{"recurrent_grad": True}, {"lateral": True, "omega": 0.3}])
+@pytest.mark.parametrize("options", [{"full_gradient": True}, {"recurrent": True, "omega": 0.3}])
 def test_learnt_initial_states_and_other_types_are_kept(options: dict[str, Any], dtype: torch.dtype) -> None:
     layer = SRC(4, 6, learn_initial_state=True, initial_state="rest", dtype=dtype, **options)
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_a_convolution_in_float64_comes_back() -> None:
 def test_fractional_delays_are_kept(delays: list[float], dt: float) -> None:
     before, recurrent = Delay(3, 60, taps=2, learnable=False), torch.tensor(delays)
     before.delay.copy_(recurrent.view(3, 2))
-    layer = SRC(6, 6, lateral=True, delay_hh=recurrent, max_delay=60)
+    layer = SRC(6, 6, recurrent=True, delay_hh=recurrent, max_delay=60)
     delay, neurons = from_graph(to_graph(nn.Sequential(SpikesOnly(before), SpikesOnly(layer)), dt=dt))
     assert torch.equal(delay.layer.delay, before.delay) and torch.equal(neurons.layer.delay_hh_l0, recurrent)
 

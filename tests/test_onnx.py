@@ -110,11 +110,11 @@ def lively(net: Any) -> Any:
 FREQUENCIES = srcell.spread_frequencies(0.05, 2)
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "hidden layers": lambda: SRCClassifier(INPUTS, [30, 20], 5, initial_state="rest", readout_alpha=1.0),
-    "lateral": lambda: SRCClassifier(INPUTS, [30], 5, lateral=True, zs_hyp=0.5, alpha=srcell.spread(0.5, 0.99)),
+    "lateral": lambda: SRCClassifier(INPUTS, [30], 5, recurrent=True, zs_hyp=0.5, alpha=srcell.spread(0.5, 0.99)),
     "resonant": lambda: SRCClassifier(INPUTS, [30, 20], 5, omega=FREQUENCIES),
-    "resonant, lateral": lambda: SRCClassifier(INPUTS, [30], 5, lateral=True, omega=FREQUENCIES, readout="linear"),
+    "resonant, lateral": lambda: SRCClassifier(INPUTS, [30], 5, recurrent=True, omega=FREQUENCIES, readout="linear"),
     "lateral delays": lambda: SRCClassifier(
-        INPUTS, [30], 5, lateral=True, zs_hyp=0.5, alpha=srcell.spread(0.5, 0.99), lateral_delay=9
+        INPUTS, [30], 5, recurrent=True, zs_hyp=0.5, alpha=srcell.spread(0.5, 0.99), recurrent_delay=9
     ),
     "input delays": lambda: SRCClassifier(INPUTS, [30], 5, input_delay=12, taps=2, learn_delays=True),
     "linear readout": lambda: SRCClassifier(INPUTS, [30], 5, readout="linear", readout_window=20),
@@ -123,30 +123,30 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 # If one parameter is a tensor, torch's exporter writes the float parameters with the digits of float32.
 LAYERS: dict[str, Callable[..., nn.Module]] = {
     "stacked": lambda **dtype: SRC(INPUTS, 20, num_layers=2, initial_state="rest", **dtype),
-    "lateral, rest": lambda **dtype: SRC(INPUTS, 20, lateral=True, autapses=False, initial_state="rest", **dtype),
+    "lateral, rest": lambda **dtype: SRC(INPUTS, 20, recurrent=True, autapses=False, initial_state="rest", **dtype),
     "a value for each neuron": lambda **dtype: SRC(
         INPUTS, 20, alpha=srcell.spread(0.5, 0.99), rho=torch.linspace(2, 4, 20), rs=-6.5, zs_hyp=0.875, **dtype
     ),
     "learnt": lambda **dtype: SRC(
-        INPUTS, 20, learnable=("alpha", "r"), zs_hyp=0.875, recurrent_grad=True, learn_initial_state=True, **dtype
+        INPUTS, 20, learnable=("alpha", "r"), zs_hyp=0.875, full_gradient=True, learn_initial_state=True, **dtype
     ),
     "resonant": lambda **dtype: SRC(
-        INPUTS, 20, lateral=True, omega=torch.linspace(-3, 3, 20), alpha=0.875, zs_hyp=0.875, **dtype
+        INPUTS, 20, recurrent=True, omega=torch.linspace(-3, 3, 20), alpha=0.875, zs_hyp=0.875, **dtype
     ),
     "resonant, learnt": lambda **dtype: SRC(
-        INPUTS, 20, omega=FREQUENCIES, learnable=("omega", "alpha", "zs_hyp"), recurrent_grad=True, **dtype
+        INPUTS, 20, omega=FREQUENCIES, learnable=("omega", "alpha", "zs_hyp"), full_gradient=True, **dtype
     ),
-    "delayed by a float": lambda **dtype: SRC(INPUTS, 20, lateral=True, delay_hh=2.3, zs_hyp=0.875, **dtype),
+    "delayed by a float": lambda **dtype: SRC(INPUTS, 20, recurrent=True, delay_hh=2.3, zs_hyp=0.875, **dtype),
     "delayed by whole steps, rest": lambda **dtype: SRC(
-        INPUTS, 20, lateral=True, delay_hh=torch.arange(20.0) % 7, initial_state="rest", **dtype
+        INPUTS, 20, recurrent=True, delay_hh=torch.arange(20.0) % 7, initial_state="rest", **dtype
     ),
     "delayed, some past the end, stacked": lambda **dtype: SRC(
-        INPUTS, 20, num_layers=2, lateral=True, delay_hh=torch.linspace(0, 30, 20), zs_hyp=0.875, **dtype
+        INPUTS, 20, num_layers=2, recurrent=True, delay_hh=torch.linspace(0, 30, 20), zs_hyp=0.875, **dtype
     ),
     "resonant, delayed, learnt, wide": lambda **dtype: SRC(
         INPUTS,
         20,
-        lateral=True,
+        recurrent=True,
         omega=torch.linspace(-3, 3, 20),
         alpha=0.875,
         zs_hyp=0.875,
@@ -154,10 +154,10 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
         max_delay=6,
         delay_width=3,
         learnable=("delay_hh",),
-        recurrent_grad=True,
+        full_gradient=True,
         **dtype,
     ),
-    "a fixed bias": lambda **dtype: SRC(INPUTS, 20, bias=False, bias_init=-5.5, **dtype),
+    "a fixed bias": lambda **dtype: SRC(INPUTS, 20, learn_bias=False, bias_init=-5.5, **dtype),
     "currents": lambda **dtype: GivenCurrents(),
 }
 
@@ -221,7 +221,7 @@ def test_trained_weights_keep_the_documented_share_of_spikes(tmp_path: Path) -> 
 def test_delays_of_inputs_differ_by_roundings_and_whole_delays_not_at_all(
     taps: int, width: int, whole: bool, tmp_path: Path
 ) -> None:
-    layer = Delay(INPUTS, 30, taps=taps, width=width)
+    layer = Delay(INPUTS, 30, taps=taps, delay_width=width)
     net, delay = SpikesOnly(layer), torch.linspace(0, 30, taps * INPUTS).view(INPUTS, taps)
     with torch.no_grad():  # longer than some sequences; some with terms that would arrive before they depart
         layer.delay.copy_(delay.round() if whole else delay)
@@ -305,9 +305,9 @@ class WithLengths(nn.Module):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: SRC(INPUTS, 20, lateral=True),
-        lambda: SRC(INPUTS, 20, lateral=True, delay_hh=torch.linspace(0, 9, 20)),
-        lambda: SRC(INPUTS, 20, lateral=True, delay_hh=5.0, delay_width=2, omega=0.5),
+        lambda: SRC(INPUTS, 20, recurrent=True),
+        lambda: SRC(INPUTS, 20, recurrent=True, delay_hh=torch.linspace(0, 9, 20)),
+        lambda: SRC(INPUTS, 20, recurrent=True, delay_hh=5.0, delay_width=2, omega=0.5),
         lambda: Delay(INPUTS, 6, taps=2),
     ],
     ids=["lateral", "delayed", "delayed, resonant", "delays of inputs"],

@@ -58,7 +58,7 @@ def test_clip_norm_bounds_the_norm_of_the_gradients() -> None:
     assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-4)
 
 
-DELAYS: dict[str, Any] = {"input_delay": 6, "taps": 2, "lateral": True, "lateral_delay": 5, "learn_delays": True}
+DELAYS: dict[str, Any] = {"input_delay": 6, "taps": 2, "recurrent": True, "recurrent_delay": 5, "learn_delays": True}
 
 
 def test_weights_decay_and_biases_and_delays_do_not() -> None:

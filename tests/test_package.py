@@ -5,16 +5,21 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import re
 import subprocess
 import sys
 import typing
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 import srcell
+import srcell.models
 from srcell import _names
-from srcell.layers.options import DEFAULTS, LateralOptions
+from srcell.layers.options import DEFAULTS, Recurrent
+from srcell.training import TrainingConfig
 from support.calls import in_process
 
 
@@ -70,12 +75,43 @@ def test_signatures_of_layers_list_all_options_with_their_types() -> None:
     for layer in (srcell.SRC, srcell.SRCCell, srcell.SRCConv2d):
         shown = inspect.signature(layer).parameters
         assert {name: shown[name].default for name in DEFAULTS} == DEFAULTS
-        recurrent = {name: (x.default, x.annotation) for name, x in shown.items() if name in LateralOptions._fields}
-        fields = LateralOptions.__annotations__
-        expected = {name: (x, fields[name].__forward_arg__) for name, x in LateralOptions()._asdict().items()}
+        recurrent = {name: (x.default, x.annotation) for name, x in shown.items() if name in Recurrent._fields}
+        fields = Recurrent.__annotations__
+        expected = {name: (x, fields[name].__forward_arg__) for name, x in Recurrent()._asdict().items()}
         assert recurrent == ({} if layer is srcell.SRCConv2d else expected)
         assert "options" in typing.get_type_hints(layer.__init__)
     with pytest.raises(TypeError, match=r"^SRC\.__init__\(\) got an unexpected keyword argument 'alhpa'"):
         srcell.SRC(3, 4, alhpa=0.5)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match=r"^SRCConv2d\.__init__\(\) got an unexpected keyword argument 'lateral'"):
-        srcell.SRCConv2d(1, 2, 3, lateral=True)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^SRCConv2d\.__init__\(\) got an unexpected keyword argument 'recurrent'"):
+        srcell.SRCConv2d(1, 2, 3, recurrent=True)  # type: ignore[call-arg]
+
+
+CURRENT = torch.zeros(3, 2, 4)
+OLD_NAMES: dict[str, Callable[[], Any]] = {
+    "SRC: lateral is called recurrent": lambda: srcell.SRC(3, 4, lateral=True),  # type: ignore[call-arg]
+    "SRC: lateral_surrogate is called recurrent_surrogate": lambda: srcell.SRC.for_sequences(3, 4, lateral_surrogate=1),
+    "SRCCell: bias is called learn_bias": lambda: srcell.SRCCell(3, 4, bias=False),  # type: ignore[call-arg]
+    "SRCConv2d: recurrent_grad is called full_gradient": lambda: srcell.SRCConv2d(1, 2, 3, recurrent_grad=True),  # type: ignore[call-arg]
+    "src: recurrent_grad is called full_gradient": lambda: srcell.src(CURRENT, -6.0, recurrent_grad=True),  # type: ignore[call-arg]
+    "src_linear: lateral_surrogate is called recurrent_surrogate": lambda: srcell.src_linear(
+        CURRENT,
+        CURRENT[0],
+        -6.0,
+        lateral_surrogate="relu",  # type: ignore[call-arg]
+    ),
+    "delay: width is called delay_width": lambda: srcell.delay(CURRENT, 1.0, max_delay=2, width=2),  # type: ignore[call-arg]
+    "Delay.__init__: width is called delay_width": lambda: srcell.Delay(3, 4, width=2),  # type: ignore[call-arg]
+    "SRCClassifier.__init__: lateral_delay is called recurrent_delay": lambda: srcell.models.SRCClassifier(
+        3,
+        [4],
+        2,
+        lateral_delay=3,  # type: ignore[call-arg]
+    ),
+    "TrainingConfig.__init__: delay is called recall_delay": lambda: TrainingConfig(delay=3),  # type: ignore[call-arg]
+}
+
+
+@pytest.mark.parametrize("expected", OLD_NAMES)
+def test_an_old_keyword_says_its_new_name(expected: str) -> None:
+    with pytest.raises(TypeError, match=f"^{re.escape(expected)} since srcell 0.3$"):
+        OLD_NAMES[expected]()

@@ -121,7 +121,7 @@ def test_traces_of_resonant_neurons_have_their_omega() -> None:
 
 def test_traces_of_a_delayed_layer_are_those_of_its_delayed_input() -> None:
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"readout": "linear", "lateral": True, "input_delay": 12, "lateral_delay": 5}
+    sizes: dict[str, Any] = {"readout": "linear", "recurrent": True, "input_delay": 12, "recurrent_delay": 5}
     model = SRCClassifier(6, [9], 3, **sizes).eval()
     sample = EventBatch.from_dense((torch.rand(50, 1, 6) < 0.3).float())
     assert model.delay is not None

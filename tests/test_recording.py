@@ -23,7 +23,7 @@ def spikes_in(density: float = 0.2) -> Tensor:
 
 
 LAYERS: dict[str, tuple[Any, Any]] = {
-    "events": (lambda: SRC(20, 12, num_layers=2, lateral=True, alpha=srcell.spread(0.5, 0.99)), spikes_in),
+    "events": (lambda: SRC(20, 12, num_layers=2, recurrent=True, alpha=srcell.spread(0.5, 0.99)), spikes_in),
     "product": (lambda: SRC(20, 12, initial_state="rest"), lambda: 0.3 * noise(9, 60, 3, 20, dtype=torch.float32)),
     "EventBatch": (lambda: SRC(20, 12), lambda: EventBatch.from_dense(spikes_in())),
     "float64": (lambda: SRC(20, 12, dtype=torch.float64), lambda: spikes_in().double()),

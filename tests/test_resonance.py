@@ -40,7 +40,7 @@ LATERAL = ("", "relu", "straight_through")
 
 
 def options_of(mode: tuple[str, bool], lateral: str, lengths: list[int] | None = None) -> dict[str, Any]:
-    return mode_options(mode, lengths) | ({"lateral_surrogate": lateral} if lateral else {})
+    return mode_options(mode, lengths) | ({"recurrent_surrogate": lateral} if lateral else {})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,7 +78,7 @@ def test_relu_with_recurrence_is_the_derivative_of_the_forward_pass() -> None:
 
     def outputs(*tensors: Tensor) -> list[Tensor]:
         given = dict(zip(inputs, tensors, strict=True))
-        return tensors_of(call(src, given, surrogate="relu", recurrent_grad=True))
+        return tensors_of(call(src, given, surrogate="relu", full_gradient=True))
 
     assert torch.autograd.gradcheck(outputs, tuple(requiring_grad(inputs).values()))
 
@@ -138,7 +138,7 @@ def layer(**options: Any) -> SRC:
 
 @pytest.mark.parametrize("lateral", [False, True])
 def test_layers_stream_and_equal_the_function(lateral: bool) -> None:
-    module = layer(lateral=lateral)
+    module = layer(recurrent=lateral)
     with torch.no_grad():
         spikes, state = module(X)
         first, between = module(EventBatch.from_dense(X[:25]))
@@ -194,7 +194,7 @@ def test_frequencies_are_learnt_within_their_domain() -> None:
 
 
 def test_the_learnt_initial_state_has_no_q() -> None:
-    module = layer(learn_initial_state=True, lateral=True)
+    module = layer(learn_initial_state=True, recurrent=True)
     assert not hasattr(module, "q0_l0")
     _, state = module(X[:0])
     assert not state.q.any() and torch.equal(state.h[0], module.h0_l0.expand(3, -1))

@@ -38,7 +38,7 @@ SEQUENCE = {"alpha": srcell.spread(0.5, 0.99), "zs_hyp": 0.5, "initial_state": "
 
 def learnt_layers() -> SRC:
     """Two layers with all learnable parameters, moved from their initial values as by training."""
-    options = {"lateral": True, "autapses": False, "recurrent_grad": True, "learn_initial_state": True}
+    options = {"recurrent": True, "autapses": False, "full_gradient": True, "learn_initial_state": True}
     layer = SRC(20, 30, 2, learnable=("alpha", "r", "rs", "zs_hyp"), surrogate="relu", **options)
     with torch.no_grad():
         for number, parameter in enumerate(layer.parameters()):
@@ -53,7 +53,7 @@ FREQUENCIES = srcell.spread_frequencies(0.05, 2)
 def resonant_layers() -> SRC:
     """Two layers with learnable omega and initial state, moved from their initial values as by training."""
     layer = SRC(
-        20, 30, 2, omega=FREQUENCIES, learnable=("omega", "alpha"), recurrent_grad=True, learn_initial_state=True
+        20, 30, 2, omega=FREQUENCIES, learnable=("omega", "alpha"), full_gradient=True, learn_initial_state=True
     )
     with torch.no_grad():
         layer.omega_l0.add_(0.1)
@@ -65,7 +65,7 @@ def resonant_layers() -> SRC:
 def delayed_layers() -> SRC:
     """Two layers with learnt delays of recurrent weights, interpolated over six steps, and an initial state."""
     delay = torch.rand(30, generator=torch.Generator().manual_seed(0)) * 9
-    options = {"lateral": True, "recurrent_grad": True, "learn_initial_state": True}
+    options = {"recurrent": True, "full_gradient": True, "learn_initial_state": True}
     layer = SRC(20, 30, 2, delay_hh=delay, max_delay=9, delay_width=3, learnable=("delay_hh",), **options)
     with torch.no_grad():
         layer.delay_hh_l0[3] = 12.0  # acts as 9
@@ -79,14 +79,14 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "784-100": lambda: SRCClassifier(784, [], 10),
     "deep": lambda: SRCClassifier(50, [300, 129, 16], 10, initial_state="rest"),
     "lateral, window": lambda: SRCClassifier(
-        28, [256], 10, lateral=True, readout="linear", readout_window=20, **SEQUENCE
+        28, [256], 10, recurrent=True, readout="linear", readout_window=20, **SEQUENCE
     ),
     "integers": lambda: IntegerClassifier(784, [], 10, weight_bits=9),
     "deep integers": lambda: IntegerClassifier(50, [200, 33], 5, weight_bits=[4, 8, 16], initial_state="rest"),
-    "lateral, linear": lambda: SRCClassifier(28, [40], 3, lateral=True, readout="linear", readout_alpha=0.97),
+    "lateral, linear": lambda: SRCClassifier(28, [40], 3, recurrent=True, readout="linear", readout_alpha=0.97),
     "learnt layers": learnt_layers,
     "resonant, lateral": lambda: SRCClassifier(
-        28, [140], 10, omega=FREQUENCIES, lateral=True, readout="linear", **SEQUENCE
+        28, [140], 10, omega=FREQUENCIES, recurrent=True, readout="linear", **SEQUENCE
     ),
     "resonant, votes": lambda: SRCClassifier(50, [60, 33], 5, omega=0.3),
     "resonant layers, learnt": resonant_layers,
@@ -95,18 +95,26 @@ MAKERS: dict[str, Callable[[], Any]] = {
         28,
         [140],
         10,
-        lateral=True,
+        recurrent=True,
         readout="linear",
         input_delay=70,  # longer than the test's samples
-        lateral_delay=20,
+        recurrent_delay=20,
         whole_delays=True,
         **SEQUENCE,
     ),
     "delayed, resonant": lambda: SRCClassifier(
-        28, [40, 20], 10, omega=FREQUENCIES, lateral=True, readout="linear", input_delay=9, lateral_delay=25, **SEQUENCE
+        28,
+        [40, 20],
+        10,
+        omega=FREQUENCIES,
+        recurrent=True,
+        readout="linear",
+        input_delay=9,
+        recurrent_delay=25,
+        **SEQUENCE,
     ),
     "delayed layers, learnt": delayed_layers,
-    "delayed scalar": lambda: SRC(20, 30, lateral=True, delay_hh=3.25, max_delay=4),
+    "delayed scalar": lambda: SRC(20, 30, recurrent=True, delay_hh=3.25, max_delay=4),
     "other integers": lambda: srcell.IntegerSRC(30, 20, weight_bits=6, cell=OTHER_CELL),
 }
 
@@ -458,16 +466,16 @@ def test_what_an_array_raises_comes_back_with_the_name_of_the_argument(error: Ex
         loaded("deep").run(Strange(error))
 
 
-KINDS: list[dict[str, int]] = [{"input_delay": 4}, {"lateral_delay": 4}]
+KINDS: list[dict[str, int]] = [{"input_delay": 4}, {"recurrent_delay": 4}]
 
 
 def test_networks_with_other_delays_do_not_share_states() -> None:
-    one, other = (SRC(3, 2, lateral=True, delay_hh=delay, max_delay=4) for delay in (1.0, 1.5))
+    one, other = (SRC(3, 2, recurrent=True, delay_hh=delay, max_delay=4) for delay in (1.0, 1.5))
     other.load_state_dict(one.state_dict() | {"delay_hh_l0": torch.tensor(1.5)})
     inputs = [SRCClassifier(3, [2], 2, input_delay=4, readout="linear") for _ in range(2)]
     inputs[1].load_state_dict(inputs[0].state_dict() | {"delay.delay": torch.full((3, 1), 3.5)})
     square = torch.nn.init.normal_(torch.empty(3, 3))
-    of_input, recurrent = (SRCClassifier(3, [3], 2, lateral=True, readout="linear", **delay) for delay in KINDS)
+    of_input, recurrent = (SRCClassifier(3, [3], 2, recurrent=True, readout="linear", **delay) for delay in KINDS)
     for network in (of_input, recurrent):  # the same delays in other places
         network.layers[0].weight_ih_l0.data.copy_(square)
         network.layers[0].weight_hh_l0.data.copy_(square)
@@ -493,7 +501,7 @@ def exported_trains() -> dict[str, tuple[bytes, EventBatch]]:
     ) -> tuple[bytes, EventBatch]:
         weight = torch.eye(x.shape[2]) if weight is None else weight
         neurons, inputs = weight.shape
-        layer = SRC(inputs, neurons, lateral=weight_hh is not None, bias_max=0.0, **cell)
+        layer = SRC(inputs, neurons, recurrent=weight_hh is not None, bias_max=0.0, **cell)
         with torch.no_grad():
             layer.weight_ih_l0.copy_(weight)
             layer.bias_l0.copy_(torch.as_tensor(bias).expand(neurons))
@@ -553,7 +561,7 @@ def assert_counts_agree(network: SRCClassifier, images: Tensor, encoder: data.Ra
 
 @torch.no_grad()
 def test_binary_spikes_through_fractional_delays_are_multiply_adds() -> None:
-    network = SRCClassifier(3, [4], 2, lateral=True, readout="linear", lateral_delay=5).eval()
+    network = SRCClassifier(3, [4], 2, recurrent=True, readout="linear", recurrent_delay=5).eval()
     network.layers[0].weight_ih_l0.fill_(2.0)
     events = EventBatch.from_dense(torch.ones(30, 1, 3))
     loader = data.EventLoader(data.LabelledEvents(events, torch.zeros(1, dtype=torch.int64)), None, 1)
@@ -567,7 +575,7 @@ def test_binary_spikes_through_fractional_delays_are_multiply_adds() -> None:
 
 @torch.no_grad()
 def test_evaluation_of_recurrent_delays_takes_lengths_and_nan() -> None:
-    network = SRCClassifier(3, [4], 2, lateral=True, readout="linear", lateral_delay=5).eval()
+    network = SRCClassifier(3, [4], 2, recurrent=True, readout="linear", recurrent_delay=5).eval()
     events = EventBatch.from_dense(torch.ones(30, 2, 3), torch.tensor([30, 12]))
     loader = data.EventLoader(data.LabelledEvents(events, torch.zeros(2, dtype=torch.int64)), None, 2)
     found = exported(network).counts(events)
@@ -587,7 +595,7 @@ def test_delays_of_float64_are_exported_as_the_layer_computes_with_them() -> Non
 
 
 def test_operations_count_each_arrival() -> None:
-    network = SRCClassifier(3, [4], 2, lateral=True, readout="linear", input_delay=6, taps=2, lateral_delay=5)
+    network = SRCClassifier(3, [4], 2, recurrent=True, readout="linear", input_delay=6, taps=2, recurrent_delay=5)
     with torch.no_grad():
         network.delay.delay.copy_(torch.tensor([[0.0, 2.5], [3.0, 4.0], [5.0, 5.5]]))
         network.layers[0].weight_ih_l0.fill_(2.0)
@@ -621,7 +629,7 @@ def test_encoders_and_counts_equal_those_of_the_torch_network() -> None:
         assert np.array_equal(made.indices, expected.indices.numpy())
         assert np.array_equal(net.run(made), net.run(expected))
     assert_counts_agree(network, images, data.RateEncoding(30))
-    delays = {"input_delay": 9, "taps": 2, "lateral": True, "lateral_delay": 7}
+    delays = {"input_delay": 9, "taps": 2, "recurrent": True, "recurrent_delay": 7}
     assert_counts_agree(SRCClassifier(64, [20], 10, **delays).eval(), images, data.RateEncoding(30))
     network.encoder = data.RateEncoding(30)
     loader = data.EventLoader(data.LabelledImages(images, torch.zeros(6, dtype=torch.int64)), network.encoder, 6)
@@ -893,11 +901,13 @@ def two_maps(*sizes: list[int]) -> bytes:
     return save(tensors, {"format": "srcell.network", "version": "4", "readout": "none"})
 
 
-SMALL = bytes_of(SRCClassifier(3, [2], 2, lateral=True, readout="linear"))
+SMALL = bytes_of(SRCClassifier(3, [2], 2, recurrent=True, readout="linear"))
 RESONANT = bytes_of(SRCClassifier(3, [2], 2, omega=0.3, readout="linear"))
 MAPPED = bytes_of(nn.Sequential(nn.Unflatten(2, (2, 4, 4)), SpikesOnly(SRCConv2d(2, 4, 3, initial_state="rest"))))
 LINEAR = bytes_of(nn.Sequential(nn.Linear(3, 2), SpikesOnly(SRC(2, 4)), nn.Linear(4, 2)))
-DELAYED = bytes_of(SRCClassifier(3, [2], 2, lateral=True, readout="linear", input_delay=5, taps=2, lateral_delay=300))
+DELAYED = bytes_of(
+    SRCClassifier(3, [2], 2, recurrent=True, readout="linear", input_delay=5, taps=2, recurrent_delay=300)
+)
 
 
 def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
@@ -1037,7 +1047,7 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
             lambda: map_file(bias=torch.zeros(16)),
         ),
         (r"layers.0.initial: expected F32 \(3, 4\)", lambda: map_file(initial=torch.zeros(3, 16))),
-        ("header: expected 10 tensors", lambda: map_file(lateral=torch.zeros(4, 4))),
+        ("header: expected 10 tensors", lambda: map_file(recurrent=torch.zeros(4, 4))),
         ("header: expected 'readout' among the metadata", lambda: altered(readout=None)),
         ("readout: expected none, votes or linear, got 'x'", lambda: altered(readout="x")),
         ("readout: expected none, votes or linear", lambda: altered(readout="x\ny" + "z" * 1000)),

@@ -24,7 +24,7 @@ def saved() -> dict[str, Any]:
 
 
 def test_layers_take_over_their_state_dicts(saved: dict[str, Any]) -> None:
-    layer = SRC(5, 4, learnable=["alpha", "rho"], omega=0.3, lateral=True, delay_hh=2.0)
+    layer = SRC(5, 4, learnable=["alpha", "rho"], omega=0.3, recurrent=True, delay_hh=2.0)
     plain = SRC(5, 4, 2)
     layer.load_state_dict(saved["layer"])
     plain.load_state_dict(saved["plain"])

@@ -185,7 +185,7 @@ def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refus
 
 
 def test_hidden_layers_have_recurrent_weights_and_the_voting_layer_has_none() -> None:
-    options: Any = {"lateral": True, "alpha": srcell.spread(0.5, 0.99), "zs_hyp": 0.5}
+    options: Any = {"recurrent": True, "alpha": srcell.spread(0.5, 0.99), "zs_hyp": 0.5}
     votes = SRCClassifier(5, [8, 6], 3, **options)
     assert [hasattr(layer, "weight_hh_l0") for layer in votes.layers] == [True, True, False]
     linear = SRCClassifier(5, [8, 6], 3, readout="linear", readout_window=4, **options)
@@ -194,7 +194,7 @@ def test_hidden_layers_have_recurrent_weights_and_the_voting_layer_has_none() ->
 
 
 def test_recurrent_weights_and_values_count_as_synaptic_operations() -> None:
-    model = SRCClassifier(5, [8, 6], 3, readout="linear", lateral=True)
+    model = SRCClassifier(5, [8, 6], 3, readout="linear", recurrent=True)
     assert [ways.unique().tolist() for ways in model.fan_outs()] == [[8], [6 + 8], [3 + 6]]
     samples = LabelledSequences(noise(1, 4, 9, 5).float(), torch.zeros(4, dtype=torch.int64))
     counts = evaluate(model, EventLoader(samples, HeldEncoding(hold=3))).counts
@@ -205,7 +205,7 @@ def test_recurrent_weights_and_values_count_as_synaptic_operations() -> None:
 @pytest.mark.parametrize("name", ["seqmnist-rows", "japanese-vowels", "delayed-recall"])
 def test_a_preset_trains_and_its_network_loads(name: str, digits: Path) -> None:
     write_vowels(digits / "japanese-vowels")
-    changes = {"epochs": 1, "validation": 0.0, "hidden_sizes": (8,), "delay": 10, "batch_size": 2}
+    changes = {"epochs": 1, "validation": 0.0, "hidden_sizes": (8,), "recall_delay": 10, "batch_size": 2}
     if name == "delayed-recall":
         changes |= {"train_samples": 16, "batch_size": 8}
     config = TrainingConfig.preset("best", name, **changes)
@@ -220,14 +220,14 @@ def test_a_preset_trains_and_its_network_loads(name: str, digits: Path) -> None:
 
 def test_a_layer_for_sequences_has_their_options_and_any_other() -> None:
     layer = srcell.SRC.for_sequences(3, 64, 2, memory=50)
-    assert layer.lateral and layer.initial_state == "rest" and layer.num_layers == 2
+    assert layer.recurrent and layer.initial_state == "rest" and layer.num_layers == 2
     alpha, omega = layer.alpha_l0.double(), layer.omega_l0.double()
     torch.testing.assert_close(alpha[[0, -1]], torch.tensor([0.5, 0.98]).double(), rtol=1e-6, atol=0)
     assert omega.max().item() == pytest.approx(1.0) and omega[omega > 0].min().item() == pytest.approx(0.04, rel=1e-6)
     other = srcell.SRC.for_sequences(
-        3, 4, omega=0.0, lateral=False, alpha=0.8, bias=False, learnable=("zs_dep",), recurrent_grad=True
+        3, 4, omega=0.0, recurrent=False, alpha=0.8, learn_bias=False, learnable=("zs_dep",), full_gradient=True
     )
-    assert not (other.lateral or other.resonates) and other.learnable == ("zs_dep",)
+    assert not (other.recurrent or other.resonates) and other.learnable == ("zs_dep",)
     for wrong, error in ((1.5, ValueError), (float("nan"), ValueError), ("x", TypeError)):
         with pytest.raises(error, match=r"^memory: expected"):
             srcell.SRC.for_sequences(3, 4, memory=wrong)

@@ -89,7 +89,7 @@ def nested(inner: nn.Sequential, outer: Sequential, readout: LinearReadout, x: A
 
 CASES: dict[str, Callable[[], Case]] = {
     "layers, nn.Linear": lambda: Case(
-        SRC(INPUTS, 20, 2, lateral=True, zs_hyp=0.5),
+        SRC(INPUTS, 20, 2, recurrent=True, zs_hyp=0.5),
         nn.Dropout(0.2).eval(),
         nn.Linear(20, 12),
         SRC(12, 20, initial_state="rest"),

@@ -218,7 +218,7 @@ def layouts(x: Tensor) -> dict[str, Tensor]:
 @every_operator
 def test_any_memory_layout_gives_the_same_bits(kind: str, layout: str) -> None:
     function, _, inputs = problem(kind, 3, SIZES, dtype=torch.float32)
-    options = {"recurrent_grad": True, "lengths": [30, 4, 17]}
+    options = {"full_gradient": True, "lengths": [30, 4, 17]}
     expected = results(function, inputs, 3, **options)
     leaves = {name: layouts(x)[layout].detach().requires_grad_() for name, x in inputs.items()}
     options["lengths"] = torch.tensor([30, 0, 4, 0, 17, 0], dtype=torch.int32)[::2]
@@ -243,18 +243,18 @@ def test_expanded_inputs_give_the_results_of_their_copies() -> None:
 EMPTY = [(0, 3, 5, 4), (7, 0, 5, 4), (7, 3, 0, 4), (7, 3, 5, 0), (0, 0, 0, 0), (7, 3, 0, 0)]
 
 
-@pytest.mark.parametrize("recurrent_grad", [True, False])
+@pytest.mark.parametrize("full_gradient", [True, False])
 @pytest.mark.parametrize("with_lengths", [True, False], ids=["lengths", "whole"])
 @pytest.mark.parametrize("per_neuron", [True, False], ids=["per neuron", "scalar"])
 @pytest.mark.parametrize("sizes", EMPTY)
 @pytest.mark.parametrize("kind", KINDS)
 def test_empty_inputs_work(
-    kind: str, sizes: tuple[int, int, int, int], per_neuron: bool, with_lengths: bool, recurrent_grad: bool
+    kind: str, sizes: tuple[int, int, int, int], per_neuron: bool, with_lengths: bool, full_gradient: bool
 ) -> None:
     *shape, width = sizes
     function, reference, inputs = problem(kind, 6, shape, width, per_neuron=per_neuron)
     lengths = torch.full((sizes[1],), sizes[0] // 2) if with_lengths else None
-    options = {"lengths": lengths, "recurrent_grad": recurrent_grad}
+    options = {"lengths": lengths, "full_gradient": full_gradient}
     made = results(function, inputs, 6, **options)
     if sizes[0]:
         expected = results(reference, inputs, 6, **options)
@@ -299,7 +299,7 @@ def test_nan_and_infinity_stay_in_their_neuron_and_sample(place: str, value: flo
     inputs = make_inputs(8, STEPS, BATCH, 40, dtype=torch.float32)
     dirty = {name: x.clone() for name, x in inputs.items()}
     dirty[place][(10, 1, 17) if place == "current" else (1, 17)] = value
-    clean, made = (results(src, given, 8, recurrent_grad=True) for given in (inputs, dirty))
+    clean, made = (results(src, given, 8, full_gradient=True) for given in (inputs, dirty))
     if math.isnan(value):
         begin = 10 if place == "current" else 0
         assert made["spikes"][begin + 2 :, 1, 17].isnan().all()
@@ -317,7 +317,7 @@ def test_nan_and_infinity_stay_in_their_neuron_and_sample(place: str, value: flo
 def test_data_past_the_end_of_a_sample_changes_nothing(kind: str, padding: float, autocast: bool) -> None:
     """This includes the weight's gradient, where padding is multiplied by a gradient of 0: 0 times NaN is NaN."""
     function, _, inputs = problem(kind, 9, SIZES, 100, dtype=torch.float32)
-    options = {"lengths": [30, 0, 17], "recurrent_grad": True}
+    options = {"lengths": [30, 0, 17], "full_gradient": True}
     data = next(iter(inputs))
     if kind == "auto":  # so dense that the operator takes the product
         inputs[data] = noise(30, STEPS, BATCH, 100, dtype=torch.float32)

@@ -87,7 +87,7 @@ for name, options in (
     ("resonant", {"omega": spread_frequencies(0.05, 2)}),
     ("delayed", {"input_delay": 30, "taps": 2, "lateral_delay": 20}),
 ):
-    network = SRCClassifier(64, [40], 10, lateral=True, initial_state="rest", **options)
+    network = SRCClassifier(64, [40], 10, recurrent=True, initial_state="rest", **options)
     network.export(f"{folder}/{name}.srcell")
     expect(name, steps)
 for number, (content, events) in enumerate(composed().values()):

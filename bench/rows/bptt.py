@@ -1,4 +1,4 @@
-"""Train with backpropagation through the recurrence, ("relu", recurrent_grad=True): the row mnist-bptt of the table.
+"""Train with backpropagation through the recurrence, ("relu", full_gradient=True): the row mnist-bptt of the table.
 
     python bench/rows/bptt.py mnist --data FOLDER --out FOLDER [--window N] [--clip X] [settings of srcell train]
 
@@ -40,7 +40,7 @@ class WindowedClassifier(nn.Module):
     def __init__(self, input_size: int, readout: LeakyReadout, window: int, clip: float) -> None:
         super().__init__()
         neurons = readout.neurons_per_class * readout.num_classes
-        self.layer = SRC(input_size, neurons, surrogate="relu", recurrent_grad=True)
+        self.layer = SRC(input_size, neurons, surrogate="relu", full_gradient=True)
         self.readout, self.window, self.clip = readout, window, clip
 
     def forward(self, events: EventBatch) -> Tensor:

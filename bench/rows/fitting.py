@@ -22,7 +22,7 @@ from srcell.training.samples import EVALUATION_BATCH, split
 
 # Settings of srcell train that these networks lack, unless a script says that it has them.
 UNUSED = {"balance_gradients", "channels", "clip_norm", "dropout", "initial_state", "label_smoothing", "rate_penalty"}
-UNUSED |= {"alpha", "lateral", "readout", "readout_window", "recurrent_grad", "slowest_alpha", "surrogate", "zs_hyp"}
+UNUSED |= {"alpha", "recurrent", "readout", "readout_window", "full_gradient", "slowest_alpha", "surrogate", "zs_hyp"}
 
 
 class SequenceClassifier(nn.Module):

@@ -2,7 +2,7 @@
 
     srcell train mnist --preset deep --epochs 3 --validation 0 --out runs/deep
     srcell train seqmnist-rows --epochs 3 --validation 0 --out runs/rows
-    python bench/rows/in_onnxruntime.py --data data --deep runs/deep --lateral runs/rows
+    python bench/rows/in_onnxruntime.py --data data --deep runs/deep --recurrent runs/rows
 
 784-100 is the network in bench/results/mnist-100. srcell encodes every digit and gets its events; onnxruntime gets the
 same events as a dense tensor. A spike is an upward crossing of 0.5; the share of equal spikes is the number that both
@@ -132,10 +132,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--deep", type=Path, required=True, help="run folder of a deep network")
-    parser.add_argument("--lateral", type=Path, required=True, help="run folder of a lateral network")
+    parser.add_argument("--recurrent", type=Path, required=True, help="run folder of a lateral network")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    runs = {"784-100": RESULTS / "mnist-100", "deep": arguments.deep, "lateral": arguments.lateral}
+    runs = {"784-100": RESULTS / "mnist-100", "deep": arguments.deep, "lateral": arguments.recurrent}
     rows = [row(name, run, arguments.data) for name, run in runs.items()]
     versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
     (RESULTS / "onnx.json").write_text(json.dumps({**versions, "threads": 1, "rows": rows}, indent=1) + "\n")

@@ -33,7 +33,7 @@ RECALL = data.load("delayed-recall")
 
 def train(lateral: bool) -> SRCClassifier:
     torch.manual_seed(SEED)
-    model = SRCClassifier(25, [NEURONS], 8, lateral=lateral, alpha=srcell.spread(*ALPHA), **NETWORK)
+    model = SRCClassifier(25, [NEURONS], 8, recurrent=lateral, alpha=srcell.spread(*ALPHA), **NETWORK)
     model.encoder = data.RecallEncoding(DELAY)  # the exported file names it
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=BATCHES + 1)
@@ -65,7 +65,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    lateral, alone = train(lateral=True), train(lateral=False)
+    lateral, alone = train(recurrent=True), train(recurrent=False)
     lateral.export(folder / "recall.srcell")
     alone.export(folder / "recall-alone.srcell")
     ablated = copy.deepcopy(lateral)

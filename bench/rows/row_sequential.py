@@ -25,7 +25,7 @@ HOLD, NEURONS, BATCH, LEAK = 4, 256, 128, 0.97
 class RowReader(nn.Module):
     def __init__(self, lateral: bool) -> None:
         super().__init__()
-        self.layer = SRC(28, NEURONS, lateral=lateral, alpha=spread(0.5, 0.99), zs_hyp=0.5, initial_state="rest")
+        self.layer = SRC(28, NEURONS, recurrent=lateral, alpha=spread(0.5, 0.99), zs_hyp=0.5, initial_state="rest")
         self.readout = nn.Linear(NEURONS, 10)
         weights = LEAK ** torch.arange(28 * HOLD - 1, -1, -1.0)
         self.register_buffer("weights", weights)

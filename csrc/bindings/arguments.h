@@ -130,8 +130,8 @@ struct LateralDelayCall {
 struct Layer {
     ScanShape shape;
     std::variant<CellParameters<float>, CellParameters<double>> cell;
-    std::vector<Address> state;      // before the first step, in the order of kStates; 0 or absent: zeros
-    bool relu, recurrent, resonant;  // resonant: there are neurons, and they have a q
+    std::vector<Address> state;          // before the first step, in the order of kStates; 0 or absent: zeros
+    bool relu, full_gradient, resonant;  // resonant: there are neurons, and they have a q
     std::variant<OwnTurn<float>, OwnTurn<double>> turn;  // empty without resonance or neurons, and on a GPU
     // On a GPU: the arrays of a Turn, one after the other, which make_turn() of srcell._cuda fills.
     Address device_turn = 0;
@@ -149,7 +149,7 @@ struct Layer {
         : shape(make_shape(sizes, lengths, threads, on_host)),
           state(std::move(of_state)),
           relu(follow_relu),
-          recurrent(follow_recurrence),
+          full_gradient(follow_recurrence),
           lateral(weight_hh),
           lateral_relu(follow_lateral_relu),
           delays(delays_hh) {
@@ -269,7 +269,7 @@ CellBackward<T> backward_of(const Layer& layer, const CellParameters<T>& cell, c
                          cell,
                          layer.turn_of<T>(),
                          layer.relu,
-                         layer.recurrent,
+                         layer.full_gradient,
                          pointer<const T>(grads[0]),
                          states_at<const T>(grads, 1),
                          states_at<T>(gradients, kOfState),

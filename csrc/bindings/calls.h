@@ -26,14 +26,14 @@ enum Field {
     kFactorsHh,
     kConstants,
     kSurrogate,
-    kRecurrentGrad,
+    kFullGradient,
     kLateralSurrogate,
     kPastSteps
 };
 
 // Those of a record UserArguments of srcell.functional, and of its record Lateral.
 struct OfUsers {
-    enum { kBias, kState, kCell, kSurrogate, kRecurrentGrad, kLateral };
+    enum { kBias, kState, kCell, kSurrogate, kFullGradient, kLateral };
     enum { kWeightHh, kLateralSurrogate, kDelayHh, kMaxDelay, kDelayWidth };
 };
 
@@ -77,7 +77,7 @@ struct LayerCall {
     std::vector<Shape> shapes = {};  // of the parameters
     Address lengths = 0, weight_hh = 0;
     LateralDelayCall delays = {};
-    bool relu = false, recurrent = false, lateral_relu = false;
+    bool relu = false, full_gradient = false, lateral_relu = false;
     bool has_factors = false;
     bool recurrent_weights = false;  // which have no address without neurons
     bool on_host = true;
@@ -177,7 +177,7 @@ struct LayerCall {
         if (!read_parameter(field(record, kBiasField))) return false;
         for (Py_ssize_t k = 0; k < cell.size(); ++k)
             if (!read_parameter(cell[k])) return false;
-        recurrent = field(record, kRecurrentGrad).ptr() == Py_True;
+        full_gradient = field(record, kFullGradient).ptr() == Py_True;
         recurrent_weights = !field(record, kWeightHh).is_none();
         return read_optional(field(record, kLengths), Number::kInt64, {batch}, lengths) &&
                read_surrogate(field(record, kSurrogate), relu) &&
@@ -227,8 +227,8 @@ struct LayerCall {
         int overflow = 0;
         const py::handle width = field(lateral, OfUsers::kDelayWidth);
         if (!PyLong_CheckExact(width.ptr()) || PyLong_AsLongAndOverflow(width.ptr(), &overflow) != 1) return false;
-        recurrent = field(given, OfUsers::kRecurrentGrad).ptr() == Py_True;
-        if (!recurrent && field(given, OfUsers::kRecurrentGrad).ptr() != Py_False) return false;
+        full_gradient = field(given, OfUsers::kFullGradient).ptr() == Py_True;
+        if (!full_gradient && field(given, OfUsers::kFullGradient).ptr() != Py_False) return false;
         recurrent_weights = !field(lateral, OfUsers::kWeightHh).is_none();
         if (!read_users_parameter(field(given, OfUsers::kBias))) return false;
         const int learnt = reader->learnt();
@@ -252,7 +252,7 @@ struct LayerCall {
                 strides,
                 state,
                 relu,
-                recurrent,
+                full_gradient,
                 weight_hh,
                 lateral_relu,
                 delays};

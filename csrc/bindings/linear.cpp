@@ -60,7 +60,7 @@ struct LinearCall {
     int64_t inputs;
     bool has_events, ones, at_events;
     py::tuple cell;  // as users gave it, None for each tensor
-    const char *surrogate, *lateral_surrogate;
+    const char *surrogate, *recurrent_surrogate;
     std::vector<size_t> learnt;  // the gradients that are needed
 };
 
@@ -256,7 +256,7 @@ void bind_linear(pybind11::module_& m) {
     py::class_<LinearCall>(m, "LinearCall")
         .def_readonly("cell", &LinearCall::cell)
         .def_readonly("surrogate", &LinearCall::surrogate)
-        .def_readonly("lateral_surrogate", &LinearCall::lateral_surrogate)
+        .def_readonly("recurrent_surrogate", &LinearCall::recurrent_surrogate)
         .def_readonly("ones", &LinearCall::ones)
         .def_readonly("at_events", &LinearCall::at_events)
         .def_property_readonly("learnt",
@@ -267,7 +267,7 @@ void bind_linear(pybind11::module_& m) {
                                })
         .def_property_readonly("one_step", [](const LinearCall& call) { return call.layer.one_step; })
         .def_property_readonly("stacked", [](const LinearCall& call) { return call.layer.stacked; })
-        .def_property_readonly("recurrent_grad", [](const LinearCall& call) { return call.layer.recurrent; })
+        .def_property_readonly("full_gradient", [](const LinearCall& call) { return call.layer.full_gradient; })
         .def_property_readonly("steps", [](const LinearCall& call) { return call.layer.steps; })
         .def_property_readonly("batch", [](const LinearCall& call) { return call.layer.batch; });
     m.def("src_linear", &src_linear, "input"_a, "weight"_a, "given"_a, "lengths"_a, "method"_a,

@@ -262,7 +262,7 @@ void recompute_event_segment(const TracedBackward<scalar_of<V>>& p, const Tile& 
             if constexpr (Mode::parameters) integrate_rest(cell, s);
             const R gate = respond(cell, s, drive);
             store(trace.drive[row] + k, drive);
-            if constexpr (Mode::recurrent || Mode::parameters) store(trace.gate[row] + k, gate);
+            if constexpr (Mode::full_gradient || Mode::parameters) store(trace.gate[row] + k, gate);
             store(trace.of[kH][row + 1] + k, s.h);
             scratch.state.put(k, s);
         });

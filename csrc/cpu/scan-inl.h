@@ -89,7 +89,7 @@ void recompute_segment(const ScanBackward<scalar_of<V>>& p, const Tile& tile, in
             });
             const Trace<R> made = step(scratch.cell.template at<R>(k), s, load_lanes<R>(current + k, lanes));
             store(trace.drive[row] + k, made.drive);
-            if constexpr (Mode::recurrent || Mode::parameters) store(trace.gate[row] + k, made.gate);
+            if constexpr (Mode::full_gradient || Mode::parameters) store(trace.gate[row] + k, made.gate);
             store(trace.of[kH][row + 1] + k, s.h);
             if constexpr (Mode::parameters) store(trace.of[kI][row + 1] + k, s.i);
             scratch.state.put(k, s);

@@ -312,7 +312,7 @@ SRCELL_INLINE void adjoint_row(const scalar_of<V>* grad_in, bool relu, const sca
         } else {
             store(scratch.sums.of[kBias] + k, load<R>(scratch.sums.of[kBias] + k) + grad.u);
         }
-        if constexpr (Mode::recurrent)
+        if constexpr (Mode::full_gradient)
             carry_recurrence(cell, carry, grad.u, load<R>(trace.of[kH][row] + k), load<R>(trace.of[kHs][row] + k),
                              load<R>(trace.gate[row] + k));
         else

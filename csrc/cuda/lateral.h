@@ -293,7 +293,7 @@ struct LateralAdjointBody {
         } else {
             *partials = (V{*partials} + grad.u).x;
         }
-        if constexpr (Mode::recurrent)
+        if constexpr (Mode::full_gradient)
             carry_recurrence(cell, carry, grad.u, before.h, before.hs, gate);
         else
             carry.h = carry.hs = zero;

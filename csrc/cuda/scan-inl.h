@@ -214,7 +214,7 @@ SRCELL_INLINE void backward_chain(const CellBackward<T>& p, const Chain& chain, 
             } else {
                 sums[kBias] = sums[kBias] + grad.u;
             }
-            if constexpr (Mode::recurrent)
+            if constexpr (Mode::full_gradient)
                 carry_recurrence(cell, carry, grad.u, V{trace.of(kH, t)}, V{trace.of(kHs, t)}, V{trace.gate(t)});
             else
                 carry.h = carry.hs = zero;
@@ -231,7 +231,7 @@ template <class T>
 constexpr int forward_blocks = sizeof(T) == sizeof(float) ? 8 : 1;
 template <class T, class Mode>
 constexpr int backward_blocks = sizeof(T) > sizeof(float) || Mode::parameters ? 1
-                                : Mode::recurrent                             ? 6
+                                : Mode::full_gradient                         ? 6
                                                                               : 8;
 
 template <class T, bool save, bool resonant, class In, class Out>

@@ -1,7 +1,7 @@
 """Remembering a symbol through noise
 ===================================
 
-This example trains a layer with recurrent weights (``lateral=True``) to remember. One of eight
+This example trains a layer with recurrent weights (``recurrent=True``) to remember. One of eight
 symbols is shown for five steps, then come noise spikes, then a cue: which symbol was it? The
 readout uses only the spikes of the last 20 steps, so the neurons must have kept the symbol. The
 neurons' integrators have time constants from 2 to 100 steps.
@@ -21,7 +21,7 @@ recall, encoding = data.load("delayed-recall"), data.RecallEncoding(delay=100)
 loader = data.EventLoader(recall.train, encoding, batch_size=128, shuffle=True)
 model = SRCClassifier(
     *(25, [128], 8),
-    lateral=True,
+    recurrent=True,
     alpha=srcell.spread(0.5, 0.99),
     zs_hyp=0.5,
     initial_state="rest",

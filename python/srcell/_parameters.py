@@ -27,7 +27,7 @@ class CellParameter(NamedTuple):
     most_learnt: float
     """... to here."""
     full_gradient: bool
-    """It has a gradient only with ``recurrent_grad=True``."""
+    """It has a gradient only with ``full_gradient=True``."""
     version: int
     """Of the first exported files that may have it."""
 

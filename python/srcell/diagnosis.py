@@ -418,17 +418,17 @@ def _time_signs(layers: list[_Layer], measured: list[LayerDiagnosis]) -> Iterato
     if least < LEAST_THROUGH_TIME:
         yield (
             f"{layer.name}: gradients vanish through time: in the first quarter of the steps they are {least:.1g} of "
-            "those in the last: use slower neurons (alpha=srcell.spread(0.5, 0.99)), lateral=True, or a readout that "
+            "those in the last: use slower neurons (alpha=srcell.spread(0.5, 0.99)), recurrent=True, or a readout that "
             "sums over all steps"
         )
     most, layer = max(known, key=lambda pair: pair[0])
     if most > MOST_THROUGH_TIME:
         module = layer.module
         remedies = []
-        if isinstance(module, Neurons) and module.recurrent_grad:
-            remedies.append("recurrent_grad=False")
-        if isinstance(module, Neurons) and module.lateral and module.lateral_surrogate != "relu":
-            remedies.append('lateral_surrogate="relu"')
+        if isinstance(module, Neurons) and module.full_gradient:
+            remedies.append("full_gradient=False")
+        if isinstance(module, Neurons) and module.recurrent and module.recurrent_surrogate != "relu":
+            remedies.append('recurrent_surrogate="relu"')
         yield (
             f"{layer.name}: gradients explode through time: in the first quarter of the steps they are {most:.1g} "
             f"times those in the last: use {' and '.join(remedies or ['smaller recurrent weights'])}, or clip gradients"

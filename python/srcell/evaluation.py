@@ -189,7 +189,7 @@ def _are_whole(model: Classifier, part: int) -> bool:
     """Whether a part's delays are whole and not interpolated further; ``part`` is a key of ``model.delays``."""
     delay = model.delays[part]
     of = model.delay if part == 0 else model.src_layers()[part - 1]
-    width = of.width if isinstance(of, Delay) else cast(SRC, of).delay_width
+    width = cast("Delay | SRC", of).delay_width
     return width == 1 and bool((delay == delay.round()).all())
 
 

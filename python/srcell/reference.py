@@ -36,7 +36,7 @@ def _spike(h: Tensor, surrogate: str) -> Tensor:
     raise ValueError(f"surrogate: expected 'relu' or 'straight_through', got {surrogate!r}")
 
 
-def delay_reference(x: Tensor, delay: Tensor, *, width: int = 1, lengths: Sequence[int] | None = None) -> Tensor:
+def delay_reference(x: Tensor, delay: Tensor, *, delay_width: int = 1, lengths: Sequence[int] | None = None) -> Tensor:
     r"""Dense reference of :func:`srcell.delay`: (T, B, K) and delays (K,) or (K, M) to (T, B, K M).
 
     Output t is the sum over u of ``max(0, width - |u - d|) / width^2`` times input t - u, from u = 0 on; the weights
@@ -52,7 +52,7 @@ def delay_reference(x: Tensor, delay: Tensor, *, width: int = 1, lengths: Sequen
     steps, columns = x.shape[0], []
     for k, delays in enumerate(delay.unbind()):
         for d in delays.reshape(-1).unbind():
-            terms = _terms(d, width)
+            terms = _terms(d, delay_width)
             padded = torch.cat([torch.zeros_like(x), x])[:, :, k]
             shifted = [padded[steps - min(u, steps) : 2 * steps - min(u, steps)] for u in terms]
             columns.append(torch.stack([w * y for w, y in zip(terms.values(), shifted, strict=True)]).sum(0))
@@ -85,10 +85,10 @@ def src_reference(
     zs_dep: float | Tensor = 0.0,
     omega: float | Tensor = 0.0,
     surrogate: str = "straight_through",
-    recurrent_grad: bool = False,
+    full_gradient: bool = False,
     lengths: Tensor | Sequence[int] | None = None,
     weight_hh: Tensor | None = None,
-    lateral_surrogate: str = "relu",
+    recurrent_surrogate: str = "relu",
     delay_hh: float | Tensor | None = None,
     max_delay: int | None = None,
     delay_width: int = 1,
@@ -102,14 +102,14 @@ def src_reference(
             the past, (B, max_delay + delay_width, \*F); zeros if absent.
         omega: unless it is the constant 0, the integrator is the complex number i + j q and turns by omega in a step.
         surrogate: the gradient of the output: ``"relu"`` is ds/dh = [h > 0], ``"straight_through"`` is ds/dh = 1.
-        recurrent_grad: True is full backpropagation through time; False stops gradients at ``h[t-1]`` and ``hs[t-1]``,
+        full_gradient: True is full backpropagation through time; False stops gradients at ``h[t-1]`` and ``hs[t-1]``,
             so that they flow through time only along the integrator ``i``.
         lengths: (B,) number of steps of each sample. Later steps leave the sample's state unchanged, emit 0 and get no
             gradient.
-        weight_hh: recurrent ("lateral") weights (N, N) of the N neurons F: neuron n also receives weight_hh[n, m] times
+        weight_hh: recurrent weights (N, N) of the N neurons F: neuron n also receives weight_hh[n, m] times
             the spike of neuron m at step t-1.
-        lateral_surrogate: ds/dh on the path through ``weight_hh``, "relu" or "straight_through". Gradients flow along
-            this path through time whatever ``recurrent_grad`` is.
+        recurrent_surrogate: ds/dh on the path through ``weight_hh``, "relu" or "straight_through". Gradients flow along
+            this path through time whatever ``full_gradient`` is.
         delay_hh: delays of the spikes on this path, beside the one step that they take anyway: of neuron m arrives
             ``sum over u of max(0, delay_width - |u - d[m]|) / delay_width^2`` times its spike of step t-1-u, with the
             weights of :func:`delay_reference` where some u would lie before 0.
@@ -157,10 +157,10 @@ def src_reference(
         if lengths is not None:
             active = (t < torch.as_tensor(lengths, device=current.device)).reshape(-1, *features)
             c = torch.where(active, c, 0.0)
-        h_before, hs_before = (h, hs) if recurrent_grad else (h.detach(), hs.detach())
+        h_before, hs_before = (h, hs) if full_gradient else (h.detach(), hs.detach())
 
         if weight_hh is not None:
-            arrived = _spike(h, lateral_surrogate)
+            arrived = _spike(h, recurrent_surrogate)
             if room:
                 sent = torch.cat([past, arrived[:, None]], 1)
                 arrived, past_now = (weights * sent).sum(1), sent[:, 1:]

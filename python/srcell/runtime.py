@@ -80,7 +80,7 @@ class Events(NamedTuple):
 
 
 class LayerSizes(NamedTuple):
-    """The sizes of a layer, and whether it has recurrent ("lateral") weights, has integer neurons, and resonates.
+    """The sizes of a layer, and whether it has recurrent weights, has integer neurons, and resonates.
 
     ``max_delay`` is the most steps for which an input or a spike of the layer is delayed; 0 without delays. ``map`` is
     (channels, height, width) of the map that the neurons of a convolutional layer form; otherwise None.
@@ -88,7 +88,7 @@ class LayerSizes(NamedTuple):
 
     inputs: int
     neurons: int
-    lateral: bool
+    recurrent: bool
     integer: bool
     resonant: bool = False
     max_delay: int = 0
@@ -191,7 +191,7 @@ class Network:
         """Count the work of each layer, and last of the readout, per inference: means over the samples.
 
         The arguments are those of ``run``. A layer's ``events`` are those that it receives from below. The events of
-        its own neurons add only operations and bytes, if it has recurrent ("lateral") weights.
+        its own neurons add only operations and bytes, if it has recurrent weights.
         """
         arrays = _arrays(events, self.input_size, lengths)
         *_, found, passed = self._run(arrays, threads, counts=True)

@@ -10,7 +10,7 @@ namespace srcell {
 
 struct CellOptions {
     int64_t steps, batch, neurons;
-    bool per_neuron, relu, recurrent, parameters, initial_state, grad_spikes, grad_state;
+    bool per_neuron, relu, full_gradient, parameters, initial_state, grad_spikes, grad_state;
     std::vector<int64_t> lengths;  // empty: every sample has all steps
     // Bit k of `shared`: parameter k, in the order of CellParameter, is one value for the layer even if per_neuron.
     // Bit k of `unwanted`: the gradient of parameter k + 1 is not computed (that of the bias always is).
@@ -155,7 +155,7 @@ struct CellOutputs {
                              in.cell(),
                              in.turn(),
                              in.o.relu,
-                             in.o.recurrent,
+                             in.o.full_gradient,
                              in.grad_spikes.data_if(in.o.grad_spikes),
                              {{in.grad_i.data_if(given), in.grad_h.data_if(given), in.grad_hs.data_if(given),
                                in.grad_q.data_if(given && in.o.resonant)}},

@@ -77,7 +77,7 @@ def assert_the_reference(made: Any, given: dict[str, Any]) -> None:
     else:
         half = given_input.dtype in (torch.float16, torch.bfloat16)
     d = given["delay"].detach().to(torch.float64)
-    expected = delay_reference(x.detach().to(torch.float64), d, width=given["width"], lengths=lengths)
+    expected = delay_reference(x.detach().to(torch.float64), d, delay_width=given["width"], lengths=lengths)
     assert got.shape == expected.shape
     bound = 1e-2 if half else 1e-5
     assert bool(((got.detach().to(torch.float64) - expected).abs() <= bound * (1 + expected.abs())).all())

@@ -300,8 +300,8 @@ def exported(kind: int) -> bytes:
         SRCConvClassifier((1, 2, 3), [2], [2], 2).export(path)
         return path.read_bytes()
     readout = {"readout": "linear", "readout_window": 3} if kind else {}
-    delays = {"input_delay": 4, "taps": 2, "lateral_delay": 3} if kind == 3 else {}
-    SRCClassifier(3, [2], 2, lateral=bool(kind), omega=0.3 * (kind >= 2), **delays, **readout).export(path)
+    delays = {"input_delay": 4, "taps": 2, "recurrent_delay": 3} if kind == 3 else {}
+    SRCClassifier(3, [2], 2, recurrent=bool(kind), omega=0.3 * (kind >= 2), **delays, **readout).export(path)
     return path.read_bytes()
 
 

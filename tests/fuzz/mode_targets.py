@@ -48,8 +48,8 @@ def programs(draw: Draw) -> None:
     kind, inputs = draw.pick(*kinds), 4
     if kind is not IntegerSRC:
         options |= {"learnable": draw.pick((), ("rho",), ("alpha", "rho", "r")), "bias": draw.chance(70)}
-        options |= {"lateral": True} if kind is SRC and draw.chance(40) else {}
-        options |= {"delay_hh": draw.pick(2.5, 1.0)} if "lateral" in options and draw.chance(40) else {}
+        options |= {"recurrent": True} if kind is SRC and draw.chance(40) else {}
+        options |= {"delay_hh": draw.pick(2.5, 1.0)} if "recurrent" in options and draw.chance(40) else {}
         options |= {"omega": draw.pick(0.3, spread_frequencies(0.1, 1))} if draw.chance(30) else {}
     layer: torch.nn.Module = SRCConv2d(1, 2, 2, **options) if kind is SRCConv2d else kind(inputs, 3, **options)
     before = [draw.size()] if kind is SRCCell else [draw.size(), draw.size()]

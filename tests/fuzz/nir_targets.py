@@ -52,14 +52,14 @@ def good_files() -> list[bytes]:
     from srcell.nir import to_graph
 
     before = Delay(3, 4, taps=2, learnable=False)
-    recurrent = srcell.SRC(6, 4, lateral=True, delay_hh=1.5, max_delay=3, omega=0.3)
+    recurrent = srcell.SRC(6, 4, recurrent=True, delay_hh=1.5, max_delay=3, omega=0.3)
     maps = SpikesOnly(SRCConv2d(1, 2, (3, 2), padding=1, initial_state="rest"))
     networks = [
         nn.Sequential(SpikesOnly(before), SpikesOnly(recurrent), LinearReadout(4, 2, window=3)),
         nn.Sequential(
             nn.Unflatten(2, (1, 4, 4)), maps, nn.Flatten(2), SpikesOnly(srcell.SRC(40, 4)), LeakyReadout(2, 2)
         ),
-        nn.Sequential(SpikesOnly(srcell.SRC(3, 4, lateral=True, alpha=0.5)), nn.Linear(4, 2)),
+        nn.Sequential(SpikesOnly(srcell.SRC(3, 4, recurrent=True, alpha=0.5)), nn.Linear(4, 2)),
     ]
     made = []
     for network in networks:

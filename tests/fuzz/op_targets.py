@@ -95,7 +95,7 @@ def layer_arguments(
     if draw.chance(30):
         neurons = math.prod(features)
         given["weight_hh"] = draw.relaid(draw.floats(neurons, neurons, dtype=dtype, wild=wild))
-        given["lateral_surrogate"] = draw.pick(*SURROGATES)
+        given["recurrent_surrogate"] = draw.pick(*SURROGATES)
         if draw.chance(50):
             given |= drawn_delays(draw, features, dtype)
     if draw.chance(40):
@@ -109,7 +109,7 @@ def layer_arguments(
     if draw.chance(40):
         given["lengths"] = draw.any_lengths(steps, batch)
     if draw.chance(50):
-        given |= {"surrogate": draw.pick(*SURROGATES), "recurrent_grad": draw.chance(50)}
+        given |= {"surrogate": draw.pick(*SURROGATES), "full_gradient": draw.chance(50)}
     return given
 
 
@@ -292,7 +292,7 @@ def readout_case(draw: Draw, steps: int, batch: int, dtype: torch.dtype) -> Modu
 def cell_options(draw: Draw, neurons: int) -> dict[str, Any]:
     """The options that every layer takes besides its sizes."""
     recurrent = draw.chance(50)
-    given: dict[str, Any] = {"recurrent_grad": recurrent, "surrogate": draw.pick(*SURROGATES)}
+    given: dict[str, Any] = {"full_gradient": recurrent, "surrogate": draw.pick(*SURROGATES)}
     given |= {"bias_init": -6.0, "bias_max": -4.0, "bias": draw.chance(80)}
     given |= {"initial_state": draw.pick("zeros", "rest"), "learn_initial_state": recurrent and draw.chance(30)}
     learnable = [name for name in PARAMETERS if draw.chance(15) and (recurrent or name not in ("zs_hyp", "zs_dep"))]
@@ -317,7 +317,7 @@ def layer_case(draw: Draw, kind: Any, steps: int, batch: int, dtype: torch.dtype
         return given, fixed, {"input": draw.relaid(x)}, [(steps, *maps), *[maps] * (4 if "omega" in given else 3)]
     given |= {"input_size": inputs, "hidden_size": neurons}
     if draw.chance(30):
-        given |= {"lateral": True, "autapses": draw.chance(50), "lateral_surrogate": draw.pick(*SURROGATES)}
+        given |= {"recurrent": True, "autapses": draw.chance(50), "recurrent_surrogate": draw.pick(*SURROGATES)}
         if draw.chance(50):
             given |= drawn_delays(draw, [neurons], dtype)
             given["delay_hh"] = draw.pick(given["delay_hh"], min(1.5, given["max_delay"]))
@@ -349,7 +349,7 @@ def modules(draw: Draw) -> None:
     spoilt_module, spoilt_call = draw.spoil(given, 15), draw.spoil(call, 25)
     neurons = given.get("hidden_size")
     if isinstance(neurons, int) and neurons > 1000:  # N * N recurrent weights may be more than there is memory
-        given["lateral"] = False
+        given["recurrent"] = False
 
     module = attempt(kind, given | fixed, spoilt_module)
     result = attempt(module, call, spoilt_module or spoilt_call)

@@ -36,7 +36,7 @@ def call_on(draw: Draw, events: EventBatch) -> Callable[[], Any]:
 
     def on_the_runtime() -> Callable[[], Any]:
         path = workspace("race") / "net.srcell"
-        options: dict[str, Any] = {"lateral": draw.chance(50), "omega": 0.3 * draw.chance(50)}
+        options: dict[str, Any] = {"recurrent": draw.chance(50), "omega": 0.3 * draw.chance(50)}
         SRCClassifier(inputs, [neurons], 2, neurons_per_class=3, **options).export(path)
         network = runtime.load(path)
         return lambda: network.run(events, threads=threads)

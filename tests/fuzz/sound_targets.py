@@ -345,7 +345,7 @@ def listener(kind: int) -> tuple[runtime.Network, SoundEncoding]:
         threshold=(0.0, 0.0, 0.05, 0.05)[kind],
         adaptation=(0.0, 0.6)[kind % 2],
     )
-    network = nn.Sequential(SpikesOnly(SRC(encoding.inputs, 12, lateral=True, zs_hyp=0.5)), LinearReadout(12, 3))
+    network = nn.Sequential(SpikesOnly(SRC(encoding.inputs, 12, recurrent=True, zs_hyp=0.5)), LinearReadout(12, 3))
     network.encoder = encoding  # type: ignore[assignment]
     export(network, workspace("listener") / "net.srcell")
     return runtime.load(workspace("listener") / "net.srcell"), encoding

@@ -91,7 +91,7 @@ def calls_of_layers(
 OUTSIDE_LAYERS = calls_outside_layers(spikes(), images())
 # The weights are made before any mode is entered.
 _LAYER, _MAPS, _INTEGERS, _DELAY = SRC(6, 4), SRCConv2d(1, 2, 3), IntegerSRC(6, 4), Delay(6, 9)
-_DELAYED = SRC(6, 4, lateral=True, delay_hh=2.0 * torch.arange(4) + 0.5, max_delay=9)
+_DELAYED = SRC(6, 4, recurrent=True, delay_hh=2.0 * torch.arange(4) + 0.5, max_delay=9)
 CALLS: dict[str, Call] = {
     **OUTSIDE_LAYERS,
     **calls_of_layers(spikes(), noise(3, 4, 6).float(), torch.tensor([30, 17])),

@@ -60,7 +60,7 @@ def largest(x: Tensor) -> float:
 def relative_error(x: Tensor, expected: Tensor) -> float:
     """The largest error relative to the largest element, or to 1 if that is larger.
 
-    With recurrent_grad=True gradients reach 1e4 and more, and a small element is a difference of large terms, so its
+    With full_gradient=True gradients reach 1e4 and more, and a small element is a difference of large terms, so its
     rounding error is as large as that of the terms. The lower limit of 1 is the size of the grad_outputs.
     """
     return largest(x - expected) / max(1.0, largest(expected))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from srcell import EventBatch, src, src_linear
 from srcell._state import AnyState
-from srcell.functional.layer import Cell, Lateral, UserArguments
+from srcell.functional.layer import Cell, Recurrence, UserArguments
 from srcell.functional.synapse import linear
 from srcell.reference import src_reference
 from support.inputs import Inputs, Outputs, make_inputs, make_linear_inputs, with_values
@@ -78,14 +78,14 @@ def on_dense_at_events(
     *,
     lengths: Any = None,
     surrogate: str = "straight_through",
-    recurrent_grad: bool = False,
-    lateral_surrogate: str = "relu",
+    full_gradient: bool = False,
+    recurrent_surrogate: str = "relu",
     **others: Any,
 ) -> Outputs:
     """``src_linear`` with ``input_grad_at_events``: the input's gradient is needed only where the input is not 0."""
-    recurrence = {name: others.pop(name) for name in Lateral._fields if name in others}
-    lateral = Lateral(surrogate=lateral_surrogate, **recurrence)
-    given = UserArguments(bias, state, Cell(**others), surrogate, recurrent_grad, lateral)
+    recurrence = {name: others.pop(name) for name in Recurrence._fields if name in others}
+    lateral = Recurrence(surrogate=recurrent_surrogate, **recurrence)
+    given = UserArguments(bias, state, Cell(**others), surrogate, full_gradient, lateral)
     return linear(input, weight, given, lengths, method="events", input_grad_at_events=True)
 
 
@@ -101,7 +101,7 @@ def linear_case(seed: int) -> tuple[EventBatch, Inputs]:
 
 
 def mode_options(mode: tuple[str, bool], lengths: list[int] | None) -> dict[str, Any]:
-    return {"surrogate": mode[0], "recurrent_grad": mode[1], "lengths": lengths}
+    return {"surrogate": mode[0], "full_gradient": mode[1], "lengths": lengths}
 
 
 def tensors_of(outputs: Outputs) -> list[Tensor]:

@@ -62,7 +62,7 @@ class Setting:
         steps: steps per sample, T.
         batch: number of samples, B.
         surrogate: as in ``srcell.src``.
-        recurrent_grad: as in ``srcell.src``.
+        full_gradient: as in ``srcell.src``.
         threads: number of threads of torch and srcell; None means all.
 
     """
@@ -76,7 +76,7 @@ class Setting:
     steps: int = 220
     batch: int = 256
     surrogate: str = "straight_through"
-    recurrent_grad: bool = False
+    full_gradient: bool = False
     threads: int | None = None
 
     @property
@@ -87,7 +87,7 @@ class Setting:
     @property
     def modes(self) -> dict[str, Any]:
         """The gradient mode, as keywords."""
-        return {"surrogate": self.surrogate, "recurrent_grad": self.recurrent_grad}
+        return {"surrogate": self.surrogate, "full_gradient": self.full_gradient}
 
 
 def _make_cases() -> dict[str, tuple[Setting, ...]]:
@@ -102,9 +102,9 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
     classifier = Setting("classifier", "classifier", 784, (100,), ("eager", "compiled", *ours))
     return {
         "recurrence": tuple(
-            replace(recurrence, neurons=(neurons,), recurrent_grad=recurrent_grad)
+            replace(recurrence, neurons=(neurons,), full_gradient=full_gradient)
             for neurons in (100, 512)
-            for recurrent_grad in (False, True)
+            for full_gradient in (False, True)
         ),
         "784-100": (small,),
         "784-512": (large,),
@@ -130,9 +130,9 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
             replace(setting, case="one-thread", rows=("eager", *ours), threads=1) for setting in (small, large)
         ),
         "modes": tuple(
-            replace(small, case="modes", rows=("eager", *ours), surrogate=surrogate, recurrent_grad=recurrent_grad)
+            replace(small, case="modes", rows=("eager", *ours), surrogate=surrogate, full_gradient=full_gradient)
             for surrogate in ("straight_through", "relu")
-            for recurrent_grad in (False, True)
+            for full_gradient in (False, True)
         ),
         "density": tuple(
             replace(small, case="density", rows=("sparse", *ours), density=density)

@@ -65,7 +65,7 @@ def describe_result(result: benchmark.Result) -> Iterator[str]:
     sizes = describe_sizes(setting["inputs"], setting["neurons"])
     yield (
         f"{setting['case']}: {setting['subject']} {sizes}, T {setting['steps']}, B {setting['batch']}, "
-        f"{setting['density']:.1%} events, {setting['surrogate']}, recurrent_grad={setting['recurrent_grad']}, "
+        f"{setting['density']:.1%} events, {setting['surrogate']}, full_gradient={setting['full_gradient']}, "
         f"threads {setting['threads']}, median (quartiles) of {result['repetitions']} repetitions"
     )
     width = 2 + max(map(len, benchmark.LABELS.values()))

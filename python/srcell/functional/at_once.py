@@ -17,7 +17,7 @@ from ..events import EventBatch
 from ..ops import _gpu, src_dense, src_events
 from ..ops._cpu import core
 from ..ops._layer import STATE, states_of
-from .layer import Cell, Lateral, UserArguments, layer_of
+from .layer import Cell, Recurrence, UserArguments, layer_of
 
 
 def at_once(
@@ -102,8 +102,8 @@ def _by_operator(
     grads = [spikes, *ended, *[None] * (len(STATE) - len(ended))]
     tensors = (x for x, number in zip(of_cell, call.cell, strict=False) if number is None)
     cell = Cell(*[next(tensors) if x is None else x for x in call.cell])
-    lateral = Lateral(weight_hh, call.lateral_surrogate)
-    given = UserArguments(bias, None, cell, call.surrogate, call.recurrent_grad, lateral)
+    recurrence = Recurrence(weight_hh, call.recurrent_surrogate)
+    given = UserArguments(bias, None, cell, call.surrogate, call.full_gradient, recurrence)
     layer = layer_of(weight, (call.batch, weight.shape[0]), given, lengths)
     layer = layer._replace(state=[] if i0 is None else [i0])
 

@@ -9,7 +9,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, as_int, describe, require_dense
+from .._arguments import as_float, as_int, describe, renamed, require_dense
 from ..events import EventBatch
 from ..events.checks import MAX_INPUTS
 from ..ops._layer import HALF, WORK
@@ -19,12 +19,13 @@ from .synapse import as_spikes
 from .terms import MOST_DELAY, check_delays, tables
 
 
+@renamed("width")
 def delay(
     input: Tensor | EventBatch,
     delay: Tensor | float,
     *,
     max_delay: SupportsIndex,
-    width: SupportsIndex = 1,
+    delay_width: SupportsIndex = 1,
     lengths: Tensor | Sequence[int] | None = None,
 ) -> Tensor | EventBatch:
     r"""Let each input arrive later, by a delay d of its own.
@@ -40,9 +41,9 @@ def delay(
             is the number of elements of F; or (K, M) for M taps: every input then has M copies, tap j of input k at
             index k M + j. On a GPU and compiled their range is not checked.
         max_delay: the largest delay allowed, an int in [0, 65535].
-        width: half-width of the interpolation, in steps: an int of at least 1. Each output is a sum of ``2 width``
-            inputs with the weights ``max(0, width - |u - d|) / width^2`` at u steps before, so that the gradient of a
-            delay reaches further. Where the triangle begins before u = 0, the other weights are scaled to the sum 1.
+        delay_width: half-width of the interpolation, in steps: W, an int of at least 1. Each output is a sum of 2 W
+            inputs with the weights ``max(0, W - |u - d|) / W^2`` at u steps before, so that the gradient of a delay
+            reaches further. Where the triangle begins before u = 0, the other weights are scaled to the sum 1.
         lengths: (B,) integers in [0, T], number of steps of each sample of a tensor; T for all if absent. Past its
             length a sample's output is 0.
 
@@ -73,7 +74,7 @@ def delay(
         tensor([0, 0, 0, 2, 2, 2])
 
     """
-    width, most = as_int("width", width, MOST_DELAY, minimum=1), as_int("max_delay", max_delay, MOST_DELAY)
+    width, most = as_int("delay_width", delay_width, MOST_DELAY, minimum=1), as_int("max_delay", max_delay, MOST_DELAY)
     inputs = check_input(input, lengths)
     values = input.values if isinstance(input, EventBatch) else input
     dtype = torch.float64 if values is not None and values.dtype == torch.float64 else torch.float32

@@ -31,7 +31,7 @@ Cell.__module__ = __name__  # where pickles of layers look for it
 """The cell parameters as users give them, each a ``Parameter``."""
 
 
-class Lateral(NamedTuple):
+class Recurrence(NamedTuple):
     """The recurrent weights, their surrogate gradient and their delays, as users give them."""
 
     weight_hh: Tensor | None = None
@@ -41,7 +41,7 @@ class Lateral(NamedTuple):
     delay_width: SupportsIndex = 1
 
 
-NO_LATERAL = Lateral()
+NO_RECURRENCE = Recurrence()
 
 
 class UserArguments(NamedTuple):
@@ -52,8 +52,8 @@ class UserArguments(NamedTuple):
     cell: Any
     """A ``Cell``."""
     surrogate: str
-    recurrent_grad: bool
-    lateral: Lateral
+    full_gradient: bool
+    recurrence: Recurrence
 
 
 _DEFAULTS = Cell()
@@ -72,12 +72,12 @@ def layer_of(
 
     ``like`` gives the device and the dtype of the computation.
     """
-    bias, state, cell, surrogate, recurrent_grad, lateral = given
-    weight, lateral_surrogate, delay, most, width = lateral
-    if type(surrogate) is not str or surrogate not in SURROGATES or type(recurrent_grad) is not bool:
-        check_gradient_mode(surrogate, recurrent_grad)
-    if type(lateral_surrogate) is not str or lateral_surrogate not in SURROGATES:
-        check_choice("lateral_surrogate", lateral_surrogate, SURROGATES)
+    bias, state, cell, surrogate, full_gradient, recurrence = given
+    weight, recurrent_surrogate, delay, most, width = recurrence
+    if type(surrogate) is not str or surrogate not in SURROGATES or type(full_gradient) is not bool:
+        check_gradient_mode(surrogate, full_gradient)
+    if type(recurrent_surrogate) is not str or recurrent_surrogate not in SURROGATES:
+        check_choice("recurrent_surrogate", recurrent_surrogate, SURROGATES)
     features = shape[1:]
     tensors: list[Tensor] = []
     resonant = is_resonant(cell[-1])
@@ -99,7 +99,7 @@ def layer_of(
             ]
     past_steps, first, factors = 0, None, None
     if delay is not None or most is not None or type(width) is not int or width != 1:
-        past_steps, first, factors = _delays(lateral, shape, like)
+        past_steps, first, factors = _delays(recurrence, shape, like)
     bias = _flat_parameter("bias", bias, features, like)
     before: list[Tensor | None] = []
     if state is not None:
@@ -109,18 +109,18 @@ def layer_of(
         tensors,
         before,
         None if lengths is None else as_lengths(lengths, like.device),
-        None if weight is None else _flat_lateral(weight, features, like),
+        None if weight is None else _flat_recurrent(weight, features, like),
         first,
         factors,
         constants,
         surrogate,
-        recurrent_grad,
-        lateral_surrogate,
+        full_gradient,
+        recurrent_surrogate,
         past_steps,
     )
 
 
-def _flat_lateral(weight: Tensor, features: Sequence[int], like: Tensor) -> Tensor:
+def _flat_recurrent(weight: Tensor, features: Sequence[int], like: Tensor) -> Tensor:
     """The recurrent weights in the dtype of the computation."""
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight_hh: expected a tensor or None, got {type(weight).__name__}")
@@ -130,9 +130,9 @@ def _flat_lateral(weight: Tensor, features: Sequence[int], like: Tensor) -> Tens
     return weight
 
 
-def _delays(lateral: Lateral, shape: Sequence[int], like: Tensor) -> tuple[int, Tensor | None, Tensor | None]:
+def _delays(recurrence: Recurrence, shape: Sequence[int], like: Tensor) -> tuple[int, Tensor | None, Tensor | None]:
     """How many steps of spikes a layer keeps for the delays of its recurrent weights, and their terms."""
-    _, _, delay, most, width = lateral
+    _, _, delay, most, width = recurrence
     width = as_int("delay_width", width, MOST_DELAY, minimum=1)
     if delay is None:
         if most is not None:
@@ -140,7 +140,7 @@ def _delays(lateral: Lateral, shape: Sequence[int], like: Tensor) -> tuple[int, 
         if width != 1:
             raise ValueError(f"delay_width: expected 1 without delay_hh, got {width}")
         return 0, None, None
-    if lateral.weight_hh is None:
+    if recurrence.weight_hh is None:
         raise ValueError("delay_hh: expected weight_hh beside it, got None for weight_hh")
     if most is None:
         raise ValueError("max_delay: expected the largest delay allowed beside delay_hh, got None")
@@ -162,10 +162,10 @@ def _delays(lateral: Lateral, shape: Sequence[int], like: Tensor) -> tuple[int, 
     return room, first, factors
 
 
-def check_gradient_mode(surrogate: str, recurrent_grad: bool) -> None:
-    """Raise unless ``src`` accepts this surrogate and this ``recurrent_grad``."""
+def check_gradient_mode(surrogate: str, full_gradient: bool) -> None:
+    """Raise unless ``src`` accepts this surrogate and this ``full_gradient``."""
     check_choice("surrogate", surrogate, SURROGATES)
-    check_bool("recurrent_grad", recurrent_grad)
+    check_bool("full_gradient", full_gradient)
 
 
 def _as_constant(name: str, value: Parameter) -> float:

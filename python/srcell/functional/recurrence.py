@@ -8,15 +8,15 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from .._arguments import require_dense
+from .._arguments import renamed, require_dense
 from .._state import AnyState
 from ..ops import _gpu
 from ..ops._layer import HALF, STATE, LayerArguments, states_of
 from ..ops.src import src as src_operator
 from .layer import (
     Cell,
-    Lateral,
     Parameter,
+    Recurrence,
     State,
     UserArguments,
     autocasts,
@@ -28,6 +28,7 @@ from .layer import (
 )
 
 
+@renamed("lateral_surrogate", "recurrent_grad")
 def src(
     current: Tensor,
     bias: Parameter,
@@ -41,10 +42,10 @@ def src(
     zs_dep: Parameter = 0.0,
     omega: Parameter = 0.0,
     surrogate: str = "straight_through",
-    recurrent_grad: bool = False,
+    full_gradient: bool = False,
     lengths: Tensor | Sequence[int] | None = None,
     weight_hh: Tensor | None = None,
-    lateral_surrogate: str = "relu",
+    recurrent_surrogate: str = "relu",
     delay_hh: Parameter | None = None,
     max_delay: SupportsIndex | None = None,
     delay_width: SupportsIndex = 1,
@@ -74,17 +75,17 @@ def src(
             currents of that frequency.
         surrogate: gradient of the output spike[t] = max(h[t], 0): ``"relu"``, its true derivative, or
             ``"straight_through"``, 1 everywhere.
-        recurrent_grad: whether gradients also flow through h[t-1] and hs[t-1]. By default gradients pass straight
+        full_gradient: whether gradients also flow through h[t-1] and hs[t-1]. By default gradients pass straight
             through the output and flow through time only along the integrator, which is cheaper and trains more
-            robustly; ``surrogate="relu"`` with ``recurrent_grad=True`` gives the exact gradient, the derivative of the
+            robustly; ``surrogate="relu"`` with ``full_gradient=True`` gives the exact gradient, the derivative of the
             forward pass.
         lengths: (B,) integers in [0, T]: steps past a sample's length leave its state unchanged, emit nothing and get
             no gradient. With currents on a GPU, pass a tensor on that GPU: copying a list there synchronises.
-        weight_hh: recurrent weights ("lateral" in the layers' options), (N, N) for the N neurons F, of the dtype of the
+        weight_hh: recurrent weights, (N, N) for the N neurons F, of the dtype of the
             computation. Neuron n receives the spikes of step t-1: weight_hh[n, m] times the spike of neuron m is added
             to its current. The weights of silent neurons have no influence. Before the first step the spikes are those
             of the initial state, max(h, 0).
-        lateral_surrogate: surrogate gradient of the spikes that pass through weight_hh: ``"relu"``, or
+        recurrent_surrogate: surrogate gradient of the spikes that pass through weight_hh: ``"relu"``, or
             ``"straight_through"``, with which gradients grow from step to step.
         delay_hh: delays of the spikes through weight_hh, in steps beside the one that they take anyway, in
             [0, max_delay]: a float or a tensor that broadcasts to F. Neuron n's spikes then arrive later, as
@@ -118,8 +119,8 @@ def src(
     """
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
     _check_current(current)
-    lateral = Lateral(weight_hh, lateral_surrogate, delay_hh, max_delay, delay_width)
-    given = UserArguments(bias, state, cell, surrogate, recurrent_grad, lateral)
+    recurrence = Recurrence(weight_hh, recurrent_surrogate, delay_hh, max_delay, delay_width)
+    given = UserArguments(bias, state, cell, surrogate, full_gradient, recurrence)
     return run_src(current, layer_of(current, current.shape[1:], given, lengths))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._arguments import check_choice, require_dense
+from .._arguments import check_choice, renamed, require_dense
 from .._state import AnyState
 from ..events import EventBatch
 from ..ops import _dense
@@ -20,10 +20,10 @@ from ..ops.src_events import src_events
 from .at_once import at_once
 from .layer import (
     INTEGERS,
-    NO_LATERAL,
+    NO_RECURRENCE,
     Cell,
-    Lateral,
     Parameter,
+    Recurrence,
     State,
     UserArguments,
     autocasts,
@@ -36,6 +36,7 @@ from .layer import (
 from .recurrence import run_src
 
 
+@renamed("lateral_surrogate", "recurrent_grad")
 def src_linear(
     input: Tensor | EventBatch,
     weight: Tensor,
@@ -50,10 +51,10 @@ def src_linear(
     zs_dep: Parameter = 0.0,
     omega: Parameter = 0.0,
     surrogate: str = "straight_through",
-    recurrent_grad: bool = False,
+    full_gradient: bool = False,
     lengths: Tensor | Sequence[int] | None = None,
     weight_hh: Tensor | None = None,
-    lateral_surrogate: str = "relu",
+    recurrent_surrogate: str = "relu",
     delay_hh: Parameter | None = None,
     max_delay: SupportsIndex | None = None,
     delay_width: SupportsIndex = 1,
@@ -81,10 +82,10 @@ def src_linear(
         zs_dep: see :func:`src`.
         omega: see :func:`src`.
         surrogate: see :func:`src`.
-        recurrent_grad: see :func:`src`.
+        full_gradient: see :func:`src`.
         lengths: see :func:`src`; must be absent for an EventBatch that has its own.
         weight_hh: see :func:`src`.
-        lateral_surrogate: see :func:`src`.
+        recurrent_surrogate: see :func:`src`.
         delay_hh: see :func:`src`.
         max_delay: see :func:`src`.
         delay_width: see :func:`src`.
@@ -111,8 +112,8 @@ def src_linear(
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
     check_choice("method", method, _dense.METHODS)
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
-    lateral = Lateral(weight_hh, lateral_surrogate, delay_hh, max_delay, delay_width)
-    given = UserArguments(bias, state, cell, surrogate, recurrent_grad, lateral)
+    recurrence = Recurrence(weight_hh, recurrent_surrogate, delay_hh, max_delay, delay_width)
+    given = UserArguments(bias, state, cell, surrogate, full_gradient, recurrence)
     return linear(input, weight, given, lengths, method=method)
 
 
@@ -216,7 +217,7 @@ def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | No
         input = EventBatch.from_dense(in_work_dtype(input), lengths)
     # Run each row as a sample of one step from zeros: the integrator is then the current.
     rows = EventBatch(input.offsets, input.indices, input.values, shape=(1, batch * steps, inputs))
-    _, state = linear(rows, weight, UserArguments(-6.0, None, Cell(), "relu", False, NO_LATERAL))
+    _, state = linear(rows, weight, UserArguments(-6.0, None, Cell(), "relu", False, NO_RECURRENCE))
     return state.i.view(batch, steps, weight.shape[0]).transpose(0, 1)
 
 

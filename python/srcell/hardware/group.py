@@ -70,7 +70,7 @@ class GroupNetwork:
     def to_float(self, *, column_major: bool = False) -> SRCClassifier:
         """Convert the network to a float model, with all parameters and initial states of its neurons, and its encoder.
 
-        The layers of the model have ``recurrent_grad=True``, because their initial states are learnable.
+        The layers of the model have ``full_gradient=True``, because their initial states are learnable.
 
         Args:
             column_major: whether the first layer's inputs are the pixels of a square image, column by column, as in the
@@ -83,7 +83,7 @@ class GroupNetwork:
 
         """
         sizes = [layer.weight.shape[1] for layer in self.layers]
-        options: dict[str, Any] = {"neurons_per_class": self.neurons_per_class, "recurrent_grad": True}
+        options: dict[str, Any] = {"neurons_per_class": self.neurons_per_class, "full_gradient": True}
         model = SRCClassifier(sizes[0], sizes[1:], self.num_classes, **options)
         for k, numbers in enumerate(self.layers):
             model.layers[k] = self._float_layer(k, numbers, column_major)
@@ -125,7 +125,7 @@ class GroupNetwork:
         tensors = {name: torch.from_numpy(array.copy()) for name, array in numbers._asdict().items()}
         cell: Any = {name: tensors[name] for name in PARAMETERS if name in tensors}
         neurons, inputs = numbers.weight.shape
-        bounds: Any = {"bias_max": self.bias_max, "recurrent_grad": True, "learn_initial_state": True}
+        bounds: Any = {"bias_max": self.bias_max, "full_gradient": True, "learn_initial_state": True}
         layer = SRC(inputs, neurons, **cell, **bounds)
         tensors["weight_ih"] = torch.from_numpy(self._weight(k, column_major).copy())
         with torch.no_grad():

@@ -17,10 +17,10 @@ from ..events import EventBatch
 from ..events.checks import check_float_dtype
 from ..functional import rest_state, src
 from ..functional.layer import (
-    NO_LATERAL,
+    NO_RECURRENCE,
     Cell,
-    Lateral,
     Parameter,
+    Recurrence,
     State,
     check_gradient_mode,
     check_state,
@@ -34,10 +34,10 @@ from .options import (
     CELL_DEFAULTS,
     DEFAULTS,
     INITIAL_STATES,
-    NOT_LATERAL,
+    NOT_RECURRENT,
     UNBOUNDED,
-    LateralOptions,
     Options,
+    Recurrent,
     Spread,
     SpreadFrequencies,
     completed,
@@ -100,24 +100,24 @@ class Neurons(HasConstants):
         self,
         neurons: int,
         weight_shapes: dict[str, tuple[int, ...]],
-        lateral: LateralOptions = NOT_LATERAL,
+        recurrent: Recurrent = NOT_RECURRENT,
         /,
         **options: Unpack[Options],
     ) -> None:
         super().__init__()
-        lateral.check()
-        self.lateral, self.lateral_surrogate, self.autapses = lateral[:3]
+        recurrent.check()
+        self.recurrent, self.recurrent_surrogate, self.autapses = recurrent[:3]
         given = completed(self, options)
-        surrogate, recurrent_grad = given["surrogate"], given["recurrent_grad"]
+        surrogate, full_gradient = given["surrogate"], given["full_gradient"]
         initial_state, learn_initial_state = given["initial_state"], given["learn_initial_state"]
-        check_gradient_mode(surrogate, recurrent_grad)
+        check_gradient_mode(surrogate, full_gradient)
         check_choice("initial_state", initial_state, INITIAL_STATES)
-        check_bool("bias", given["bias"])
+        check_bool("learn_bias", given["learn_bias"])
         check_bool("learn_initial_state", learn_initial_state)
-        self.learnable = check_learnable(given["learnable"], recurrent_grad, lateral.delay_hh is not None)
-        if learn_initial_state and not (recurrent_grad or self.lateral):
+        self.learnable = check_learnable(given["learnable"], full_gradient, recurrent.delay_hh is not None)
+        if learn_initial_state and not (full_gradient or self.recurrent):
             raise ValueError(
-                "learn_initial_state: expected False with recurrent_grad=False and no lateral weights (h and hs have "
+                "learn_initial_state: expected False with full_gradient=False and no recurrent weights (h and hs have "
                 "no gradient), got True"
             )
         device, dtype = given["device"], given["dtype"]
@@ -126,15 +126,17 @@ class Neurons(HasConstants):
         if device is not None:
             present_device(device)
         self._float_max = torch.finfo(dtype or torch.get_default_dtype()).max
-        self.surrogate, self.recurrent_grad = surrogate, recurrent_grad
+        self.surrogate, self.full_gradient = surrogate, full_gradient
         self.initial_state, self.learn_initial_state = initial_state, learn_initial_state
         self.bias_init, self.bias_max = self._check_bias(given["bias_init"]), as_float("bias_max", given["bias_max"])
-        self._learns_bias = given["bias"]
+        self.learn_bias = given["learn_bias"]
         self._neurons = neurons
         self._suffixes = tuple(weight_shapes)
         self._cell = Cell(*(self._check_cell_parameter(name, given[name]) for name in Cell._fields))
-        self._delay_hh = None if lateral.delay_hh is None else self._check_cell_parameter("delay_hh", lateral.delay_hh)
-        self.max_delay, self.delay_width = self._check_max_delay(lateral.max_delay), lateral.delay_width
+        self._delay_hh = (
+            None if recurrent.delay_hh is None else self._check_cell_parameter("delay_hh", recurrent.delay_hh)
+        )
+        self.max_delay, self.delay_width = self._check_max_delay(recurrent.max_delay), recurrent.delay_width
         if RESONANCE in self.learnable and _is_zero(self._cell[-1]):
             raise ValueError(
                 f"{RESONANCE}: expected values other than 0 to learn from (at 0 the gradient is 0), such as "
@@ -149,11 +151,11 @@ class Neurons(HasConstants):
         for suffix, shape in weight_shapes.items():
             self.register_parameter(self._WEIGHT_NAME.format(suffix), nn.Parameter(torch.empty(shape, **factory)))
             b = torch.empty(neurons, **factory)
-            if self._learns_bias:
+            if self.learn_bias:
                 self.register_parameter(self._BIAS_NAME.format(suffix), nn.Parameter(b))
             else:
                 self.register_buffer(self._BIAS_NAME.format(suffix), b, persistent=False)
-            if self.lateral:
+            if self.recurrent:
                 self.register_parameter(f"weight_hh{suffix}", nn.Parameter(torch.empty(neurons, neurons, **factory)))
             for name, value in self._stored().items():
                 tensor = torch.empty(getattr(value, "shape", ()), **factory)
@@ -272,7 +274,7 @@ class Neurons(HasConstants):
         later = {name: cell.pop(name) for name in LATER}  # last: see get_extra_state()
         return {
             **cell,
-            "bias_init": None if self._learns_bias else self.bias_init,
+            "bias_init": None if self.learn_bias else self.bias_init,
             "initial_state": None if self.learn_initial_state else INITIAL_STATES.index(self.initial_state),
             **later,
         }
@@ -311,7 +313,7 @@ class Neurons(HasConstants):
             if state not in range(len(INITIAL_STATES)):
                 raise ValueError(f"initial_state: expected a number of {', '.join(INITIAL_STATES)}, got {state!r}")
             self.initial_state = INITIAL_STATES[int(state)]
-        if not self._learns_bias:
+        if not self.learn_bias:
             self.bias_init = self._check_bias(constants["bias_init"])
             for suffix in self._suffixes:
                 self._fix_bias(suffix)
@@ -333,19 +335,19 @@ class Neurons(HasConstants):
         tensor: Tensor = getattr(self, self._BIAS_NAME.format(suffix))
         return tensor
 
-    def _lateral_of(self, suffix: str) -> Tensor | None:
+    def _recurrent_weight(self, suffix: str) -> Tensor | None:
         """The recurrent weights to run with: without autapses the diagonal is 0 and gets no gradient."""
-        if not self.lateral:
+        if not self.recurrent:
             return None
         weight: Tensor = getattr(self, f"weight_hh{suffix}")
         if not self.autapses:
             weight = weight.masked_fill(torch.eye(self._neurons, dtype=torch.bool, device=weight.device), 0)
         return weight
 
-    def _recurrence_of(self, suffix: str) -> Lateral:
+    def _recurrence_of(self, suffix: str) -> Recurrence:
         """The recurrent weights and their delays to run with, clamped to their domain."""
-        if not self.lateral:
-            return NO_LATERAL
+        if not self.recurrent:
+            return NO_RECURRENCE
         delay = getattr(self, f"delay_hh{suffix}") if self.delayed else None
         if delay is not None:
             delay = in_work_dtype(delay)
@@ -354,7 +356,7 @@ class Neurons(HasConstants):
             elif delay is not getattr(self, f"delay_hh{suffix}"):  # half precision may have rounded up
                 delay = delay.clamp(0, self.max_delay)
         most = self.max_delay if self.delayed else None
-        return Lateral(self._lateral_of(suffix), self.lateral_surrogate, delay, most, self.delay_width)
+        return Recurrence(self._recurrent_weight(suffix), self.recurrent_surrogate, delay, most, self.delay_width)
 
     def _cell_of(self, suffix: str) -> Any:
         """The cell parameters to run with; learnt ones are clamped to their domains."""
@@ -394,7 +396,7 @@ class Neurons(HasConstants):
         """
         arguments = self._cell_over_space(suffix, space)
         weight, _, *delays = self._recurrence_of(suffix)
-        arguments |= {"weight_hh": weight, **dict(zip(Lateral._fields[2:], delays, strict=True))}
+        arguments |= {"weight_hh": weight, **dict(zip(Recurrence._fields[2:], delays, strict=True))}
         arguments |= {"bias": over_space(self._bias(suffix), space)}
         # What is on its way is not recorded: it follows from the spikes.
         recorded = state_type(self.resonates, False)
@@ -419,7 +421,7 @@ class Neurons(HasConstants):
                 draw_weights(self._weight(suffix), FIRST_WEIGHT_SCALE)
             else:
                 draw_relays(self._weight(suffix))
-            if self.lateral:
+            if self.recurrent:
                 weight = getattr(self, f"weight_hh{suffix}")
                 draw_weights(weight, LATERAL_WEIGHT_SCALE)
                 if not self.autapses:
@@ -446,7 +448,7 @@ class Neurons(HasConstants):
         Call it after each optimiser step. The bias needs it; cell parameters are clamped in every call anyway.
         """
         for suffix in self._suffixes:
-            if self._learns_bias:
+            if self.learn_bias:
                 self._bias(suffix).clamp_(max=self.bias_max)
             for name in self.learnable:
                 getattr(self, f"{name}{suffix}").clamp_(*domain(name, self.max_delay))
@@ -463,7 +465,7 @@ class Neurons(HasConstants):
                         f"delay_hh{suffix}: expected values in [0, max_delay] = [0, {self.max_delay}], got {low:.9g} "
                         f"to {high:.9g}"
                     )
-        for suffix in self._suffixes if self.lateral and not self.autapses else ():
+        for suffix in self._suffixes if self.recurrent and not self.autapses else ():
             weight = state_dict.get(f"{prefix}weight_hh{suffix}")
             if (
                 isinstance(weight, Tensor)
@@ -476,7 +478,8 @@ class Neurons(HasConstants):
     def _fixed_state(self, suffix: str) -> AnyState:
         bias = self._bias(suffix)
         if self.initial_state == "zeros":
-            return state_type(self.resonates, False)(*[torch.zeros_like(bias)] * (4 if self.resonates else 3))
+            made = state_type(self.resonates, False)
+            return made(*[torch.zeros_like(bias)] * len(made._fields))
         state = rest_state(bias, **dict(zip(Cell._fields, self._cell_of(suffix), strict=True)))
         return type(state)(*[x.to(bias.dtype) for x in state])
 
@@ -537,11 +540,11 @@ class Neurons(HasConstants):
             weight = self._weight(suffix)
             numbers = {"weight": weight, "bias": self._bias(suffix), **self._cell_of(suffix)._asdict()}
             numbers = {name: x for name, x in numbers.items() if name not in LATER or self._has(name)}
-            state, lateral = self._initial_state(suffix, 1), self._lateral_of(suffix)
+            state, weight_hh = self._initial_state(suffix, 1), self._recurrent_weight(suffix)
             if state is not None:
                 numbers["initial"] = torch.cat(list(state[:3]))
-            if lateral is not None:
-                numbers["lateral"] = lateral
+            if weight_hh is not None:
+                numbers["lateral"] = weight_hh
             made = {name: torch.as_tensor(value, dtype=weight.dtype, device="cpu") for name, value in numbers.items()}
             made = {name: (x if x.dim() else x[None]).detach().contiguous() for name, x in made.items()}
             delay = self._recurrence_of(suffix).delay_hh
@@ -553,18 +556,18 @@ class Neurons(HasConstants):
 
     def extra_repr(self) -> str:
         """The options that differ from the defaults."""
-        parts = [] if self._learns_bias else ["bias=False"]
+        parts = [] if self.learn_bias else ["learn_bias=False"]
         parts += [
             f"{name}={self._describe_constant(name)}"
             for name, default in CELL_DEFAULTS.items()
             if name not in self.learnable and (name in self._cell_tensors or getattr(self._cell, name) != default)
         ]
-        others = [name for name in DEFAULTS if name not in ("bias", *CELL_DEFAULTS, "device", "dtype")]
+        others = [name for name in DEFAULTS if name not in ("learn_bias", *CELL_DEFAULTS, "device", "dtype")]
         parts += [f"{name}={getattr(self, name)!r}" for name in others if getattr(self, name) != DEFAULTS[name]]
         parts += [
             f"{name}={getattr(self, name)!r}"
-            for name in ("lateral", "lateral_surrogate", "autapses")
-            if getattr(self, name) != getattr(NOT_LATERAL, name)
+            for name in ("recurrent", "recurrent_surrogate", "autapses")
+            if getattr(self, name) != getattr(NOT_RECURRENT, name)
         ]
         if self.delayed:
             parts += [] if "delay_hh" in self.learnable else [f"delay_hh={self._describe_constant('delay_hh')}"]
@@ -584,7 +587,7 @@ class Neurons(HasConstants):
         return f"tensor({count} values, {low:.4g} to {high:.4g})"
 
 
-def check_learnable(names: Sequence[str], recurrent_grad: bool, delayed: bool = False) -> tuple[str, ...]:
+def check_learnable(names: Sequence[str], full_gradient: bool, delayed: bool = False) -> tuple[str, ...]:
     """Check the names of the parameters to learn; ``delayed`` layers have a delay_hh.
 
     Raises:
@@ -602,9 +605,9 @@ def check_learnable(names: Sequence[str], recurrent_grad: bool, delayed: bool = 
     for name in learnable:
         if not isinstance(name, str) or name not in known:
             raise ValueError(f"learnable: expected names among {', '.join(known)}, got {name!r}")
-        if name in PARAMETERS and TABLE[name].full_gradient and not recurrent_grad:
+        if name in PARAMETERS and TABLE[name].full_gradient and not full_gradient:
             raise ValueError(
-                f"learnable: expected parameters that have a gradient with recurrent_grad=False, got {name!r}"
+                f"learnable: expected parameters that have a gradient with full_gradient=False, got {name!r}"
             )
     return learnable
 

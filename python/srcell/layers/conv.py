@@ -118,7 +118,7 @@ class SRCConv2d(Neurons):
             state,
             **self._cell_over_space("", 2),
             surrogate=self.surrogate,
-            recurrent_grad=self.recurrent_grad,
+            full_gradient=self.full_gradient,
             lengths=lengths,
         )
         if self.recorder is not None:

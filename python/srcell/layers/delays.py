@@ -8,7 +8,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from .._arguments import as_int, check_bool, require_dense
+from .._arguments import as_int, check_bool, renamed, require_dense
 from ..events import EventBatch
 from ..events.selection import followed_by
 from ..functional.delays import check_input, delayed
@@ -26,7 +26,7 @@ class Delay(nn.Module):
         max_delay: D, the largest delay in steps, an int in [0, 65535].
         taps: M, delays of each input; the output has K M inputs, tap j of input k at index k M + j.
         learnable: whether ``delay`` is a parameter or a buffer.
-        width: half-width of the interpolation in steps, as in :func:`srcell.delay`. The attribute ``width`` may be set
+        delay_width: half-width of the interpolation in steps, as in :func:`srcell.delay`. The attribute may be set
             between epochs: delays learn faster from a wide interpolation, and end with a width of 1.
         device: device of the delays.
         dtype: dtype of the delays.
@@ -36,8 +36,8 @@ class Delay(nn.Module):
             [0, D]. Delays act clamped to that range; ``constrain_`` clamps them in place.
 
     A call takes (T, B, K), as a tensor or an ``EventBatch``, and returns the delayed input and a state: what is still
-    on its way, the inputs of the last D + width steps as a tensor (B, D + width, K). Given to the next call, it makes a
-    sequence of calls equal one call, except that the order of arrivals at one step is then that of ascending inputs,
+    on its way, the inputs of the last S = D + delay_width steps as a tensor (B, S, K). Given to the next call, it makes
+    a sequence of calls equal one call, except that the order of arrivals at one step is then that of ascending inputs,
     and an event of value 0 is lost between two calls. The state is dense: with ``return_state=False``, in
     ``Sequential`` and in ``SpikesOnly(Delay(...))`` it is not made.
 
@@ -59,6 +59,7 @@ class Delay(nn.Module):
 
     delay: Tensor
 
+    @renamed("width")
     def __init__(
         self,
         inputs: SupportsIndex,
@@ -66,7 +67,7 @@ class Delay(nn.Module):
         *,
         taps: SupportsIndex = 1,
         learnable: bool = True,
-        width: SupportsIndex = 1,
+        delay_width: SupportsIndex = 1,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -74,7 +75,7 @@ class Delay(nn.Module):
         check_bool("learnable", learnable)
         self.inputs, self.taps = as_int("inputs", inputs, 2**31), as_int("taps", taps, 2**31, minimum=1)
         self.max_delay = as_int("max_delay", max_delay, MOST_DELAY)
-        self.width = width
+        self.delay_width = delay_width
         self.learnable = learnable
         if self.inputs * self.taps > 2**31:
             raise ValueError(f"taps: expected at most 2^31 delayed inputs, got {self.inputs} * {self.taps}")
@@ -86,13 +87,13 @@ class Delay(nn.Module):
         self.reset_parameters()
 
     @property
-    def width(self) -> int:
+    def delay_width(self) -> int:
         """The half-width of the interpolation, in steps."""
         return self._width
 
-    @width.setter
-    def width(self, width: SupportsIndex) -> None:
-        self._width = as_int("width", width, MOST_DELAY, minimum=1)
+    @delay_width.setter
+    def delay_width(self, width: SupportsIndex) -> None:
+        self._width = as_int("delay_width", width, MOST_DELAY, minimum=1)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -117,7 +118,7 @@ class Delay(nn.Module):
 
         Args:
             input: (T, B, K), as a tensor or an ``EventBatch``.
-            state: (B, D + width, K), as the call before returned it; absent: nothing is on its way.
+            state: (B, S, K), as the call before returned it; absent: nothing is on its way.
             lengths: (B,) integers in [0, T], number of steps of each sample; must be absent for an EventBatch.
             return_state: whether to make the state.
 
@@ -132,7 +133,7 @@ class Delay(nn.Module):
         """
         check_bool("return_state", return_state)
         steps, batch, _ = self._check(input, lengths)
-        room = self.max_delay + self.width
+        room = self.max_delay + self.delay_width
         if state is not None:
             self._check_state(state, (batch, room, self.inputs))
         skip = 0 if state is None else room
@@ -153,7 +154,7 @@ class Delay(nn.Module):
             whole = x if state is None else torch.cat([state.to(x.dtype).transpose(0, 1), x])
             if return_state:
                 last = _last_steps(whole, room, steps, ends)
-        made = delayed(whole, self._acting(), self.width, skip=skip, lengths=after)
+        made = delayed(whole, self._acting(), self.delay_width, skip=skip, lengths=after)
         if isinstance(made, Tensor):
             made = made.to(given.dtype)
         return made, last
@@ -195,14 +196,14 @@ class Delay(nn.Module):
 
     def exported(self) -> dict[str, Tensor]:
         """The delays (K, M) as an exported file holds them; see ``exported_delays``."""
-        return exported_delays("delays", self._acting().reshape(self.inputs, self.taps), self.width)
+        return exported_delays("delays", self._acting().reshape(self.inputs, self.taps), self.delay_width)
 
     def extra_repr(self) -> str:
         """Sizes, and the options that differ from the defaults."""
         parts = [str(self.inputs), f"max_delay={self.max_delay}"]
         parts += [
             f"{name}={getattr(self, name)}"
-            for name, default in (("taps", 1), ("learnable", True), ("width", 1))
+            for name, default in (("taps", 1), ("learnable", True), ("delay_width", 1))
             if getattr(self, name) != default
         ]
         return ", ".join(parts)

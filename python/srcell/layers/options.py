@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, SupportsIndex, TypedDict, TypeVar, cast
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, check_bool, check_choice
+from .._arguments import as_float, check_bool, check_choice, refuse_renamed
 from .._parameters import TABLE
 from ..functional.layer import Cell, Parameter
 from ..functional.terms import MOST_DELAY
@@ -113,11 +113,11 @@ def spread_frequencies(low: float, high: float, silent: float = 0.125) -> Spread
     return SpreadFrequencies(low, high, silent)
 
 
-class LateralOptions(NamedTuple):
-    """Options of a layer's recurrent ("lateral") weights, as :class:`~srcell.SRC` documents them."""
+class Recurrent(NamedTuple):
+    """Options of a layer's recurrent weights, as :class:`~srcell.SRC` documents them."""
 
-    lateral: bool = False
-    lateral_surrogate: str = "relu"
+    recurrent: bool = False
+    recurrent_surrogate: str = "relu"
     autapses: bool = True
     delay_hh: Parameter | None = None
     max_delay: SupportsIndex | None = None
@@ -125,24 +125,24 @@ class LateralOptions(NamedTuple):
 
     def check(self) -> None:
         """Raise unless the options have the right types and values; the layer checks the values of delays."""
-        check_bool("lateral", self.lateral)
+        check_bool("recurrent", self.recurrent)
         check_bool("autapses", self.autapses)
-        check_choice("lateral_surrogate", self.lateral_surrogate, SURROGATES)
-        if self.delay_hh is not None and not self.lateral:
-            raise ValueError("delay_hh: expected lateral=True beside it, got False")
+        check_choice("recurrent_surrogate", self.recurrent_surrogate, SURROGATES)
+        if self.delay_hh is not None and not self.recurrent:
+            raise ValueError("delay_hh: expected recurrent=True beside it, got False")
         if self.delay_hh is None and self.max_delay is not None:
             raise ValueError(f"max_delay: expected None without delay_hh, got {self.max_delay!r}")
         if self.delay_hh is None and self.delay_width != 1:
             raise ValueError(f"delay_width: expected 1 without delay_hh, got {self.delay_width!r}")
 
 
-NOT_LATERAL = LateralOptions()
+NOT_RECURRENT = Recurrent()
 
 
 class Options(TypedDict, total=False):
     """Keyword arguments of every layer, as :class:`~srcell.SRC` documents them."""
 
-    bias: bool
+    learn_bias: bool
     alpha: Parameter | Spread
     omega: Parameter | SpreadFrequencies
     rho: Parameter
@@ -152,7 +152,7 @@ class Options(TypedDict, total=False):
     zs_dep: Parameter
     learnable: Sequence[str]
     surrogate: str
-    recurrent_grad: bool
+    full_gradient: bool
     initial_state: str
     learn_initial_state: bool
     bias_init: float
@@ -162,10 +162,10 @@ class Options(TypedDict, total=False):
 
 
 class RecurrentOptions(Options, total=False):
-    """Keyword arguments of ``SRC`` and ``SRCCell``: those of every layer, and the fields of ``LateralOptions``."""
+    """Keyword arguments of ``SRC`` and ``SRCCell``: those of every layer, and the fields of ``Recurrent``."""
 
-    lateral: bool
-    lateral_surrogate: str
+    recurrent: bool
+    recurrent_surrogate: str
     autapses: bool
     delay_hh: Parameter | None
     max_delay: SupportsIndex | None
@@ -175,11 +175,11 @@ class RecurrentOptions(Options, total=False):
 CELL_DEFAULTS = Cell()._asdict()
 
 DEFAULTS: dict[str, Any] = {
-    "bias": True,
+    "learn_bias": True,
     **CELL_DEFAULTS,
     "learnable": (),
     "surrogate": "straight_through",
-    "recurrent_grad": False,
+    "full_gradient": False,
     "initial_state": "zeros",
     "learn_initial_state": False,
     "bias_init": TABLE["bias"].standard,
@@ -218,26 +218,26 @@ def takes_options(kind: type[Options]) -> Callable[[Init], Init]:
         own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         positional = [p for p in own if p.kind is not inspect.Parameter.KEYWORD_ONLY]
         keywords = [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
-        defaults = {**DEFAULTS, **NOT_LATERAL._asdict()}
+        defaults = {**DEFAULTS, **NOT_RECURRENT._asdict()}
         option = {
             name: inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation.__forward_arg__
             )
             for name, annotation in kind.__annotations__.items()
         }
-        lateral = [option.pop(name) for name in LateralOptions._fields if name in option]
-        parameters = [*positional, option.pop("bias"), *keywords, *lateral, *option.values()]
+        recurrent = [option.pop(name) for name in Recurrent._fields if name in option]
+        parameters = [*positional, option.pop("learn_bias"), *keywords, *recurrent, *option.values()]
         init.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         return init
 
     return decorate
 
 
-def split_lateral(options: RecurrentOptions) -> tuple[LateralOptions, Options]:
+def split_recurrent(options: RecurrentOptions) -> tuple[Recurrent, Options]:
     """The options of recurrent weights, with their defaults, and the others as they were given."""
     given: dict[str, Any] = {**options}
-    lateral = LateralOptions(**{name: given.pop(name) for name in LateralOptions._fields if name in given})
-    return lateral, cast("Options", given)
+    recurrent = Recurrent(**{name: given.pop(name) for name in Recurrent._fields if name in given})
+    return recurrent, cast("Options", given)
 
 
 def completed(layer: object, options: Options) -> dict[str, Any]:
@@ -247,6 +247,7 @@ def completed(layer: object, options: Options) -> dict[str, Any]:
         TypeError: an unknown option.
 
     """
+    refuse_renamed(type(layer).__name__, options)
     for name in options:
         if name not in DEFAULTS:
             raise TypeError(f"{type(layer).__name__}.__init__() got an unexpected keyword argument {name!r}")

@@ -16,12 +16,12 @@ from .._arguments import as_float, check_bool, require_dense
 from .._state import AnyState, state_type
 from ..events import EventBatch
 from ..functional.at_once import at_once
-from ..functional.layer import NO_LATERAL, Lateral, State, UserArguments, check_state
+from ..functional.layer import NO_RECURRENCE, Recurrence, State, UserArguments, check_state
 from ..functional.synapse import currents_of, linear
 from .base import Call, Neurons, state_of_batch
 from .constants import check_size
 from .init import as_gain
-from .options import RecurrentOptions, split_lateral, spread, spread_frequencies, takes_options
+from .options import RecurrentOptions, split_recurrent, spread, spread_frequencies, takes_options
 
 MOST_MEMORY = 2.0**53  # steps; of a longer time constant the alpha is 1 in float64
 
@@ -41,15 +41,15 @@ class _Linear(Neurons):
         check_size("hidden_size", hidden_size, 0)
         inputs = [input_size, *[hidden_size] * (len(suffixes) - 1)]
         shapes: dict[str, tuple[int, ...]] = {s: (hidden_size, k) for s, k in zip(suffixes, inputs, strict=True)}
-        lateral, others = split_lateral(options)
-        super().__init__(hidden_size, shapes, lateral, **others)
-        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, self._learns_bias
+        recurrent, others = split_recurrent(options)
+        super().__init__(hidden_size, shapes, recurrent, **others)
+        self.input_size, self.hidden_size = input_size, hidden_size
 
-    def _parts(self, suffix: str) -> tuple[Tensor, Tensor, Any, Lateral]:
+    def _parts(self, suffix: str) -> tuple[Tensor, Tensor, Any, Recurrence]:
         """Weight, bias, cell parameters and recurrence of a layer, to run with; each is evaluated once a call."""
         weight, bias = getattr(self, self._WEIGHT_NAME.format(suffix)), getattr(self, self._BIAS_NAME.format(suffix))
         cell = self._cell_of(suffix) if self._cell_tensors else self._cell
-        return weight, bias, cell, self._recurrence_of(suffix) if self.lateral else NO_LATERAL
+        return weight, bias, cell, self._recurrence_of(suffix) if self.recurrent else NO_RECURRENCE
 
     def _may_go_at_once(self) -> bool:
         return self.recorder is None and not torch.compiler.is_compiling()
@@ -65,7 +65,7 @@ class _Linear(Neurons):
     def _run(
         self,
         suffix: str,
-        parts: tuple[Tensor, Tensor, Any, Lateral],
+        parts: tuple[Tensor, Tensor, Any, Recurrence],
         input: Tensor | EventBatch,
         state: State | None,
         lengths: Tensor | Sequence[int] | None,
@@ -73,8 +73,8 @@ class _Linear(Neurons):
     ) -> tuple[Tensor, AnyState]:
         if state is None:
             state = self._initial_state(suffix, input.shape[1])
-        weight, bias, cell, lateral = parts
-        given = UserArguments(bias, state, cell, self.surrogate, self.recurrent_grad, lateral)
+        weight, bias, cell, recurrence = parts
+        given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence)
         outputs = linear(input, weight, given, lengths, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:
             ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
@@ -92,7 +92,7 @@ class _Linear(Neurons):
 class SRC(_Linear):
     r"""A stack of Spiking Recurrent Cell layers, used like torch.nn.RNN.
 
-    It is trained with backpropagation through time; ``surrogate`` and ``recurrent_grad`` choose the gradient.
+    It is trained with backpropagation through time; ``surrogate`` and ``full_gradient`` choose the gradient.
 
     Args:
         input_size: K, inputs of the first layer.
@@ -102,9 +102,9 @@ class SRC(_Linear):
         batch_first: dense inputs, and their outputs, are (B, T, \*) instead of (T, B, \*); states and EventBatches are
             not affected.
         dropout: probability of dropping a spike between layers in training, in [0, 1].
-        lateral: whether each layer has recurrent weights, through which every neuron receives at step t the spikes of
+        recurrent: whether each layer has recurrent weights, through which every neuron receives at step t the spikes of
             step t-1 of all neurons of its layer.
-        lateral_surrogate: surrogate gradient of these spikes: ``"relu"``, or ``"straight_through"``, with which
+        recurrent_surrogate: surrogate gradient of these spikes: ``"relu"``, or ``"straight_through"``, with which
             gradients grow from step to step.
         autapses: whether a neuron receives its own spikes; otherwise the diagonal of the recurrent weights is 0 and
             gets no gradient, and loading another diagonal raises.
@@ -122,19 +122,19 @@ class SRC(_Linear):
             :func:`srcell.spread_frequencies`. Unless it is the constant 0, the neurons resonate with inputs of their
             frequency, and states are :class:`~srcell.ResonantState`.
         learnable: names of the parameters to learn: cell parameters, of which zs_hyp and zs_dep need
-            ``recurrent_grad=True``, and ``"delay_hh"``. Every call clamps them to their domains: alpha, zs_hyp and
+            ``full_gradient=True``, and ``"delay_hh"``. Every call clamps them to their domains: alpha, zs_hyp and
             zs_dep to [0, 1], rho to >= 1e-3, omega to [-pi, pi], delay_hh to [0, max_delay].
             Outside its domain a parameter gets no gradient that would move it further out. Spikes are even in omega,
             so an omega of 0 has no gradient: learning from 0 alone is refused.
         surrogate: ``"straight_through"``, with which gradients pass straight through the output, or ``"relu"``, its
             derivative.
-        recurrent_grad: whether gradients also flow through h[t-1] and hs[t-1]. By default they flow through time only
+        full_gradient: whether gradients also flow through h[t-1] and hs[t-1]. By default they flow through time only
             along the integrator, which is cheaper and trains more robustly; ``surrogate="relu"`` with
-            ``recurrent_grad=True`` gives the exact gradient.
+            ``full_gradient=True`` gives the exact gradient.
         initial_state: ``"zeros"``, or ``"rest"``, the silent fixed point.
-        learn_initial_state: learn the initial state, starting from ``initial_state``; needs ``recurrent_grad=True`` or
-            ``lateral=True``, with which only h has a gradient in the default mode. The q of resonant neurons starts at
-            0.
+        learn_initial_state: learn the initial state, starting from ``initial_state``; needs ``full_gradient=True`` or
+            ``recurrent=True``, with which only h has a gradient in the default mode. The q of resonant neurons starts
+            at 0.
         bias_init: the initial bias.
         bias_max: upper bound to which :meth:`constrain_` clamps the bias.
         device: of the parameters.
@@ -142,7 +142,7 @@ class SRC(_Linear):
 
     Attributes:
         weight_ih_l{k}: (N, K) for the first layer, (N, N) for later ones.
-        weight_hh_l{k}: (N, N), with ``lateral``: [n, m] is the weight from neuron m to neuron n.
+        weight_hh_l{k}: (N, N), with ``recurrent``: [n, m] is the weight from neuron m to neuron n.
         bias_l{k}: (N,).
         alpha_l{k}: and so on, for learnable parameters and those given as tensors.
         delay_hh_l{k}: () or (N,), with ``delay_hh``.
@@ -210,7 +210,7 @@ class SRC(_Linear):
             gain: factor of the initial input weights of the first layer, above 0 and at most a hundredth of the largest
                 number of their dtype. 1 suits real numbers; inputs of zeros and ones may be learnt more reliably with
                 2, as binary adding is.
-            **options: those of ``SRC``, which replace the ones above: ``lateral``, ``alpha``, ``zs_hyp``, ``omega``,
+            **options: those of ``SRC``, which replace the ones above: ``recurrent``, ``alpha``, ``zs_hyp``, ``omega``,
                 ``initial_state`` and any other.
 
         Raises:
@@ -219,7 +219,7 @@ class SRC(_Linear):
         Example:
             >>> import srcell
             >>> layer = srcell.SRC.for_sequences(12, 64, learnable=["omega"])
-            >>> layer.lateral, layer.alpha_l0[[0, -1]]
+            >>> layer.recurrent, layer.alpha_l0[[0, -1]]
             (True, tensor([0.5000, 0.9900]))
 
         """
@@ -227,7 +227,7 @@ class SRC(_Linear):
         if not 2 <= memory <= MOST_MEMORY:
             raise ValueError(f"memory: expected a number of steps in [2, 2^53], got {memory}")
         found: dict[str, Any] = {
-            "lateral": True,
+            "recurrent": True,
             "alpha": spread(0.5, 1 - 1 / memory),
             "zs_hyp": 0.5,
             "omega": spread_frequencies(2 / memory, 1.0),
@@ -267,11 +267,11 @@ class SRC(_Linear):
         parts = None
         as_given = events or (isinstance(input, Tensor) and input.dim() == 3 and not self.batch_first)
         if self.num_layers == 1 and as_given and self._may_go_at_once():
-            parts = weight, bias, cell, lateral = self._parts(self._suffixes[0])
+            parts = weight, bias, cell, recurrence = self._parts(self._suffixes[0])
             start = state
             if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
                 start = self._start(self._suffixes[0], input, 1)
-            given = UserArguments(bias, start, cell, self.surrogate, self.recurrent_grad, lateral)
+            given = UserArguments(bias, start, cell, self.surrogate, self.full_gradient, recurrence)
             made = at_once(input, weight, given, lengths, stacked=True, input_grad_at_events=input_grad_at_events)
             if made is not None:
                 return made
@@ -347,19 +347,19 @@ class SRCCell(_Linear):
     Args:
         input_size: inputs, K.
         hidden_size: neurons, N.
-        lateral: as in :class:`SRC`.
-        lateral_surrogate: as in :class:`SRC`.
+        recurrent: as in :class:`SRC`.
+        recurrent_surrogate: as in :class:`SRC`.
         autapses: as in :class:`SRC`.
         delay_hh: as in :class:`SRC`. Each step copies the past, B (max_delay + delay_width) N numbers, so long delays
             cost less in one call of :class:`SRC` over many steps.
         max_delay: as in :class:`SRC`.
         delay_width: as in :class:`SRC`.
-        **options: bias and all that follow, as in :class:`SRC`; with ``recurrent_grad`` gradients flow through h and
+        **options: bias and all that follow, as in :class:`SRC`; with ``full_gradient`` gradients flow through h and
             hs from step to step.
 
     Attributes:
         weight_ih: (N, K).
-        weight_hh: (N, N), with ``lateral``.
+        weight_hh: (N, N), with ``recurrent``.
         delay_hh: () or (N,), with ``delay_hh``.
         bias_ih: (N,).
 
@@ -399,11 +399,11 @@ class SRCCell(_Linear):
         """
         parts = None
         if isinstance(input, Tensor) and input.dim() == 2 and self._may_go_at_once():
-            parts = weight, bias, cell, lateral = self._parts("")
+            parts = weight, bias, cell, recurrence = self._parts("")
             start = state
             if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
                 start = self._start("", input, 0)
-            given = UserArguments(bias, start, cell, self.surrogate, self.recurrent_grad, lateral)
+            given = UserArguments(bias, start, cell, self.surrogate, self.full_gradient, recurrence)
             made = at_once(input, weight, given, None, one_step=True)
             if made is not None:
                 return made

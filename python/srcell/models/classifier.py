@@ -136,7 +136,7 @@ class Classifier(nn.Module):
         return of_input | {k: cast(Tensor, layer.delay_hh_l0) for k, layer in self._delayed_layers().items()}
 
     def set_delay_width(self, width: SupportsIndex) -> None:
-        """Set the half-width, in steps, of the interpolation of all delays, as ``width`` of :func:`srcell.delay`.
+        """Set the half-width, in steps, of the interpolation of all delays, as ``delay_width`` of :func:`srcell.delay`.
 
         Raises:
             TypeError: not an integer.
@@ -145,7 +145,7 @@ class Classifier(nn.Module):
         """
         width = as_int("width", width, MOST_DELAY, minimum=1)
         if self.delay is not None:
-            self.delay.width = width
+            self.delay.delay_width = width
         for layer in self._delayed_layers().values():
             layer.delay_width = width
 
@@ -220,7 +220,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def fan_outs(self) -> list[Tensor]:
-        """Count the outgoing weights of each input and neuron, including recurrent ("lateral") ones.
+        """Count the outgoing weights of each input and neuron, including recurrent ones.
 
         In a convolution, elements at the edges of a map have fewer outgoing weights than those in the middle. Each tap
         of a delayed input counts as one arrival, although a delay that is not whole lets a spike arrive at two steps.
@@ -249,7 +249,7 @@ class Classifier(nn.Module):
             found[0] *= self.delay.taps
         found.append(torch.full(shape, self.readout.num_classes))
         for ways, layer in zip(found[1:], self.src_layers(), strict=True):
-            if isinstance(layer, SRC) and layer.lateral:
+            if isinstance(layer, SRC) and layer.recurrent:
                 ways += layer.hidden_size - (not layer.autapses)
         return [found[0].flatten(), *found[1:]]
 

@@ -91,13 +91,13 @@ class IntegerClassifier(Classifier):
         less accuracy than from a network trained with integer neurons, and use the result to start such training.
 
         Args:
-            network: a network with votes, without recurrent ("lateral") weights, resonance and delays.
+            network: a network with votes, without recurrent weights, resonance and delays.
             weight_bits: as in the constructor.
             cell: as in the constructor.
 
         Raises:
             TypeError: ``network`` is not an ``SRCClassifier``.
-            ValueError: ``network`` has delays, lateral weights, resonance or a linear readout.
+            ValueError: ``network`` has delays, recurrent weights, resonance or a linear readout.
 
         Example:
             >>> from srcell.models import IntegerClassifier, SRCClassifier
@@ -110,11 +110,11 @@ class IntegerClassifier(Classifier):
         layers, readout = [cast(SRC, layer) for layer in network.layers], network.readout
         if network.delays:
             raise ValueError(
-                "network: expected input_delay=0 and lateral_delay=0, because integer networks have no delays, got a "
+                "network: expected input_delay=0 and recurrent_delay=0, because integer networks have no delays, got a "
                 "network with delays"
             )
-        if any(layer.lateral for layer in layers) or not isinstance(readout, LeakyReadout):
-            raise ValueError("network: expected readout='votes' and lateral=False, got another network")
+        if any(layer.recurrent for layer in layers) or not isinstance(readout, LeakyReadout):
+            raise ValueError("network: expected readout='votes' and recurrent=False, got another network")
         if any(layer.resonates for layer in layers):
             raise ValueError(
                 f"network: expected {RESONANCE}=0, because integer neurons do not resonate, got a resonant network"

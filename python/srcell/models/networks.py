@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .._arguments import as_int, check_bool, check_choice
+from .._arguments import as_int, check_bool, check_choice, renamed
 from ..events import EventBatch
 from ..functional.layer import is_resonant
 from ..functional.terms import MOST_DELAY
@@ -38,11 +38,11 @@ class SRCClassifier(Classifier):
         zs_hyp: slowness of hs at rest, as in ``SRC``.
         omega: angular frequency of the neurons of hidden layers, as in ``SRC``: a number or
             ``srcell.spread_frequencies``. Voting neurons do not resonate.
-        lateral: whether hidden layers have recurrent ("lateral") weights, as in ``SRC``.
+        recurrent: whether hidden layers have recurrent weights, as in ``SRC``.
         input_gain: scale the initial input weights of the first layer by each neuron's alpha and this factor, above 0,
             as ``SRC.for_sequences`` does with its ``gain``; None: draw them as ``SRC`` does.
         surrogate: "straight_through" or "relu", as in ``SRC``.
-        recurrent_grad: whether gradients flow through time along h and hs too, as in ``SRC``.
+        full_gradient: whether gradients flow through time along h and hs too, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
         readout: "votes" or "linear".
         temperature: as in ``LeakyReadout``.
@@ -53,8 +53,8 @@ class SRCClassifier(Classifier):
         input_delay: the largest delay of the inputs in steps, an int in [0, 65535]; 0: no delays. Delays are drawn
             over [0, input_delay], as in ``Delay``.
         taps: delays of each input; the first layer then has ``input_size * taps`` inputs.
-        lateral_delay: the largest delay of hidden layers' recurrent weights in steps, an int in [0, 65535]; 0: no
-            delays. A delay per neuron is drawn uniformly over [0, lateral_delay] when the network is built, as
+        recurrent_delay: the largest delay of hidden layers' recurrent weights in steps, an int in [0, 65535]; 0: no
+            delays. A delay per neuron is drawn uniformly over [0, recurrent_delay] when the network is built, as
             ``delay_hh`` of ``SRC``; ``reset_parameters`` returns to it. Voting neurons have no recurrent weights.
         learn_delays: whether the delays are learnt.
         whole_delays: whether the drawn delays are rounded to whole steps, so that a spike arrives at one step only.
@@ -62,8 +62,8 @@ class SRCClassifier(Classifier):
     Raises:
         TypeError: an argument of the wrong type.
         ValueError: ``SRC``, ``Delay`` or the readout does not accept a size or an option; there is no hidden layer for
-            a linear readout to read, or for ``omega`` or ``lateral_delay`` to act on; or an option of delays lacks the
-            delays that it needs.
+            a linear readout to read, or for ``omega`` or ``recurrent_delay`` to act on; or an option of delays lacks
+            the delays that it needs.
 
     Example:
         >>> import torch
@@ -77,6 +77,7 @@ class SRCClassifier(Classifier):
 
     """
 
+    @renamed("lateral", "lateral_delay", "recurrent_grad")
     def __init__(
         self,
         input_size: int,
@@ -87,10 +88,10 @@ class SRCClassifier(Classifier):
         alpha: float | Spread = 0.9,
         zs_hyp: float | Spread = 0.9,
         omega: float | SpreadFrequencies = 0.0,
-        lateral: bool = False,
+        recurrent: bool = False,
         input_gain: float | None = None,
         surrogate: str = "straight_through",
-        recurrent_grad: bool = False,
+        full_gradient: bool = False,
         initial_state: str = "zeros",
         readout: str = "votes",
         temperature: float = 10.0,
@@ -100,7 +101,7 @@ class SRCClassifier(Classifier):
         balance_gradients: bool = False,
         input_delay: int = 0,
         taps: int = 1,
-        lateral_delay: int = 0,
+        recurrent_delay: int = 0,
         learn_delays: bool = False,
         whole_delays: bool = False,
     ) -> None:
@@ -115,17 +116,17 @@ class SRCClassifier(Classifier):
             raise ValueError(f"readout_window: expected 0 with readout 'votes', got {readout_window}")
         input_delay = as_int("input_delay", input_delay, MOST_DELAY)
         taps = as_int("taps", taps, 2**31, minimum=1)
-        lateral_delay = as_int("lateral_delay", lateral_delay, MOST_DELAY)
+        recurrent_delay = as_int("recurrent_delay", recurrent_delay, MOST_DELAY)
         if taps > 1 and not input_delay:
             raise ValueError(f"taps: expected 1 without an input_delay, got {taps}")
-        if lateral_delay and not lateral:
-            raise ValueError(f"lateral_delay: expected 0 without lateral=True, got {lateral_delay}")
-        if lateral_delay and not hidden:
-            raise ValueError("hidden_sizes: expected a hidden layer for the lateral_delay to act on, got none")
+        if recurrent_delay and not recurrent:
+            raise ValueError(f"recurrent_delay: expected 0 without recurrent=True, got {recurrent_delay}")
+        if recurrent_delay and not hidden:
+            raise ValueError("hidden_sizes: expected a hidden layer for the recurrent_delay to act on, got none")
         for name, given in (("learn_delays", learn_delays), ("whole_delays", whole_delays)):
             check_bool(name, given)
-            if given and not (input_delay or lateral_delay):
-                raise ValueError(f"{name}: expected False without an input_delay or a lateral_delay, got True")
+            if given and not (input_delay or recurrent_delay):
+                raise ValueError(f"{name}: expected False without an input_delay or a recurrent_delay, got True")
         if input_gain is not None:
             as_gain("input_gain", input_gain, torch.finfo(torch.get_default_dtype()).max)
         first = SRC if input_gain is None else partial(SRC.for_sequences, gain=input_gain)
@@ -139,11 +140,11 @@ class SRCClassifier(Classifier):
                 alpha=alpha,
                 zs_hyp=zs_hyp,
                 omega=omega if number < hidden else 0.0,
-                lateral=lateral and number < hidden,
+                recurrent=recurrent and number < hidden,
                 surrogate=surrogate,
-                recurrent_grad=recurrent_grad,
+                full_gradient=full_gradient,
                 initial_state=initial_state,
-                **(self._drawn_delays(n, lateral_delay, learn_delays) if lateral_delay and number < hidden else {}),
+                **(self._drawn_delays(n, recurrent_delay, learn_delays) if recurrent_delay and number < hidden else {}),
             )
             for number, (k, n) in enumerate(pairwise(sizes))
         ]
@@ -186,7 +187,7 @@ class SRCConvClassifier(Classifier):
         neurons_per_class: number of neurons of the last layer that vote for each class.
         alpha: leak of the neurons' input integrators, as in ``SRC``.
         surrogate: "straight_through" or "relu", as in ``SRC``.
-        recurrent_grad: whether gradients flow through time along h and hs too, as in ``SRC``.
+        full_gradient: whether gradients flow through time along h and hs too, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
         temperature: as in ``LeakyReadout``.
         readout_alpha: the ``alpha`` of ``LeakyReadout``.
@@ -208,6 +209,7 @@ class SRCConvClassifier(Classifier):
 
     """
 
+    @renamed("recurrent_grad")
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -218,7 +220,7 @@ class SRCConvClassifier(Classifier):
         neurons_per_class: int = 10,
         alpha: float = 0.9,
         surrogate: str = "straight_through",
-        recurrent_grad: bool = False,
+        full_gradient: bool = False,
         initial_state: str = "zeros",
         temperature: float = 10.0,
         readout_alpha: float = 0.99,
@@ -242,14 +244,14 @@ class SRCConvClassifier(Classifier):
                     padding=2,
                     alpha=alpha,
                     surrogate=surrogate,
-                    recurrent_grad=recurrent_grad,
+                    full_gradient=full_gradient,
                     initial_state=initial_state,
                 )
             )
             height, width = (height + 1) // 2, (width + 1) // 2
         sizes = [channels[-1] * height * width, *hidden_sizes, neurons_per_class * num_classes]
         layers += [
-            SRC(k, n, alpha=alpha, surrogate=surrogate, recurrent_grad=recurrent_grad, initial_state=initial_state)
+            SRC(k, n, alpha=alpha, surrogate=surrogate, full_gradient=full_gradient, initial_state=initial_state)
             for k, n in pairwise(sizes)
         ]
         readout = LeakyReadout(num_classes, neurons_per_class, readout_alpha, temperature=temperature)

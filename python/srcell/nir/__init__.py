@@ -4,7 +4,7 @@ Users call it. ``recordings`` has the events, ``graphs`` the networks, ``node`` 
 """
 
 from .graphs import from_graph, read_graph, to_graph
-from .node import SRC
+from .node import SRCNode
 from .recordings import from_nir, to_nir
 
-__all__ = ["SRC", "from_graph", "from_nir", "read_graph", "to_graph", "to_nir"]
+__all__ = ["SRCNode", "from_graph", "from_nir", "read_graph", "to_graph", "to_nir"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .._arguments import describe
 from .._extras import extra
-from .node import OPTIONAL, REQUIRED, SRC
+from .node import OPTIONAL, REQUIRED, SRCNode
 
 with extra("nir"):
     import nir
@@ -148,8 +148,8 @@ def set_types(node: nir.Conv2d) -> tuple[int, ...]:
     return shape
 
 
-def _src(node: SRC) -> SRC:
-    return SRC(**{name: _field(node, name) for name in (*REQUIRED, *OPTIONAL, "dt")})
+def _src(node: SRCNode) -> SRCNode:
+    return SRCNode(**{name: _field(node, name) for name in (*REQUIRED, *OPTIONAL, "dt")})
 
 
 KINDS: dict[type[nir.NIRNode], Callable[[Any], nir.NIRNode]] = {
@@ -158,5 +158,5 @@ KINDS: dict[type[nir.NIRNode], Callable[[Any], nir.NIRNode]] = {
     nir.Affine: lambda node: nir.Affine(_numbers(node, "weight", 2), _numbers(node, "bias", 1)),
     nir.Conv2d: _conv2d,
     nir.Delay: lambda node: nir.Delay(_numbers(node, "delay", 1)),
-    SRC: _src,
+    SRCNode: _src,
 }

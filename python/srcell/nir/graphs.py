@@ -23,7 +23,7 @@ from ..export import Part, checked_parts, inputs_of
 from ..functional.terms import MOST_DELAY
 from .checks import WRONG, Checked, as_numbers, set_types
 from .files import read_contents
-from .node import OPTIONAL, REQUIRED, SRC, STATE
+from .node import OPTIONAL, REQUIRED, STATE, SRCNode
 
 with extra("nir"):
     import nir
@@ -38,7 +38,7 @@ SETTINGS = {"linear": ("alpha", "window", "bias"), "votes": ("num_classes", "alp
 
 
 def to_graph(network: nn.Module, *, dt: float, input_shape: Sequence[int] | None = None) -> nir.NIRGraph:
-    """Convert a network to a NIR graph, in which each layer of neurons is a node :class:`srcell.nir.SRC`.
+    """Convert a network to a NIR graph, in which each layer of neurons is a node :class:`srcell.nir.SRCNode`.
 
     Weights are ``Linear``, ``Affine`` or ``Conv2d`` nodes before it. Recurrent weights are a ``Linear`` node from a
     node back to itself, through a ``Delay`` if they have delays; this edge carries the spikes of step t-1.
@@ -63,7 +63,7 @@ def to_graph(network: nn.Module, *, dt: float, input_shape: Sequence[int] | None
         >>> import srcell
         >>> from torch import nn
         >>> from srcell.nir import to_graph
-        >>> network = nn.Sequential(srcell.SpikesOnly(srcell.SRC(10, 20, lateral=True)), nn.Linear(20, 3))
+        >>> network = nn.Sequential(srcell.SpikesOnly(srcell.SRC(10, 20, recurrent=True)), nn.Linear(20, 3))
         >>> graph = to_graph(network, dt=0.001)
         >>> sorted(graph.nodes)
         ['affine_0', 'input', 'linear_0', 'output', 'recurrent_0', 'src_0']
@@ -112,7 +112,7 @@ class _Writer:
                 for number, layer in enumerate(module.exported()):
                     self.weight(layer["weight"])
                     self.neurons(layer, (len(layer["weight"]),))
-                    if module.lateral:
+                    if module.recurrent:
                         delay = getattr(module, f"delay_hh_l{number}") if module.delayed else None
                         self.recurrence(layer["lateral"], None if delay is None else _steps(part, module, delay))
             elif isinstance(module, modules.Delay):
@@ -183,7 +183,7 @@ class _Writer:
             name: np.ascontiguousarray(np.broadcast_to(_array(x).reshape(-1, *[1] * (len(shape) - 1)), shape))
             for name, x in found.items()
         }
-        self.add("src", SRC(**arrays, dt=self.dt))
+        self.add("src", SRCNode(**arrays, dt=self.dt))
 
     def recurrence(self, weight: Tensor, delay: NDArray[Any] | None) -> None:
         (neurons,) = self.ends
@@ -203,7 +203,7 @@ def _array(x: Tensor) -> NDArray[Any]:
 
 def _steps(part: Part, module: Any, delay: Tensor) -> NDArray[np.float64]:
     """The delays of a module in steps, as they act."""
-    width = module.width if isinstance(module, modules.Delay) else module.delay_width
+    width = module.delay_width
     if width != 1:
         raise ValueError(f"{part}: expected delays with a width of 1, because NIR has no interpolation, got {width}")
     steps: NDArray[np.float64] = _array(delay.clamp(0, module.max_delay)).astype(float)
@@ -211,7 +211,7 @@ def _steps(part: Part, module: Any, delay: Tensor) -> NDArray[np.float64]:
 
 
 def read_graph(path: str | Path) -> nir.NIRGraph:
-    """Read a file that ``nir.write`` wrote, as ``nir.read`` does, with nodes :class:`srcell.nir.SRC`.
+    """Read a file that ``nir.write`` wrote, as ``nir.read`` does, with nodes :class:`srcell.nir.SRCNode`.
 
     The file may come from anyone. Time and memory are in proportion to its size (gzip expands data 1032-fold at most),
     and no other file is read: links, data in other files, and sizes without data are refused. The library of HDF5
@@ -251,7 +251,7 @@ def _node_of(fields: Any, place: str) -> nir.NIRNode:
     try:
         _check_shapes(fields)
         with np.errstate(all="raise"):
-            node = SRC.from_dict(fields) if kind == "SRC" else nir.dict2NIRNode(fields)
+            node = SRCNode.from_dict(fields) if kind == "SRC" else nir.dict2NIRNode(fields)
             if kind == "Conv2d":
                 set_types(node)
     except WRONG as error:
@@ -282,9 +282,9 @@ def from_graph(graph: nir.NIRGraph) -> modules.Sequential:
     """Convert a NIR graph to a network.
 
     The graph must be a chain from one input to one output of weights (``Linear``, ``Affine``, ``Conv2d``), ``Flatten``
-    and :class:`srcell.nir.SRC`, with ``Delay`` before weights, and recurrent weights as :func:`to_graph` writes them,
-    all in float32 or all in float64. A network that it wrote comes back with the same bits of every spike; in float64
-    only if its delays are whole.
+    and :class:`srcell.nir.SRCNode`, with ``Delay`` before weights, and recurrent weights as :func:`to_graph` writes
+    them, all in float32 or all in float64. A network that it wrote comes back with the same bits of every spike; in
+    float64 only if its delays are whole.
 
     Args:
         graph: the graph, from :func:`to_graph` or :func:`read_graph`.
@@ -303,7 +303,7 @@ def from_graph(graph: nir.NIRGraph) -> modules.Sequential:
         >>> import srcell, torch
         >>> from torch import nn
         >>> from srcell.nir import from_graph, to_graph
-        >>> network = nn.Sequential(srcell.SpikesOnly(srcell.SRC(10, 20, lateral=True)), srcell.LinearReadout(20, 3))
+        >>> network = nn.Sequential(srcell.SpikesOnly(srcell.SRC(10, 20, recurrent=True)), srcell.LinearReadout(20, 3))
         >>> again, spikes = from_graph(to_graph(network, dt=0.001)), torch.rand(30, 4, 10).lt(0.2).float()
         >>> bool((again[0](spikes) == network[0](spikes)).all())
         True
@@ -331,7 +331,7 @@ class _Reader:
         outputs = [name for name, node in graph.nodes.items() if isinstance(node, nir.Output)]
         if len(inputs) != 1 or len(outputs) != 1:
             raise ValueError(f"graph: expected one input and one output, got {len(inputs)} and {len(outputs)}")
-        durations = {float(node.dt) for node in graph.nodes.values() if isinstance(node, SRC)}
+        durations = {float(node.dt) for node in graph.nodes.values() if isinstance(node, SRCNode)}
         if len(durations) != 1:
             raise ValueError(f"graph: expected SRC nodes of one dt, got {sorted(durations)}")
         dtypes = {array.dtype for node in graph.nodes.values() for array in _numbers(node)}
@@ -364,7 +364,7 @@ class _Reader:
             of_delay, weight = self.with_taps(at, branches)
             yield from of_delay
             node, bias = branches[0].node, _bias(branches[0].node)
-            before_neurons = isinstance(self.graph.nodes[target], SRC)
+            before_neurons = isinstance(self.graph.nodes[target], SRCNode)
             if isinstance(node, nir.Conv2d) and (bias.any() or not before_neurons):
                 got = "a bias" if before_neurons else f"{target} after it"
                 raise ValueError(f"{branches[0].name}: expected a Conv2d node without bias before SRC, got {got}")
@@ -400,7 +400,7 @@ class _Reader:
     def after(self, name: str) -> list[str]:
         """The nodes that receive a node's output, in the order of their edges, without its recurrent weights."""
         found = self.graph.after[name]
-        if isinstance(self.graph.nodes[name], SRC):
+        if isinstance(self.graph.nodes[name], SRCNode):
             found = [to for to in found if to not in self.seen]
         self.used |= {(name, to) for to in found}
         return found
@@ -481,7 +481,7 @@ class _Reader:
         state = torch.stack([values[field] for field in STATE]) if STATE[0] in fields else None
         starts: list[dict[str, Any]] = [{}]
         if state is not None:  # at rest, or somewhere else
-            starts = [{"initial_state": "rest"}, {"learn_initial_state": True, "recurrent_grad": recurrent is None}]
+            starts = [{"initial_state": "rest"}, {"learn_initial_state": True, "full_gradient": recurrent is None}]
         for start in starts:
             try:
                 layer = _layer(below, weight, recurrent, options | start)
@@ -560,7 +560,9 @@ def _settings(readout: Any, kind: str) -> dict[str, Any]:
 
 def _numbers(node: nir.NIRNode) -> Iterator[NDArray[Any]]:
     """The arrays of a node that become weights and parameters."""
-    names = ("weight", "bias") if isinstance(node, WEIGHTS) else (*REQUIRED, *OPTIONAL) if isinstance(node, SRC) else ()
+    names = (
+        ("weight", "bias") if isinstance(node, WEIGHTS) else (*REQUIRED, *OPTIONAL) if isinstance(node, SRCNode) else ()
+    )
     for name in names:
         if (value := getattr(node, name, None)) is not None:
             yield np.asarray(value)
@@ -574,7 +576,7 @@ def _layer(below: nir.NIRNode, weight: Tensor, recurrent: _Branch | None, option
         options |= {name: getattr(below, name) for name in ("stride", "padding", "dilation")}
         layer: Any = modules.SRCConv2d(weight.shape[1] * groups, len(weight), (height, width), groups=groups, **options)
     else:
-        layer = modules.SRC(weight.shape[1], len(weight), lateral=recurrent is not None, **options)
+        layer = modules.SRC(weight.shape[1], len(weight), recurrent=recurrent is not None, **options)
     with torch.no_grad():
         (layer.weight if isinstance(below, nir.Conv2d) else layer.weight_ih_l0).copy_(weight)
         if recurrent is not None:

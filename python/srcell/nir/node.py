@@ -21,10 +21,10 @@ OPTIONAL = (*LATER, *STATE)
 
 
 @dataclass(eq=False)
-class SRC(nir.NIRNode):  # type: ignore[misc]
+class SRCNode(nir.NIRNode):  # type: ignore[misc]
     """Spiking Recurrent Cells: the node that docs/nir.md proposes. No release of NIR has it.
 
-    ``nir.write`` writes it; ``nir.read`` refuses it, :func:`read_graph` reads it.
+    Its type in files is SRC. ``nir.write`` writes it; ``nir.read`` refuses it, :func:`read_graph` reads it.
 
     Args:
         alpha, rho, r, rs, zs_hyp, zs_dep, bias: as in :func:`srcell.functional.src`, floating-point arrays of one
@@ -43,7 +43,7 @@ class SRC(nir.NIRNode):  # type: ignore[misc]
         >>> import numpy as np
         >>> from srcell import nir
         >>> cell = {"alpha": 0.9, "rho": 3.0, "r": 2.0, "rs": -7.0, "zs_hyp": 0.9, "zs_dep": 0.0, "bias": -6.0}
-        >>> nir.SRC(**{name: np.full(5, value, np.float32) for name, value in cell.items()}, dt=0.001).output_type
+        >>> nir.SRCNode(**{name: np.full(5, value, np.float32) for name, value in cell.items()}, dt=0.001).output_type
         {'output': array([5])}
 
     """
@@ -78,4 +78,4 @@ class SRC(nir.NIRNode):  # type: ignore[misc]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that the node has, and its type."""
-        return {name: value for name, value in super().to_dict().items() if value is not None}
+        return {name: value for name, value in super().to_dict().items() if value is not None} | {"type": "SRC"}

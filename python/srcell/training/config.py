@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import data
+from .._arguments import RENAMED, renamed
 from ..functional.integer import MOST_BITS
 from ..functional.terms import MOST_DELAY
 from ..layers.options import INITIAL_STATES
@@ -20,38 +21,10 @@ from ..ops._layer import SURROGATES
 from .presets import PRESETS
 from .settings import as_setting, documented, fraction, positive, setting, settings_of, size
 
-# Settings added since the first version. A new setting must be listed here, or else older run folders cannot be read.
-ADDED = {
-    "alpha",
-    "balance_gradients",
-    "channels",
-    "delay",
-    "delay_learning_rate",
-    "delay_width",
-    "dropout",
-    "frame",
-    "highest_omega",
-    "hold",
-    "input_delay",
-    "input_gain",
-    "integer",
-    "lateral",
-    "lateral_delay",
-    "learn_delays",
-    "omega",
-    "readout",
-    "readout_alpha",
-    "readout_window",
-    "slowest_alpha",
-    "taps",
-    "thinned",
-    "threshold",
-    "train_samples",
-    "weight_bits",
-    "whole_delays",
-    "zs_hyp",
-}
-
+# Settings added since srcell 0.2.0. A new setting must be listed here, or else older run folders cannot be read.
+ADDED: frozenset[str] = frozenset()
+# Those that had another name in srcell 0.2.0.
+BEFORE = {old: RENAMED[old] for old in ("delay", "lateral", "lateral_delay", "recurrent_grad")}
 
 # Settings that integer neurons do not have.
 NOT_INTEGER = (
@@ -60,14 +33,14 @@ NOT_INTEGER = (
     "slowest_alpha",
     "zs_hyp",
     "omega",
-    "lateral",
+    "recurrent",
     "input_gain",
     "surrogate",
-    "recurrent_grad",
+    "full_gradient",
     "readout",
     "input_delay",
     "taps",
-    "lateral_delay",
+    "recurrent_delay",
     "learn_delays",
     "whole_delays",
     "delay_width",
@@ -156,7 +129,7 @@ class TrainingConfig:
     threshold: float = setting(
         0.0, "change of a sound's level that becomes a spike; 0: currents", "as in SoundEncoding", least=0
     )
-    delay: int = size(200, "steps of noise between symbol and cue in delayed recall", least=0)
+    recall_delay: int = size(200, "steps of noise between symbol and cue in delayed recall", least=0)
     gain: float = positive(0.5, "rate coding: probability that a pixel of value 1 fires in a step")
     thinned: bool = setting(False, "rate coding: let no pixel fire in two consecutive steps", "as in rate_encode")
     prefix: int = size(20, "silent steps before each sample", least=0)
@@ -185,7 +158,7 @@ class TrainingConfig:
         least=0,
         most=math.pi,
     )
-    lateral: bool = setting(False, "give each hidden layer recurrent weights", "as in SRC")
+    recurrent: bool = setting(False, "give each hidden layer recurrent weights", "as in SRC")
     input_gain: float = setting(
         0.0,
         "factor of the input weights, which each neuron's alpha scales too; 0: neither",
@@ -193,7 +166,7 @@ class TrainingConfig:
         least=0,
     )
     surrogate: str = setting("straight_through", "surrogate: straight_through or relu", "as in SRC", choices=SURROGATES)
-    recurrent_grad: bool = setting(False, "let gradients flow through h and hs as well", "as in SRC")
+    full_gradient: bool = setting(False, "let gradients flow through h and hs as well", "as in SRC")
     initial_state: str = setting("zeros", "initial state: zeros or rest", "as in SRC", choices=INITIAL_STATES)
     readout: str = setting(
         "votes",
@@ -220,7 +193,7 @@ class TrainingConfig:
         most=MOST_DELAY,
     )
     taps: int = size(1, "delays of each input", "as in SRCClassifier")
-    lateral_delay: int = setting(
+    recurrent_delay: int = setting(
         0,
         "largest delay of the recurrent weights, in steps; 0: none",
         "one per neuron, drawn uniformly from 0 to this value, as in SRCClassifier",
@@ -265,7 +238,7 @@ class TrainingConfig:
         if self.omega and not self.hidden_sizes:
             raise ValueError(f"omega: expected 0 without hidden layers, got {self.omega}")
         if self.channels and (
-            self.lateral
+            self.recurrent
             or self.omega
             or self.readout != "votes"
             or self.slowest_alpha
@@ -273,7 +246,7 @@ class TrainingConfig:
             or self.input_gain
         ):
             raise ValueError(
-                "channels: expected none with lateral, omega, slowest_alpha, input_delay, input_gain or a linear "
+                "channels: expected none with recurrent, omega, slowest_alpha, input_delay, input_gain or a linear "
                 f"readout, got {', '.join(map(str, self.channels))}"
             )
         if self.integer:
@@ -290,14 +263,14 @@ class TrainingConfig:
 
     def _check_delays(self) -> None:
         """Raise for a setting of delays that lacks those that it needs."""
-        delayed = self.input_delay or self.lateral_delay
+        delayed = self.input_delay or self.recurrent_delay
         if self.taps != 1 and not self.input_delay:
             raise ValueError(f"taps: requires an input_delay, got {self.taps}")
-        if self.lateral_delay and not (self.lateral and self.hidden_sizes):
-            raise ValueError(f"lateral_delay: requires lateral=True and a hidden layer, got {self.lateral_delay}")
+        if self.recurrent_delay and not (self.recurrent and self.hidden_sizes):
+            raise ValueError(f"recurrent_delay: requires recurrent=True and a hidden layer, got {self.recurrent_delay}")
         for name in ("learn_delays", "whole_delays"):
             if getattr(self, name) and not delayed:
-                raise ValueError(f"{name}: requires an input_delay or a lateral_delay, got True")
+                raise ValueError(f"{name}: requires an input_delay or a recurrent_delay, got True")
         for name in ("delay_width", "delay_learning_rate"):
             if getattr(self, name) != SETTINGS[name].default and not self.learn_delays:
                 raise ValueError(f"{name}: requires learn_delays=True, got {getattr(self, name)}")
@@ -335,7 +308,8 @@ class TrainingConfig:
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainingConfig:
         """Build the configuration from the dict of ``dataclasses.asdict``, or from its copy read back from JSON.
 
-        Missing settings that older versions did not have (``ADDED``) get their defaults.
+        Settings of srcell 0.2.0 get their new names. Missing settings that older versions did not have (``ADDED``) get
+        their defaults.
 
         Raises:
             ValueError: a setting is unknown, missing, of the wrong type or out of range.
@@ -343,6 +317,7 @@ class TrainingConfig:
         """
         if not isinstance(settings, Mapping):
             raise ValueError(f"settings: expected names and values, got {type(settings).__name__}")
+        settings = {BEFORE.get(name, name): value for name, value in settings.items()}
         names = {field.name for field in dataclasses.fields(cls)}
         differing = sorted((settings.keys() ^ names) - (ADDED - settings.keys()))
         if differing:
@@ -372,6 +347,7 @@ class TrainingConfig:
         return cls(**settings)
 
 
+TrainingConfig.__init__ = renamed(*BEFORE)(TrainingConfig.__init__)  # type: ignore[method-assign]
 SETTINGS = settings_of(TrainingConfig)
 TrainingConfig.__doc__ = (TrainingConfig.__doc__ or "").replace(
     "        ATTRIBUTES", "\n".join(documented(TrainingConfig))

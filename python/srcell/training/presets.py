@@ -17,7 +17,7 @@ _IMAGES_512 = {
 # One layer with recurrent weights and many time constants, and a linear readout of this layer.
 _SEQUENCE = {
     "hidden_sizes": (256,),
-    "lateral": True,
+    "recurrent": True,
     "alpha": 0.5,
     "slowest_alpha": 0.99,
     "zs_hyp": 0.5,
@@ -38,7 +38,7 @@ _PIXELS = {
     "omega": 0.03,
     "highest_omega": 2.5,
     "input_gain": 1.0,
-    "lateral_delay": 240,
+    "recurrent_delay": 240,
     "whole_delays": True,
     "readout_alpha": 1.0,
     "readout_window": 60,
@@ -55,7 +55,7 @@ _SEQUENCES = {
         "zs_hyp": 0.3,
         "omega": 0.01,
         "highest_omega": 1.0,
-        "lateral_delay": 20,
+        "recurrent_delay": 20,
     },
     "seqmnist": {**_SEQUENCE, **_PIXELS, "epochs": 20},
     "psmnist": {**_SEQUENCE, **_PIXELS},

@@ -60,7 +60,7 @@ def make_encoding(config: TrainingConfig) -> Encoding:
     if config.dataset in data.SEQUENTIAL:
         return HeldEncoding(config.hold, config.prefix)
     if config.dataset == "delayed-recall":
-        return RecallEncoding(config.delay)
+        return RecallEncoding(config.recall_delay)
     if config.encoding == "latency":
         return LatencyEncoding(config.steps, config.prefix)
     return RateEncoding(config.steps, config.gain, config.prefix, config.thinned)
