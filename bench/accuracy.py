@@ -32,7 +32,7 @@ from report import README, RESULTS, markdown_table, replace_section
 from safetensors.torch import load_file
 
 import srcell
-from srcell.benchmark import record
+from srcell.benchmark import document
 from srcell.cli import build_parser
 from srcell.cli.parser import given_settings
 from srcell.training import build_model
@@ -140,7 +140,7 @@ TABLE = {
     ),
     "seqmnist-rows": Row(
         "MNIST, row by row, 112 steps",
-        "28-256, lateral, resonant, delays",
+        "28-256, recurrent, resonant, delays",
         "lateral",
         "srcell train seqmnist-rows --preset best --validation 0",
         epochs=15,
@@ -150,7 +150,7 @@ TABLE = {
     ),
     "psmnist": Row(
         "MNIST, pixel by pixel, permuted",
-        "1-384, lateral, resonant, delays",
+        "1-384, recurrent, resonant, delays",
         "lateral",
         "srcell train psmnist --preset best --validation 0",
         epochs=16,
@@ -159,7 +159,7 @@ TABLE = {
     ),
     "seqmnist": Row(
         "MNIST, pixel by pixel",
-        "1-384, lateral, resonant, delays",
+        "1-384, recurrent, resonant, delays",
         "lateral",
         "srcell train seqmnist --preset best --validation 0",
         epochs=20,
@@ -169,7 +169,7 @@ TABLE = {
     ),
     "japanese-vowels": Row(
         "Japanese Vowels",
-        "12-256, lateral, resonant",
+        "12-256, recurrent, resonant",
         "lateral",
         "srcell train japanese-vowels --preset best --validation 0",
         epochs=60,
@@ -178,7 +178,7 @@ TABLE = {
     ),
     "delayed-recall": Row(
         "delayed recall over 200 steps",
-        "25-128, lateral",
+        "25-128, recurrent",
         "lateral",
         "srcell train delayed-recall --preset best --validation 0",
         epochs=2,
@@ -187,7 +187,7 @@ TABLE = {
     ),
     "spoken-digits": Row(
         "spoken digits, currents",
-        "32-256, lateral, resonant",
+        "32-256, recurrent, resonant",
         "lateral",
         "srcell train spoken-digits --preset best --validation 0",
         epochs=20,
@@ -196,7 +196,7 @@ TABLE = {
     ),
     "spoken-digits-spikes": Row(
         "spoken digits, spikes",
-        "64-256, lateral, resonant",
+        "64-256, recurrent, resonant",
         "lateral",
         "srcell train spoken-digits --preset best --frame 0.005 --threshold 0.12 --validation 0",
         epochs=20,
@@ -205,7 +205,7 @@ TABLE = {
     ),
     "adding": Row(
         "binary adding of 2 of 100 bits",
-        "3-128, lateral, resonant",
+        "3-128, recurrent, resonant",
         "lateral",
         "srcell train adding --preset best --validation 0",
         epochs=12,
@@ -215,7 +215,7 @@ TABLE = {
     ),
     "adding-9": Row(
         "binary adding of 9 of 100 bits",
-        "3-128, lateral, resonant",
+        "3-128, recurrent, resonant",
         "lateral",
         "srcell train adding-9 --preset best --validation 0",
         epochs=12,
@@ -276,9 +276,9 @@ class Rival(NamedTuple):
 
 
 RIVALS = {
-    "src-lateral": Rival("SRC, lateral", "lateral", "srcell train", "", 2),
+    "src-lateral": Rival("SRC, recurrent", "lateral", "srcell train", "", 2),
     "src": Rival("SRC", "st", "srcell train", "--no-recurrent", 2),
-    "lif": Rival("LIF, lateral", "recurrent-lif", "recurrent.py", "--neuron lif", 7, "5e-3"),
+    "lif": Rival("LIF, recurrent", "recurrent-lif", "recurrent.py", "--neuron lif", 7, "5e-3"),
     # A GRU needs no held elements, and its readout reads the last step only.
     "gru": Rival("GRU", "gru", "recurrent.py", "--neuron gru --hold 1 --readout-window 1", 3, "1e-2"),
 }
@@ -325,7 +325,7 @@ TABLE["fashion-integer"] = Row(
 )
 
 BESIDE: dict[str, Row] = {}
-# As many neurons as the lateral SRC, then as many parameters; the LIF layer has both at once.
+# As many neurons as the recurrent SRC, then as many parameters; the LIF layer has both at once.
 for prefix, task, dataset, epochs, sizes in (
     ("rows", "MNIST, row by row", "seqmnist-rows", 3, {"src": 1936, "gru": 142}),
     ("vowels", "Japanese Vowels", "japanese-vowels", 60, {"src": 3235, "gru": 145}),
@@ -346,7 +346,7 @@ TABLE |= BESIDE
 
 def resonance(task: str, network: str, command: str, epochs: int, seeds: tuple[int, ...], rate: str) -> Row:
     """One of a pair of rows: with resonance and without, each at the best of the learning rates that were tried."""
-    mode = "lateral" if "lateral" in network else "st"
+    mode = "lateral" if "recurrent" in network else "st"
     return Row(task, network, mode, f"srcell train {command} --lr {rate}", epochs, seeds, configurations_tried=3)
 
 
@@ -358,15 +358,15 @@ PIXELS = (
 )
 RESONANCE = {}
 for suffix, network, change, rate in (
-    ("-without", "1-256, lateral", PLAIN, "5e-3"),
-    ("", "1-256, lateral, resonant", RESONANT, "2e-3"),
+    ("-without", "1-256, recurrent", PLAIN, "5e-3"),
+    ("", "1-256, recurrent, resonant", RESONANT, "2e-3"),
 ):
     command = f"psmnist --preset best {change} {PIXELS} --validation 0"
     task = "MNIST, pixel by pixel, permuted"
     RESONANCE[f"resonance-psmnist{suffix}"] = resonance(task, network, command, 4, (0,), rate)
 for suffix, network, change, rate in (
-    ("-without", "28-256, lateral", PLAIN, "1e-2"),
-    ("", "28-256, lateral, resonant", RESONANT, "5e-3"),
+    ("-without", "28-256, recurrent", PLAIN, "1e-2"),
+    ("", "28-256, recurrent, resonant", RESONANT, "5e-3"),
 ):
     command = f"seqmnist-rows --preset best {change} --validation 0"
     RESONANCE[f"resonance-rows{suffix}"] = resonance("MNIST, row by row", network, command, 3, THREE, rate)
@@ -374,8 +374,8 @@ for suffix, network, change in (("-without", "784-128-100", ""), ("", "784-128-1
     command = f"mnist --preset fast --validation 0{change}"
     RESONANCE[f"resonance-mnist{suffix}"] = resonance("MNIST, rate", network, command, 6, THREE, "1e-2")
 for suffix, network, change, rate in (
-    ("-without", "12-256, lateral", PLAIN, "5e-3"),
-    ("", "12-256, lateral, resonant", RESONANT, "1e-2"),
+    ("-without", "12-256, recurrent", PLAIN, "5e-3"),
+    ("", "12-256, recurrent, resonant", RESONANT, "1e-2"),
 ):
     command = f"japanese-vowels --preset best {change} --validation 0"
     RESONANCE[f"resonance-vowels{suffix}"] = resonance("Japanese Vowels", network, command, 60, tuple(range(10)), rate)
@@ -400,13 +400,13 @@ DELAYS = {
         3,
     ),
     "intervals-resonant": (
-        "2-31, lateral, resonant",
+        "2-31, recurrent, resonant",
         f"{UNDELAYED} --hidden 31 --alpha 0.95 --slowest-alpha 0.99 --zs-hyp 0.1 --omega 0.1 --highest-omega 0.6 "
         "--lr 2e-2",
         60,
     ),
     "intervals-lateral": (
-        "2-31, lateral",
+        "2-31, recurrent",
         f"{UNDELAYED} --hidden 31 --alpha 0.5 --slowest-alpha 0.97 --zs-hyp 0.1 --surrogate straight_through --lr 2e-2",
         20,
     ),
@@ -514,7 +514,7 @@ def train(command: str, data: str, seed: int, out: Path) -> dict[str, Any]:
         subprocess.run([sys.executable, *module, *given], check=True)
         if program != "srcell":
             note.write_text(command)
-        trained.write_text(json.dumps({k: v for k, v in record([], Path(__file__)).items() if k != "results"}))
+        trained.write_text(json.dumps({k: v for k, v in document([], Path(__file__)).items() if k != "results"}))
     result: dict[str, Any] = json.loads((out / "result.json").read_text())
     result["trained"] = json.loads(trained.read_text()) if trained.exists() else None
     if "parameters" not in result:
@@ -668,8 +668,8 @@ def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 SHOWN = ("mnist-100", "mnist-512", "fashion-512", "seqmnist-rows", "psmnist", "integer-44-4")
 
 README_WORDS = """
-784-100: 784 inputs and 100 neurons, ten for each class; lateral: recurrent weights. With 10,000 digits and five \
-epochs, 1, 3, 5 and 10 hidden layers reach {src}, LIF neurons {lif}
+784-100: 784 inputs and 100 neurons, ten for each class; recurrent: with recurrent weights. With 10,000 digits and \
+five epochs, 1, 3, 5 and 10 hidden layers reach {src}, LIF neurons {lif}
 (three seeds; [more differs](docs/training.md#depth-beside-leaky-integrate-and-fire-neurons)). After three epochs, \
 without resonance and delays, the SRC reads rows with {rows}, a GRU of as many parameters with {gru}. \
 [All rows](bench/results/accuracy.json), [how they were measured](docs/accuracy.md)."""

@@ -88,8 +88,10 @@ def main() -> None:
         print(f"{row['operation']:24} {figures}")
     if arguments.repetitions < 1000:  # a quick check: nothing is written
         return
-    document = {key: value for key, value in benchmark.record([], Path(__file__).resolve()).items() if key != "results"}
-    RESULT.write_text(json.dumps({**document, "milliseconds": rows}, indent=1) + "\n")
+    made = {
+        key: value for key, value in benchmark.document([], Path(__file__).resolve()).items() if key != "results"
+    }
+    RESULT.write_text(json.dumps({**made, "milliseconds": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

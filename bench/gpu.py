@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from srcell import EventBatch, SRCState
-from srcell.benchmark import record
+from srcell.benchmark import document
 from srcell.benchmark.cases import BOTH, FORWARD
 from srcell.benchmark.rows import CHUNK, Row
 from srcell.benchmark.timing import Clock, time_rows, wall_clock
@@ -222,7 +222,7 @@ def main() -> None:
     clock = CardClock() if on_card else wall_clock
     torch.backends.cuda.matmul.allow_tf32 = True
     sizes = (256, 512, 784) if on_card else (4, 8, 20)
-    document = record([], Path(__file__).resolve()) | {
+    made = document([], Path(__file__).resolve()) | {
         "card": torch.cuda.get_device_name() if on_card else None,
         "cuda": torch.version.cuda,
         "copy_bytes_per_second": clock.bandwidth if isinstance(clock, CardClock) else None,
@@ -232,10 +232,10 @@ def main() -> None:
         torch._dynamo.reset()
         for steps in (32, 220, 1000) if on_card else (5, CHUNK):
             result = measure(Work(steps, dtype, device, sizes), clock)
-            document["results"].append(result)
+            made["results"].append(result)
             both = {name: row[BOTH]["median"] for name, row in result["milliseconds"].items()}
             print(result["setting"], {name: round(ms, 3) for name, ms in both.items()}, flush=True)
-            arguments.out.write_text(json.dumps(document, indent=1) + "\n")
+            arguments.out.write_text(json.dumps(made, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srcell.benchmark import LABELS, Setting
+from srcell.benchmark import LABELS, Workload
 from srcell.benchmark.rows import NEURONS, STEPS, Neuron, UnavailableError
 
 PACKAGES = ("spikingjelly", "snntorch", "norse")
@@ -28,7 +28,7 @@ def package(package: str, module: str) -> Any:
         raise UnavailableError(f"{package} is not installed: {error}") from None
 
 
-def spikingjelly(setting: Setting) -> Neuron:
+def spikingjelly(setting: Workload) -> Neuron:
     """SpikingJelly's leaky integrate-and-fire neuron."""
     neurons = package("SpikingJelly", "spikingjelly.activation_based.neuron")
     lif = neurons.LIFNode(step_mode="m")
@@ -41,7 +41,7 @@ def spikingjelly(setting: Setting) -> Neuron:
     return neuron
 
 
-def snntorch(setting: Setting) -> Neuron:
+def snntorch(setting: Workload) -> Neuron:
     """snnTorch's leaky integrate-and-fire neuron, in a Python loop over steps."""
     lif = package("snnTorch", "snntorch").Leaky(beta=0.9)
 
@@ -56,7 +56,7 @@ def snntorch(setting: Setting) -> Neuron:
     return neuron
 
 
-def norse(setting: Setting) -> Neuron:
+def norse(setting: Workload) -> Neuron:
     """Norse's leaky integrate-and-fire neuron."""
     lif = package("Norse", "norse.torch").LIF()
 
@@ -67,7 +67,7 @@ def norse(setting: Setting) -> Neuron:
     return neuron
 
 
-def snntorch_step(setting: Setting, x: Tensor) -> tuple[Callable[[], Tensor], Sequence[Tensor]]:
+def snntorch_step(setting: Workload, x: Tensor) -> tuple[Callable[[], Tensor], Sequence[Tensor]]:
     """One step of a linear layer and snnTorch's neuron."""
     linear = nn.Linear(setting.inputs, *setting.neurons)
     lif = package("snnTorch", "snntorch").Leaky(beta=0.9)
@@ -75,7 +75,7 @@ def snntorch_step(setting: Setting, x: Tensor) -> tuple[Callable[[], Tensor], Se
     return lambda: lif(linear(x), membrane)[0], list(linear.parameters())
 
 
-def norse_step(setting: Setting, x: Tensor) -> tuple[Callable[[], Tensor], Sequence[Tensor]]:
+def norse_step(setting: Workload, x: Tensor) -> tuple[Callable[[], Tensor], Sequence[Tensor]]:
     """One step of a linear layer and Norse's neuron."""
     linear = nn.Linear(setting.inputs, *setting.neurons)
     cell = package("Norse", "norse.torch").LIFCell()
@@ -83,7 +83,7 @@ def norse_step(setting: Setting, x: Tensor) -> tuple[Callable[[], Tensor], Seque
     return lambda: cell(linear(x), state)[0], list(linear.parameters())
 
 
-def with_others(settings: Sequence[Setting]) -> list[Setting]:
+def with_others(settings: Sequence[Workload]) -> list[Workload]:
     """The settings, with rows of these libraries added where their neurons do comparable work."""
     added = {("784-100", "layer", 1): PACKAGES, ("calls", "step", 1): ("snntorch", "norse")}
     return [replace(s, rows=(*s.rows, *added.get((s.case, s.subject, len(s.neurons)), ()))) for s in settings]

@@ -35,7 +35,7 @@ def main() -> None:
         results.append(result)
     if cases and not arguments.write:
         return
-    document = benchmark.record(results, Path(__file__).resolve())
+    document = benchmark.document(results, Path(__file__).resolve())
     document["environment"] |= others.versions()
     name = "-".join(re.findall("[a-z0-9]+", document["processor"].lower()))
     (report.SPEED / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")

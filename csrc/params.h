@@ -409,29 +409,29 @@ struct Delays {
 template <class T>
 struct LateralDelays {
     Delays<T> of = {};
-    int64_t room = 0;  // a term takes at most this many steps; rows of `past`
+    int64_t past_steps = 0;  // a term takes at most this many steps; rows of `past`
     // Scratch of the CPU: (N, terms), a private copy of the steps of each term, -1 if it does not arrive.
     int32_t* later = nullptr;
-    // (B, room, N): the spikes before those of the initial state's h, earliest first; else zero.
+    // (B, past_steps, N): the spikes before those of the initial state's h, earliest first; else zero.
     Maybe<const T> past0 = nullptr;
 
     SRCELL_HOST_DEVICE explicit operator bool() const { return of.terms > 0; }
     // The steps of a term, -1 if it does not arrive, whatever another thread writes into the arrays.
     SRCELL_HOST_DEVICE int64_t steps_of(int64_t neuron, int64_t term) const {
         const int64_t steps = of.steps_of(neuron, term);
-        return steps > room ? -1 : steps;
+        return steps > past_steps ? -1 : steps;
     }
 };
 
 template <class T>
 struct LateralDelaysForward : LateralDelays<T> {
-    Maybe<T> past = nullptr;  // (B, room, N) out: as past0, after a sample's last step
+    Maybe<T> past = nullptr;  // (B, past_steps, N) out: as past0, after a sample's last step
 };
 
 template <class T>
 struct LateralDelaysBackward : LateralDelays<T> {
-    Maybe<const T> grad_past = nullptr;  // (B, room, N); else zero
-    Maybe<T> grad_past0 = nullptr;       // (B, room, N) out
+    Maybe<const T> grad_past = nullptr;  // (B, past_steps, N); else zero
+    Maybe<T> grad_past0 = nullptr;       // (B, past_steps, N) out
     Maybe<T> grad_factors = nullptr;     // (N, terms) out
     T* factor_partials = nullptr;        // scratch: (B, N, terms)
 };

@@ -188,7 +188,7 @@ def porting() -> str:
 
 def in_onnxruntime() -> str:
     """What bench/rows/in_onnxruntime.py measured: a row for each network."""
-    names = {"784-100": "784-100", "deep": "784, ten times 128, 100", "lateral": "28-256, lateral, row by row"}
+    names = {"784-100": "784-100", "deep": "784, ten times 128, 100", "lateral": "28-256, recurrent, row by row"}
     head = ["network", "accuracy", "in onnxruntime", "equal spikes", "in the last layer", "equal answers"]
     rows = []
     for row in read("onnx.json")["rows"]:
@@ -230,7 +230,7 @@ def validation_accuracy(row: dict[str, Any]) -> float:
 
 def beyond(task: str, shown: Callable[[str], str]) -> Callable[[], str]:
     """What networks do with inputs that they were not trained on, a row for each neuron: bench/rows/beyond.py."""
-    names = {"src": "SRC, lateral", "lif": "LIF, lateral", "gru": "GRU"}
+    names = {"src": "SRC, recurrent", "lif": "LIF, recurrent", "gru": "GRU"}
 
     def table() -> str:
         found = read("beyond.json")[task]

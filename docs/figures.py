@@ -250,7 +250,7 @@ def gradient_reach() -> Figure:
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     colors = {None: DRIVE, "relu": SLOW, "straight_through": FAST}
-    names = {None: "no recurrent weights", "relu": "lateral, relu", "straight_through": "lateral, straight-through"}
+    names = {None: "no recurrent weights", "relu": "recurrent, relu", "straight_through": "recurrent, straight-through"}
     for found in json.loads((report.RESULTS / "through_time.json").read_text())["reach"]:
         through = found["surrogate"] == "straight_through"
         label = names[found["lateral"]] if through else None

@@ -18,7 +18,7 @@ import torch
 
 import srcell
 from srcell import benchmark
-from srcell.benchmark import CASES, LABELS, Setting, cases, lateral_delays, rows, timing
+from srcell.benchmark import CASES, LABELS, Workload, cases, lateral_delays, rows, timing
 from srcell.benchmark.cases import BOTH, FORWARD
 from srcell.benchmark.rows import MAKERS
 from srcell.cli import build_parser, main
@@ -26,19 +26,19 @@ from srcell.reference import src_reference
 
 BENCH = Path(__file__).parent.parent / "bench"
 TINY = {
-    "recurrence": Setting("recurrence", "recurrence", 6, (4,), ("eager", "srcell")),
-    "layer": Setting("layer", "layer", 6, (4,), ("eager", "sparse", "dense", "events", "gru")),
-    "lateral": Setting(
+    "recurrence": Workload("recurrence", "recurrence", 6, (4,), ("eager", "srcell")),
+    "layer": Workload("layer", "layer", 6, (4,), ("eager", "sparse", "dense", "events", "gru")),
+    "lateral": Workload(
         "lateral",
         "lateral",
         6,
         (4,),
         ("lateral", "whole-10", "fractional-10", "learnt-10", "gathered-10", "picked-200"),
     ),
-    "stack": Setting("stack", "stack", 6, (5, 10), ("eager", "dense", "events"), surrogate="relu"),
-    "classifier": Setting("classifier", "classifier", 6, (10,), ("eager", "dense", "events"), full_gradient=True),
-    "step": Setting("step", "step", 6, (4,), ("srcell", "rnn", "gru")),
-    "module": Setting("module", "module", 6, (4,), ("srcell", "rnn", "gru")),
+    "stack": Workload("stack", "stack", 6, (5, 10), ("eager", "dense", "events"), surrogate="relu"),
+    "classifier": Workload("classifier", "classifier", 6, (10,), ("eager", "dense", "events"), full_gradient=True),
+    "step": Workload("step", "step", 6, (4,), ("srcell", "rnn", "gru")),
+    "module": Workload("module", "module", 6, (4,), ("srcell", "rnn", "gru")),
 }
 TINY = {name: replace(setting, steps=7, batch=3, density=0.3) for name, setting in TINY.items()}
 
@@ -63,10 +63,10 @@ def tiny_cases(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def document() -> dict[str, Any]:
     """The results file of a made-up run of all cases, each row with times of 9 to 11 ms."""
-    return benchmark.record([fake_result(setting) for case in CASES.values() for setting in case], Path(__file__))
+    return benchmark.document([fake_result(setting) for case in CASES.values() for setting in case], Path(__file__))
 
 
-def fake_result(setting: Setting) -> benchmark.Result:
+def fake_result(setting: Workload) -> benchmark.Result:
     described = {key: value for key, value in vars(setting).items() if key != "rows"}
     return benchmark.Result(
         setting=described | {"threads": setting.threads or 2},
@@ -80,7 +80,7 @@ def fake_result(setting: Setting) -> benchmark.Result:
 
 
 @pytest.mark.parametrize("setting", TINY.values(), ids=TINY)
-def test_every_row_has_quartiles_of_every_pass(setting: Setting) -> None:
+def test_every_row_has_quartiles_of_every_pass(setting: Workload) -> None:
     result = benchmark.measure(setting, repetitions=3)
     assert set(result["milliseconds"]) == set(setting.rows) and result["left_out"] == {}
     assert result["repetitions"] == 3

@@ -105,13 +105,13 @@ constexpr size_t kPast = kCellStates, kStates = kPast + 1;
 
 // The delays of a layer's recurrent weights; check() checks their values.
 struct LateralDelayCall {
-    int64_t terms = 0, room = 0;
+    int64_t terms = 0, past_steps = 0;
     Address first = 0, factors = 0;
 
     template <class T>
     LateralDelays<T> of(int64_t neurons, const T* past0, int32_t* later, bool keep_zeros) const {
         return {{neurons, 1, terms, pointer<const int32_t>(first), pointer<const T>(factors), keep_zeros},
-                room,
+                past_steps,
                 later,
                 past0};
     }
@@ -119,9 +119,9 @@ struct LateralDelayCall {
     void check(int64_t neurons) const {
         for (int64_t n = 0; n < neurons && terms; ++n) {
             const int64_t start = pointer<const int32_t>(first)[n];
-            if (start <= -terms || start > room - terms + 1)
-                value_error("first_hh: expected terms of 0 to ", room, " steps (delay_hh in [0, max_delay]), got ",
-                            terms, " from ", start, " on for neuron ", n);
+            if (start <= -terms || start > past_steps - terms + 1)
+                value_error("first_hh: expected terms of 0 to ", past_steps,
+                            " steps (delay_hh in [0, max_delay]), got ", terms, " from ", start, " on for neuron ", n);
         }
     }
 };

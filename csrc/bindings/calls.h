@@ -84,11 +84,13 @@ struct LayerCall {
 
     bool resonant() const { return static_cast<int>(constants.size()) + 1 == parameters_of(true); }
     // Of a place in kStates.
-    bool has_state(size_t k) const { return k == kPast ? delays.room > 0 : int(k) < states_of(resonant()); }
+    bool has_state(size_t k) const { return k == kPast ? delays.past_steps > 0 : int(k) < states_of(resonant()); }
     Shape shape_of_state(size_t k) const { return k == kPast ? past() : plane(); }
     Shape of_spikes() const { return one_step ? Shape{batch, neurons} : Shape{steps, batch, neurons}; }
     Shape plane() const { return stacked ? Shape{1, batch, neurons} : Shape{batch, neurons}; }
-    Shape past() const { return stacked ? Shape{1, batch, delays.room, neurons} : Shape{batch, delays.room, neurons}; }
+    Shape past() const {
+        return stacked ? Shape{1, batch, delays.past_steps, neurons} : Shape{batch, delays.past_steps, neurons};
+    }
 
     // A tensor of one element or of one for each neuron.
     bool read_parameter(py::handle object) {
@@ -142,7 +144,7 @@ struct LayerCall {
     bool read_state(py::handle object, bool backward = false) {
         const Items items(object);
         if (!items.valid) return false;
-        const bool delayed = delays.room > 0;
+        const bool delayed = delays.past_steps > 0;
         const Py_ssize_t all = (backward ? 1 : states_of(resonant())) + delayed, given = items.size();
         if (given && given != all && given != all - delayed) return false;
         if (given) state.assign(kStates, 0);
@@ -154,10 +156,10 @@ struct LayerCall {
         return true;
     }
 
-    bool read_delays(py::handle first, py::handle factors, py::handle room) {
-        delays.room = PyLong_AsLongLong(room.ptr());
-        if (delays.room == -1 && PyErr_Occurred()) throw py::error_already_set();
-        if (delays.room < 0 || (delays.room == 0) != first.is_none()) return false;
+    bool read_delays(py::handle first, py::handle factors, py::handle past_steps) {
+        delays.past_steps = PyLong_AsLongLong(past_steps.ptr());
+        if (delays.past_steps == -1 && PyErr_Occurred()) throw py::error_already_set();
+        if (delays.past_steps < 0 || (delays.past_steps == 0) != first.is_none()) return false;
         if (first.is_none()) return factors.is_none();
         if (!recurrent_weights || !read_optional(first, Number::kInt32, {neurons}, delays.first)) return false;
         delays.terms = 1;

@@ -76,7 +76,7 @@ struct LateralForwardMemory {
         currents = memory.take<T>(rows * lateral_width(neurons));
         active = {memory.take<int32_t>(listed(neurons, delays)), memory.take<T>(listed(neurons, delays)), 0};
         if (!delays) return;
-        under_way = {delays, neurons, delays.room + 1, ceil_div(neurons, 64)};
+        under_way = {delays, neurons, delays.past_steps + 1, ceil_div(neurons, 64)};
         under_way.arriving = memory.take<uint64_t>(under_way.rows * under_way.words);
         under_way.spikes = memory.take<T>(under_way.rows * neurons);
     }
@@ -87,7 +87,7 @@ struct LateralForwardMemory {
     }
 
     static int64_t bytes(int64_t neurons, int64_t rows, const LateralDelays<T>& delays) {
-        const int64_t kept = delays ? delays.room + 1 : 0;
+        const int64_t kept = delays ? delays.past_steps + 1 : 0;
         return ThreadMemory::bytes_of<TileCell<V>>(event_tiles(neurons)) +
                ThreadMemory::bytes_of<TileState<V, resonant>>(event_tiles(neurons)) +
                ThreadMemory::bytes_of<T>(rows * lateral_width(neurons)) +
@@ -207,7 +207,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
         }
         if (p.delays) m.under_way.depart(spikes, m.active);
     }
-    if (p.delays && p.delays.past) m.under_way.store(p.delays.past + sample * p.delays.room * neurons);
+    if (p.delays && p.delays.past) m.under_way.store(p.delays.past + sample * p.delays.past_steps * neurons);
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
         for (int64_t t = steps; t < p.shape.steps; ++t) {
@@ -284,7 +284,7 @@ struct LateralBackwardMemory {
 
     // A step's spikes reach the next step, or with delays as many further ones as the sample has.
     static int64_t kept_of(const LateralBackward<T>& p) {
-        const int64_t further = p.delays.room < p.shape.steps ? p.delays.room : p.shape.steps;
+        const int64_t further = p.delays.past_steps < p.shape.steps ? p.delays.past_steps : p.shape.steps;
         return lateral_block(event_tiles(p.shape.neurons)) + 1 + further;
     }
 
@@ -359,7 +359,8 @@ SRCELL_INLINE T* factor_sums(const LateralBackward<T>& p, int64_t sample) {
 // Row k of the gradient of a sample's past after its last step; null if there is none.
 template <class T>
 SRCELL_INLINE const T* grad_past_row(const LateralBackward<T>& p, int64_t sample, int64_t k) {
-    return p.delays.grad_past && k >= 0 ? p.delays.grad_past + (sample * p.delays.room + k) * p.shape.neurons : nullptr;
+    return p.delays.grad_past && k >= 0 ? p.delays.grad_past + (sample * p.delays.past_steps + k) * p.shape.neurons
+                                        : nullptr;
 }
 
 // Writes to m.through the gradient of the spikes of step t-1, of which `active` are not 0, through the recurrent
@@ -369,7 +370,7 @@ void gradient_through_lateral(const LateralBackward<scalar_of<V>>& p, int64_t sa
                               const Active<scalar_of<V>>& active, LateralBackwardMemory<V, Mode>& m) {
     using T = scalar_of<V>;
     const int64_t neurons = p.shape.neurons;
-    const T* const grad = grad_past_row(p, sample, t + p.delays.room - steps);
+    const T* const grad = grad_past_row(p, sample, t + p.delays.past_steps - steps);
     T* const sums = factor_sums(p, sample);
     const Departure departure = departure_before(steps, t, m);
     if (p.lateral.relu) {
@@ -453,12 +454,12 @@ template <class V, class Mode>
 void gradient_of_past(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t steps, int64_t group,
                       const WeightSums<scalar_of<V>>& grad_lateral, LateralBackwardMemory<V, Mode>& m) {
     using T = scalar_of<V>;
-    const int64_t neurons = p.shape.neurons, room = p.delays.room;
+    const int64_t neurons = p.shape.neurons, past_steps = p.delays.past_steps;
     const int64_t width = event_tile_width(neurons);
     T* const sums = factor_sums(p, sample);
-    for (int64_t k = room - 1; k >= 0; --k) {
-        const int64_t row = (sample * room + k) * neurons;
-        const Departure departure = departure_before(steps, k - room, m);
+    for (int64_t k = past_steps - 1; k >= 0; --k) {
+        const int64_t row = (sample * past_steps + k) * neurons;
+        const Departure departure = departure_before(steps, k - past_steps, m);
         const T* const past = offset_or_null(p.delays.past0, row);
         const T* const grad = grad_past_row(p, sample, k - steps);
         for (int64_t n = 0; n < neurons; ++n) {

@@ -21,8 +21,8 @@ void copy_steps(const LateralDelays<T>& delays, int64_t neurons) {
             delays.later[n * delays.of.terms + term] = static_cast<int32_t>(delays.steps_of(n, term));
 }
 
-// The spikes of one sample in a ring of room + 1 rows: the row of a step holds its spikes, and, before the step is
-// taken, the neurons of which a spike arrives then.
+// The spikes of one sample in a ring of past_steps + 1 rows: the row of a step holds its spikes, and, before the step
+// is taken, the neurons of which a spike arrives then.
 template <class T>
 struct UnderWay {
     LateralDelays<T> delays = {};
@@ -35,21 +35,21 @@ struct UnderWay {
 
     // Starts before step 0 with the spikes of the initial state: those of h, which are `active`, and those before.
     void begin(int64_t sample, const Active<T>& active) {
-        const int64_t room = rows - 1;
+        const int64_t past_steps = rows - 1;
         std::memset(arriving, 0, static_cast<size_t>(rows * words) * sizeof(uint64_t));
         step = row = 0;
         if (delays.past0) {
-            const T* const past = delays.past0 + sample * room * neurons;
-            std::memcpy(spikes, past, static_cast<size_t>(room * neurons) * sizeof(T));
-            for (int64_t k = 0; k < room; ++k)
+            const T* const past = delays.past0 + sample * past_steps * neurons;
+            std::memcpy(spikes, past, static_cast<size_t>(past_steps * neurons) * sizeof(T));
+            for (int64_t k = 0; k < past_steps; ++k)
                 for (int64_t n = 0; n < neurons; ++n)
-                    if (spikes[k * neurons + n] != 0) send(n, k, room - k);
+                    if (spikes[k * neurons + n] != 0) send(n, k, past_steps - k);
         }
-        T* const last = spikes + room * neurons;
+        T* const last = spikes + past_steps * neurons;
         std::memset(last, 0, static_cast<size_t>(neurons) * sizeof(T));
         for (int64_t a = 0; a < active.count; ++a) {
             last[active.index[a]] = active.value[a];
-            send(active.index[a], room, 0);
+            send(active.index[a], past_steps, 0);
         }
     }
 
@@ -94,7 +94,7 @@ struct UnderWay {
         row = wrapped(row + 1);
     }
 
-    // Writes the spikes before those of the last step, (room, N).
+    // Writes the spikes before those of the last step, (past_steps, N).
     void store(T* past) const {
         const auto bytes = static_cast<size_t>(neurons) * sizeof(T);
         for (int64_t k = 0; k + 1 < rows; ++k, past += neurons) {

@@ -21,13 +21,14 @@ SRCELL_INLINE Value<T> spike_before(const T* spikes, const T* h0, int64_t plane,
     return t ? Value<T>{spikes[(t - 1) * plane + element]} : spike(value_or_zero(h0, element));
 }
 
-// A neuron's spike that departed at a step from -1 - room on: before step -1 it is in the past.
+// A neuron's spike that departed at a step from -1 - past_steps on: before step -1 it is in the past.
 template <class T>
 SRCELL_INLINE Value<T> spike_of(const LateralDelays<T>& delays, const T* spikes, const T* h0, const ScanShape& shape,
                                 int64_t element, int64_t step) {
     const int64_t neurons = shape.neurons, sample = element / neurons;
     if (step >= -1) return spike_before(spikes, h0, shape.batch * neurons, element, step + 1);
-    return value_or_zero(delays.past0, (sample * delays.room + delays.room + 1 + step) * neurons + element % neurons);
+    return value_or_zero(delays.past0,
+                         (sample * delays.past_steps + delays.past_steps + 1 + step) * neurons + element % neurons);
 }
 
 // A thread computes the current of one neuron of one sample at one step.
@@ -107,10 +108,11 @@ struct PastBody {
     DeviceLateralForward<T> p;
 
     SRCELL_INLINE void run(const Place& place) const {
-        const int64_t item = place.item(), neurons = p.shape.neurons, room = p.delays.room;
-        if (item >= p.shape.batch * room * neurons) return;
-        const int64_t element = item / (room * neurons) * neurons + item % neurons, k = item / neurons % room;
-        const int64_t step = chain_at(p.shape, element).steps - 1 - room + k;
+        const int64_t item = place.item(), neurons = p.shape.neurons, past_steps = p.delays.past_steps;
+        if (item >= p.shape.batch * past_steps * neurons) return;
+        const int64_t element = item / (past_steps * neurons) * neurons + item % neurons,
+                      k = item / neurons % past_steps;
+        const int64_t step = chain_at(p.shape, element).steps - 1 - past_steps + k;
         p.delays.past[item] = spike_of(p.delays, p.spikes, p.before.of[kH], p.shape, element, step).x;
     }
 };
@@ -122,7 +124,8 @@ void lateral_forward(Queue& queue, const DeviceLateralForward<T>& p) {
         for (int64_t t = 0; t == 0 || t < p.shape.steps; ++t)  // without steps it runs once, for the final state
             launch(queue, how, LateralForwardBody<T, decltype(save)::value, decltype(resonant)::value>{p, t});
     });
-    if (p.delays.past) launch(queue, spread(queue, p.shape.batch * p.delays.room * p.shape.neurons), PastBody<T>{p});
+    if (p.delays.past)
+        launch(queue, spread(queue, p.shape.batch * p.delays.past_steps * p.shape.neurons), PastBody<T>{p});
 }
 
 // The scratch of a backward pass, in rows of (B, N). For a segment: the state before each step and after the last, and
@@ -238,13 +241,14 @@ struct LateralDotsBody {
     // Adds a term to the gradient of the spike, which begins with that of the past after the last step.
     SRCELL_INLINE void add_term(int64_t element, Value<T> along) const {
         const int64_t neurons = p.shape.neurons, m = element % neurons, sample = element / neurons;
-        const int64_t room = p.delays.room, row = (sample * room + room + t) * neurons + m;  // of the past, if t < 0
+        const int64_t past_steps = p.delays.past_steps,
+                      row = (sample * past_steps + past_steps + t) * neurons + m;  // of the past, if t < 0
         T* const through = rows_of(p).through() + element;
         T* const target = t < 0 && p.delays.grad_past0 ? p.delays.grad_past0 + row : through;
         const bool counted = counts(element);
-        const int64_t kept = t + room - chain_at(p.shape, element).steps;
-        bool any = counted && p.delays.grad_past && kept >= 0 && kept < room;
-        if (term == 0) *target = any ? p.delays.grad_past[(sample * room + kept) * neurons + m] : T(0);
+        const int64_t kept = t + past_steps - chain_at(p.shape, element).steps;
+        bool any = counted && p.delays.grad_past && kept >= 0 && kept < past_steps;
+        if (term == 0) *target = any ? p.delays.grad_past[(sample * past_steps + kept) * neurons + m] : T(0);
         if (!counted || arrival(element, term) < 0) return;
         for (int64_t k = 0; k < term; ++k) any |= arrival(element, k) >= 0;
         const Value<T> factor = {p.delays.of.factor(m, term)};
@@ -335,7 +339,7 @@ void lateral_segments(Queue& queue, const DeviceLateralBackward<T>& p) {
     if (steps) through_lateral(0, rows_of(p).of(kH, 0));
     if (steps) launch(queue, how, LateralEndBody<T>{p});
     if (p.delays.grad_past0 || (p.delays.past0 && p.delays.factor_partials))
-        for (int64_t k = p.delays.room - 1; k >= 0; --k) through_lateral(k - p.delays.room, nullptr);
+        for (int64_t k = p.delays.past_steps - 1; k >= 0; --k) through_lateral(k - p.delays.past_steps, nullptr);
     sum_samples(queue, p.shape.batch, p.shape.neurons * p.delays.of.terms, p.delays.factor_partials,
                 p.delays.grad_factors);
 }
@@ -350,7 +354,7 @@ struct DelayedWeightBody {
         if (item >= event_groups(batch, neurons) * each) return;
         const int64_t size = event_group_size(batch, neurons), first = item / each * size;
         const int64_t last = first + size < batch ? first + size : batch;
-        const int64_t from = item % each / neurons, to = item % neurons, room = p.delays.room;
+        const int64_t from = item % each / neurons, to = item % neurons, past_steps = p.delays.past_steps;
         Value<T> sum = splat<Value<T>>(0);
         for (int64_t sample = first; sample < last; ++sample) {
             const int64_t steps = steps_of(p.shape, sample);
@@ -358,8 +362,9 @@ struct DelayedWeightBody {
                  begin -= kEventSegment)
                 for (int64_t t = begin; t < begin + kEventSegment && t < steps; ++t)
                     add(sample, steps, from, to, t, p.elements[(t * batch + sample) * neurons + from], sum);
-            for (int64_t k = room - 1; p.delays.past0 && k >= 0; --k)
-                add(sample, steps, from, to, k - room, p.delays.past0[(sample * room + k) * neurons + from], sum);
+            for (int64_t k = past_steps - 1; p.delays.past0 && k >= 0; --k)
+                add(sample, steps, from, to, k - past_steps, p.delays.past0[(sample * past_steps + k) * neurons + from],
+                    sum);
         }
         p.partials[item] = sum.x;
     }

@@ -9,7 +9,7 @@
 
 #include "../cpu/dispatch.h"
 #include "../cpu/encode.h"
-#include "aligned.h"
+#include "aligned_array.h"
 #include "network.h"
 
 namespace srcell {

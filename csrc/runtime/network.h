@@ -16,7 +16,7 @@
 
 #include "../cpu/kernels.h"
 #include "../cpu/turn.h"
-#include "aligned.h"
+#include "aligned_array.h"
 #include "cochlea.h"
 #include "convolution.h"
 #include "delays.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "../cpu/kernels.h"
-#include "aligned.h"
+#include "aligned_array.h"
 #include "tensor_file.h"
 
 namespace srcell {

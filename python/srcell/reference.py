@@ -136,20 +136,20 @@ def src_reference(
     batch, shape = current.shape[1], current.shape[2:]
     if (delay_hh is None) != (max_delay is None):
         raise ValueError(f"max_delay: expected it with delay_hh, and only with it, got {max_delay}")
-    room = 0 if max_delay is None else max_delay + delay_width
+    past_steps = 0 if max_delay is None else max_delay + delay_width
     if state is None:
         state = [current.new_zeros(batch, *shape)] * (4 if resonant else 3)
     i, h, hs, *rest = state
     if resonant:
         q, w = rest.pop(0), torch.as_tensor(omega, dtype=current.dtype)
         a, b = alpha * torch.cos(w), alpha * torch.sin(w)
-    if room:
-        past = rest[0] if rest else current.new_zeros(batch, room, *shape)
+    if past_steps:
+        past = rest[0] if rest else current.new_zeros(batch, past_steps, *shape)
         delays, zero = torch.as_tensor(delay_hh, dtype=current.dtype).expand(shape).reshape(-1), current.new_zeros(())
         terms = [_terms(d, delay_width) for d in delays.unbind()]
-        columns = [torch.stack([of.get(u, zero) for u in range(room + 1)]) for of in terms]
-        made = torch.stack(columns, -1) if columns else current.new_zeros(room + 1, 0)
-        weights = made.view(room + 1, *shape).flip(0)  # of the spikes of the steps before, in their order
+        columns = [torch.stack([of.get(u, zero) for u in range(past_steps + 1)]) for of in terms]
+        made = torch.stack(columns, -1) if columns else current.new_zeros(past_steps + 1, 0)
+        weights = made.view(past_steps + 1, *shape).flip(0)  # of the spikes of the steps before, in their order
     features = (1,) * (current.dim() - 2)
     spikes = []
     for t, c in enumerate(current.unbind(0)):  # unbind, because indexing has a backward that is quadratic in T
@@ -161,7 +161,7 @@ def src_reference(
 
         if weight_hh is not None:
             arrived = _spike(h, recurrent_surrogate)
-            if room:
+            if past_steps:
                 sent = torch.cat([past, arrived[:, None]], 1)
                 arrived, past_now = (weights * sent).sum(1), sent[:, 1:]
             c = c + (arrived.flatten(1) @ weight_hh.t()).view_as(c)
@@ -176,14 +176,14 @@ def src_reference(
         if active is not None:
             i_now, h_now, hs_now = (torch.where(active, *pair) for pair in ((i_now, i), (h_now, h), (hs_now, hs)))
             q_now = None if q_now is None else torch.where(active, q_now, q)
-            if room:
+            if past_steps:
                 past_now = torch.where(active[:, None], past_now, past)
             s = torch.where(active, s, 0.0)
         i, h, hs = i_now, h_now, hs_now
         if q_now is not None:
             q = q_now
-        if room:
+        if past_steps:
             past = past_now
         spikes.append(s)
-    ended = [i, h, hs, *([q] if resonant else []), *([past] if room else [])]
-    return (torch.stack(spikes) if steps else torch.zeros_like(current)), state_type(resonant, room > 0)(*ended)
+    ended = [i, h, hs, *([q] if resonant else []), *([past] if past_steps else [])]
+    return (torch.stack(spikes) if steps else torch.zeros_like(current)), state_type(resonant, past_steps > 0)(*ended)

@@ -95,7 +95,7 @@ class LayerSizes(NamedTuple):
     map: tuple[int, int, int] | None = None
 
 
-class LayerCounts(NamedTuple):
+class LayerWork(NamedTuple):
     """The work of a layer, or of the readout, per inference: means over samples.
 
     Attributes:
@@ -187,7 +187,7 @@ class Network:
 
     def counts(
         self, events: EventArrays | ArrayLike, lengths: ArrayLike | None = None, *, threads: int | None = None
-    ) -> list[LayerCounts]:
+    ) -> list[LayerWork]:
         """Count the work of each layer, and last of the readout, per inference: means over the samples.
 
         The arguments are those of ``run``. A layer's ``events`` are those that it receives from below. The events of
@@ -202,10 +202,10 @@ class Network:
             operations = float(passed[k])
             bytes_read = (2 if layer.integer else 4) * operations
             counts = (float(found[k]), operations, taken * layer.neurons, bytes_read)
-            made.append(LayerCounts(*(count / samples for count in counts)))
+            made.append(LayerWork(*(count / samples for count in counts)))
         if self.num_classes:
             operations = float(found[-1]) * self.num_classes
-            made.append(LayerCounts(float(found[-1]) / samples, operations / samples, 0.0, 4 * operations / samples))
+            made.append(LayerWork(float(found[-1]) / samples, operations / samples, 0.0, 4 * operations / samples))
         return made
 
     def stream(self, batch: int = 1) -> Stream:
@@ -590,5 +590,5 @@ def _encode(pixels: Floats, index: NDArray[np.int64], settings: Mapping[str, Any
 
 
 __all__: Sequence[str] = (
-    *("EventArrays", "Events", "Hearing", "LayerCounts", "LayerSizes", "Network", "Stream", "load", "version"),
+    *("EventArrays", "Events", "Hearing", "LayerWork", "LayerSizes", "Network", "Stream", "load", "version"),
 )

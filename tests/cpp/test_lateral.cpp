@@ -11,37 +11,37 @@ namespace {
 
 // Delays of recurrent weights, with what is on its way before and after a call. Without terms there are no delays.
 struct DelaySizes {
-    int64_t terms, room;
+    int64_t terms, past_steps;
     uint64_t seed;
 };
 
 template <class T>
 struct DelaysCall {
-    int64_t terms, room;
+    int64_t terms, past_steps;
     Array<int32_t> first, later;
     Array<T> factors, past0, past, grad_past, grad_past0, grad_factors, partials;
 
     DelaysCall(const CellOptions& o, const DelaySizes& sizes, Numbers numbers)
         : terms(sizes.terms),
-          room(terms ? sizes.room : 0),
+          past_steps(terms ? sizes.past_steps : 0),
           first(terms ? o.neurons : 0),
           later(terms * o.neurons),
           factors(numbers.array<T>(terms * o.neurons)),
-          past0(numbers.array<T>(o.batch * this->room * o.neurons)),
+          past0(numbers.array<T>(o.batch * this->past_steps * o.neurons)),
           past(past0.size()),
           grad_past(numbers.array<T>(past0.size())),
           grad_past0(past0.size()),
           grad_factors(factors.size()),
           partials(o.batch * factors.size()) {
         for (int64_t k = 0; k < first.size(); ++k)  // some terms would arrive before they leave
-            first[k] = static_cast<int32_t>(numbers.below(room - terms + 2) - (k % 3 == 0));
+            first[k] = static_cast<int32_t>(numbers.below(past_steps - terms + 2) - (k % 3 == 0));
         for (int64_t k = 0; k < factors.size(); k += 5) factors[k] = 0;
         for (int64_t k = 0; k < past0.size(); ++k)
             if (k % 7) past0[k] = 0;
     }
 
     LateralDelays<T> delays(int64_t neurons, bool keep_zeros) {
-        return {{neurons, 1, terms, first.data(), factors.data(), keep_zeros}, room, later.data(), past0.data()};
+        return {{neurons, 1, terms, first.data(), factors.data(), keep_zeros}, past_steps, later.data(), past0.data()};
     }
 };
 

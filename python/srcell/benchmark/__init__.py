@@ -5,8 +5,8 @@ read. It calls public functions only. Every setting, i.e. one workload, runs in 
 leaves in the heap, in torch's compiler and in the thread pools would change the times of the next setting.
 """
 
-from .cases import CASES, LABELS, Setting, choose
-from .recording import record
+from .cases import CASES, LABELS, Workload, choose
+from .document import document
 from .timing import Result, measure, run
 
-__all__ = ["CASES", "LABELS", "Result", "Setting", "choose", "measure", "record", "run"]
+__all__ = ["CASES", "LABELS", "Result", "Workload", "choose", "document", "measure", "run"]

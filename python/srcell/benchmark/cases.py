@@ -45,7 +45,7 @@ MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
-class Setting:
+class Workload:
     """One workload and the rows that are measured on it.
 
     Attributes:
@@ -90,16 +90,16 @@ class Setting:
         return {"surrogate": self.surrogate, "full_gradient": self.full_gradient}
 
 
-def _make_cases() -> dict[str, tuple[Setting, ...]]:
+def _make_cases() -> dict[str, tuple[Workload, ...]]:
     ours = ("dense", "events")
     layer = ("eager", "compiled", "sparse", *ours, "gru")
     lateral = ("lateral", *(f"{kind}-{most}" for most in (10, 200) for kind in ("whole", "fractional", "learnt")))
     lateral += ("gathered-10", "compiled-10", "gathered-200", "compiled-200", "picked-200")
-    recurrence = Setting("recurrence", "recurrence", 784, (100,), ("eager", "compiled", "srcell"))
-    small = Setting("784-100", "layer", 784, (100,), layer)
-    large = Setting("784-512", "layer", 784, (512,), layer)
-    stack = Setting("stack", "stack", 784, (512, 512, 100), ("eager", "compiled", *ours))
-    classifier = Setting("classifier", "classifier", 784, (100,), ("eager", "compiled", *ours))
+    recurrence = Workload("recurrence", "recurrence", 784, (100,), ("eager", "compiled", "srcell"))
+    small = Workload("784-100", "layer", 784, (100,), layer)
+    large = Workload("784-512", "layer", 784, (512,), layer)
+    stack = Workload("stack", "stack", 784, (512, 512, 100), ("eager", "compiled", *ours))
+    classifier = Workload("classifier", "classifier", 784, (100,), ("eager", "compiled", *ours))
     return {
         "recurrence": tuple(
             replace(recurrence, neurons=(neurons,), full_gradient=full_gradient)
@@ -108,7 +108,7 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
         ),
         "784-100": (small,),
         "784-512": (large,),
-        "nmnist": (Setting("nmnist", "layer", 2312, (512,), ("eager", "compiled", "sparse", *ours), density=0.006),),
+        "nmnist": (Workload("nmnist", "layer", 2312, (512,), ("eager", "compiled", "sparse", *ours), density=0.006),),
         "integers": (replace(small, case="integers", rows=("events", "integers")),),
         # On events, and on given currents.
         "resonance": (
@@ -116,15 +116,15 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
             *(replace(recurrence, case="resonance", neurons=(n,), rows=("srcell", "resonant")) for n in (100, 512)),
         ),
         "delays": (replace(small, case="delays", rows=("events", "delayed", "interpolated", "delays")),),
-        "lateral-delays": (Setting("lateral-delays", "lateral", 784, (256,), lateral, steps=200, batch=128),),
+        "lateral-delays": (Workload("lateral-delays", "lateral", 784, (256,), lateral, steps=200, batch=128),),
         "stack": (stack, replace(stack, surrogate="relu", rows=ours)),
         "classifier": (replace(classifier, batch=1), classifier),
         # Tiny workloads, which measure the overhead of a call.
         "calls": (
-            Setting("calls", "step", 784, (100,), ("srcell", "runtime", "rnn", "gru"), steps=1, batch=1),
-            Setting("calls", "step", 784, (512, 100), ("srcell", "runtime", "rnn", "gru"), steps=1, batch=1),
-            Setting("calls", "module", 8, (8,), ("srcell", "rnn", "gru"), density=0.3, steps=5, batch=1),
-            Setting("calls", "import", 0, (0,), ("srcell", "torch"), density=0, steps=0, batch=0),
+            Workload("calls", "step", 784, (100,), ("srcell", "runtime", "rnn", "gru"), steps=1, batch=1),
+            Workload("calls", "step", 784, (512, 100), ("srcell", "runtime", "rnn", "gru"), steps=1, batch=1),
+            Workload("calls", "module", 8, (8,), ("srcell", "rnn", "gru"), density=0.3, steps=5, batch=1),
+            Workload("calls", "import", 0, (0,), ("srcell", "torch"), density=0, steps=0, batch=0),
         ),
         "one-thread": tuple(
             replace(setting, case="one-thread", rows=("eager", *ours), threads=1) for setting in (small, large)
@@ -147,7 +147,7 @@ def _make_cases() -> dict[str, tuple[Setting, ...]]:
 CASES = _make_cases()
 
 
-def choose(cases: Sequence[str], *, threads: int | None = None, quick: bool = False) -> list[Setting]:
+def choose(cases: Sequence[str], *, threads: int | None = None, quick: bool = False) -> list[Workload]:
     """The settings of the given cases.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..functional import src_linear
 from ..reference import src_reference
-from .cases import Setting
+from .cases import Workload
 
 Scan = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -25,13 +25,13 @@ def weight_of(neurons: int) -> Tensor:
     return (torch.randn(neurons, neurons) / math.sqrt(neurons)).requires_grad_()
 
 
-def drawn(setting: Setting, most: int, whole: bool) -> Tensor:
+def drawn(setting: Workload, most: int, whole: bool) -> Tensor:
     """A delay for each neuron, in steps."""
     delays = most * torch.rand(setting.neurons[0])
     return delays.round() if whole else delays
 
 
-def options_of(setting: Setting, name: str) -> dict[str, Any]:
+def options_of(setting: Workload, name: str) -> dict[str, Any]:
     """The delays of a row such as "learnt-200", as keywords of ``src_linear``."""
     kind, _, most = name.partition("-")
     if not most:
@@ -41,7 +41,7 @@ def options_of(setting: Setting, name: str) -> dict[str, Any]:
 
 
 def srcell_call(
-    setting: Setting, name: str, events: Callable[[], Any], weight: Tensor, bias: Tensor, weight_hh: Tensor
+    setting: Workload, name: str, events: Callable[[], Any], weight: Tensor, bias: Tensor, weight_hh: Tensor
 ) -> tuple[Callable[[], Tensor], Sequence[Tensor]]:
     """A call of a row in srcell, and the delays that it learns."""
     options = options_of(setting, name)
@@ -52,7 +52,7 @@ def srcell_call(
     return call, [x for x in options.values() if isinstance(x, Tensor) and x.requires_grad]
 
 
-def gathered(setting: Setting, most: int, compiled: Callable[[Any], Any], steps: int) -> Scan:
+def gathered(setting: Workload, most: int, compiled: Callable[[Any], Any], steps: int) -> Scan:
     """A scan that gathers delayed spikes from a history, ``steps`` steps in each call of a ``compiled`` function."""
     rows = most - drawn(setting, most, whole=True).long()  # the last row holds the spikes of the step before
 
@@ -79,7 +79,7 @@ def gathered(setting: Setting, most: int, compiled: Callable[[Any], Any], steps:
     return scan
 
 
-def picked(setting: Setting, most: int) -> Scan:
+def picked(setting: Workload, most: int) -> Scan:
     """A scan that picks each neuron's delayed spikes from a list of the last steps' spikes (N, B)."""
     rows = (most - drawn(setting, most, whole=True).long()).tolist()
 

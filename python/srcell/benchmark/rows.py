@@ -26,7 +26,7 @@ from ..functional import delay, integer_src_linear, src, src_linear
 from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell, spread_frequencies
 from ..models import Classifier, SRCClassifier
 from ..reference import src_reference
-from .cases import Setting
+from .cases import Workload
 from .lateral_delays import gathered, picked, srcell_call, weight_of
 
 CHUNK = 20  # steps per torch.compile graph: more take minutes to compile, fewer run slower
@@ -54,7 +54,7 @@ class Spikes:
     derived from one form can be cached for the next call.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Workload) -> None:
         self.shape = setting.steps, setting.batch, setting.inputs
         self.dense = torch.rand(self.shape).lt(setting.density).float()
         batch = EventBatch.from_dense(self.dense)
@@ -76,7 +76,7 @@ class Spikes:
         )
 
 
-def _eager(setting: Setting) -> Neuron:
+def _eager(setting: Workload) -> Neuron:
     return lambda current, bias: src_reference(current, bias, **setting.modes)[0]
 
 
@@ -87,7 +87,7 @@ def _compile(function: Any) -> Any:
     return torch.compile(function, dynamic=False)
 
 
-def _compiled(setting: Setting) -> Neuron:
+def _compiled(setting: Workload) -> Neuron:
     def chunk(current: Tensor, bias: Tensor, i: Tensor, h: Tensor, hs: Tensor) -> tuple[Tensor, AnyState]:
         return src_reference(current, bias, SRCState(i, h, hs), **setting.modes)
 
@@ -105,25 +105,25 @@ def _compiled(setting: Setting) -> Neuron:
     return neuron
 
 
-def _srcell(setting: Setting) -> Neuron:
+def _srcell(setting: Workload) -> Neuron:
     return lambda current, bias: src(current, bias, **setting.modes)[0]
 
 
 MOST_DELAY = 100  # steps
 
 
-def _frequencies(setting: Setting) -> Tensor:
+def _frequencies(setting: Workload) -> Tensor:
     return spread_frequencies(0.01, 1).values(setting.neurons[0]).float()
 
 
-def _resonant(setting: Setting) -> Neuron:
+def _resonant(setting: Workload) -> Neuron:
     options: dict[str, Any] = {RESONANCE: _frequencies(setting), **setting.modes}
     return lambda current, bias: src(current, bias, **options)[0]
 
 
 # For each row, a function that makes its neuron: a function of currents (T, B, N) and a bias. bench/ adds the rows of
 # other libraries.
-NEURONS: dict[str, Callable[[Setting], Neuron]] = {
+NEURONS: dict[str, Callable[[Workload], Neuron]] = {
     "eager": _eager,
     "compiled": _compiled,
     "srcell": _srcell,
@@ -131,17 +131,17 @@ NEURONS: dict[str, Callable[[Setting], Neuron]] = {
 }
 # For each row, a function that makes its step, a call that advances by one step on an input (B, K), and the step's
 # parameters. bench/ adds the rows of other libraries.
-STEPS: dict[str, Callable[[Setting, Tensor], tuple[Step, Sequence[Tensor]]]] = {}
+STEPS: dict[str, Callable[[Workload, Tensor], tuple[Step, Sequence[Tensor]]]] = {}
 
 
-def _weight_and_bias(setting: Setting) -> tuple[Tensor, Tensor]:
+def _weight_and_bias(setting: Workload) -> tuple[Tensor, Tensor]:
     """Weight and bias of one layer, as ``srcell.SRC`` initialises them: a few percent of the elements are active."""
     (neurons,) = setting.neurons
     weight = torch.randn(neurons, setting.inputs) * 3 / math.sqrt(setting.inputs)
     return weight.requires_grad_(), torch.full((neurons,), -6.0, requires_grad=True)
 
 
-def _recurrence_rows(setting: Setting) -> Callable[[str], Row]:
+def _recurrence_rows(setting: Workload) -> Callable[[str], Row]:
     weight, bias = _weight_and_bias(setting)
     currents = (Spikes(setting).dense @ weight.t()).detach().requires_grad_()
 
@@ -152,7 +152,7 @@ def _recurrence_rows(setting: Setting) -> Callable[[str], Row]:
     return row
 
 
-def _layer_rows(setting: Setting) -> Callable[[str], Row]:
+def _layer_rows(setting: Workload) -> Callable[[str], Row]:
     spikes = Spikes(setting)
     weight, bias = _weight_and_bias(setting)
     (neurons,) = setting.neurons
@@ -202,7 +202,7 @@ def _layer_rows(setting: Setting) -> Callable[[str], Row]:
     return row
 
 
-def _lateral_rows(setting: Setting) -> Callable[[str], Row]:
+def _lateral_rows(setting: Workload) -> Callable[[str], Row]:
     spikes = Spikes(setting)
     weight, bias = _weight_and_bias(setting)
     weight_hh = weight_of(setting.neurons[0])
@@ -222,7 +222,7 @@ def _lateral_rows(setting: Setting) -> Callable[[str], Row]:
     return row
 
 
-def _integer_row(setting: Setting, spikes: Spikes) -> Row:
+def _integer_row(setting: Workload, spikes: Spikes) -> Row:
     """A layer of integer neurons; in training, each call rounds the weights anew."""
     layer = IntegerSRC(setting.inputs, setting.neurons[0], weight_bits=9)
     integers = layer.integers()
@@ -236,7 +236,7 @@ def _integer_row(setting: Setting, spikes: Spikes) -> Row:
     return Row(call, (layer.weight_ih_l0,))
 
 
-def _network_rows(setting: Setting) -> Callable[[str], Row]:
+def _network_rows(setting: Workload) -> Callable[[str], Row]:
     spikes = Spikes(setting)
     neurons_per_class = setting.neurons[-1] // CLASSES
     model = SRCClassifier(
@@ -268,7 +268,7 @@ def _network_rows(setting: Setting) -> Callable[[str], Row]:
     return row
 
 
-def _step_rows(setting: Setting) -> Callable[[str], Row]:
+def _step_rows(setting: Workload) -> Callable[[str], Row]:
     x = Spikes(setting).dense[0]
     sizes = list(pairwise((setting.inputs, *setting.neurons)))
 
@@ -324,7 +324,7 @@ def _runtime_step(sizes: Sequence[tuple[int, int]], x: Tensor) -> Step:
 _NOTHING = torch.empty(0)
 
 
-def _module_rows(setting: Setting) -> Callable[[str], Row]:
+def _module_rows(setting: Workload) -> Callable[[str], Row]:
     x = Spikes(setting).dense
     (neurons,) = setting.neurons
     modules: dict[str, Callable[[], nn.Module]] = {
@@ -340,7 +340,7 @@ def _module_rows(setting: Setting) -> Callable[[str], Row]:
     return row
 
 
-def _import_rows(setting: Setting) -> Callable[[str], Row]:
+def _import_rows(setting: Workload) -> Callable[[str], Row]:
     def row(name: str) -> Row:
         command = [sys.executable, "-c", f"import torch, {name}"]
 
@@ -353,7 +353,7 @@ def _import_rows(setting: Setting) -> Callable[[str], Row]:
     return row
 
 
-MAKERS: dict[str, Callable[[Setting], Callable[[str], Row]]] = {
+MAKERS: dict[str, Callable[[Workload], Callable[[str], Row]]] = {
     "recurrence": _recurrence_rows,
     "layer": _layer_rows,
     "lateral": _lateral_rows,

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from .cases import FORWARD, Setting
+from .cases import FORWARD, Workload
 from .rows import MAKERS, Row, UnavailableError
 
 WARM_UP = 1  # repetitions not counted, in which torch.compile compiles and allocators get the pages that they keep
@@ -35,7 +35,7 @@ class Quartiles(TypedDict):
 class Result(TypedDict):
     """The result of a setting, ready for JSON.
 
-    ``setting`` has the fields of ``Setting`` without the rows, and the number of threads used; ``left_out`` gives the
+    ``setting`` has the fields of ``Workload`` without the rows, and the number of threads used; ``left_out`` gives the
     reason for each row that could not be measured; ``milliseconds`` has the quartiles by row and pass.
     """
 
@@ -85,7 +85,7 @@ def _more(done: int, seconds: float, repetitions: int) -> bool:
     return done < 10 * repetitions and seconds < SHORTEST
 
 
-def measure(setting: Setting, repetitions: int) -> Result:
+def measure(setting: Workload, repetitions: int) -> Result:
     """Time every row of a setting, in this process.
 
     grad_outputs are dense and random.
@@ -98,8 +98,8 @@ def measure(setting: Setting, repetitions: int) -> Result:
         The ``Result``, with quartiles of milliseconds by row and pass.
 
     Example:
-        >>> from srcell.benchmark import Setting, measure
-        >>> tiny = Setting("tiny", "layer", inputs=8, neurons=(4,), rows=("eager", "events"), steps=5, batch=2)
+        >>> from srcell.benchmark import Workload, measure
+        >>> tiny = Workload("tiny", "layer", inputs=8, neurons=(4,), rows=("eager", "events"), steps=5, batch=2)
         >>> sorted(measure(tiny, repetitions=2)["milliseconds"]["events"]["forward"])
         ['median', 'quartile1', 'quartile3']
 
@@ -185,7 +185,7 @@ def _quartiles(values: list[float]) -> Quartiles:
 
 
 def run(
-    settings: Sequence[Setting], repetitions: int, before: Callable[[Setting], None] | None = None
+    settings: Sequence[Workload], repetitions: int, before: Callable[[Workload], None] | None = None
 ) -> Iterator[Result]:
     """Measure settings one after the other, each in a fresh process.
 
@@ -213,7 +213,7 @@ def run(
         yield _measure_in_fresh_process(setting, repetitions)
 
 
-def _measure_in_fresh_process(setting: Setting, repetitions: int) -> Result:
+def _measure_in_fresh_process(setting: Workload, repetitions: int) -> Result:
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_measured, args=(sender, setting, repetitions))
@@ -240,7 +240,7 @@ def _measure_in_fresh_process(setting: Setting, repetitions: int) -> Result:
     return result
 
 
-def _send_measured(sender: Connection, setting: Setting, repetitions: int) -> None:
+def _send_measured(sender: Connection, setting: Workload, repetitions: int) -> None:
     try:
         result: Result | Exception = measure(setting, repetitions)
     except Exception as error:

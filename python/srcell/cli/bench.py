@@ -42,7 +42,7 @@ def bench(arguments: argparse.Namespace) -> None:
     settings = benchmark.choose(arguments.cases, threads=arguments.threads, quick=arguments.quick)
     results: list[benchmark.Result] = []
 
-    def announce(setting: benchmark.Setting) -> None:
+    def announce(setting: benchmark.Workload) -> None:
         sizes = describe_sizes(setting.inputs, setting.neurons)
         complain(f"measuring {len(results) + 1}/{len(settings)}: {setting.case}, {sizes}")
 
@@ -50,7 +50,7 @@ def bench(arguments: argparse.Namespace) -> None:
         put(*describe_result(result), "")
         results.append(result)
     if out is not None:
-        content = json.dumps(benchmark.record(results, Path(benchmark.__file__)), indent=1) + "\n"
+        content = json.dumps(benchmark.document(results, Path(benchmark.__file__)), indent=1) + "\n"
         write_output(out, content.encode())
 
 

@@ -145,10 +145,10 @@ def _delays(recurrence: Recurrence, shape: Sequence[int], like: Tensor) -> tuple
     if most is None:
         raise ValueError("max_delay: expected the largest delay allowed beside delay_hh, got None")
     most = as_int("max_delay", most, MOST_DELAY)
-    neurons, room = flat_size("delay_hh", shape[1:]), most + width
-    if not torch.compiler.is_compiling() and shape[0] * neurons * (room + 1) > MOST_ELEMENTS:
+    neurons, past_steps = flat_size("delay_hh", shape[1:]), most + width
+    if not torch.compiler.is_compiling() and shape[0] * neurons * (past_steps + 1) > MOST_ELEMENTS:
         raise ValueError(
-            f"max_delay: expected fewer than 2^63 elements of the past, got {shape[0]} * {room} * {neurons}"
+            f"max_delay: expected fewer than 2^63 elements of the past, got {shape[0]} * {past_steps} * {neurons}"
         )
     delay = _flat_parameter("delay_hh", delay, shape[1:], like)
     if not delay.is_floating_point():
@@ -159,7 +159,7 @@ def _delays(recurrence: Recurrence, shape: Sequence[int], like: Tensor) -> tuple
     check_delays("delay_hh", delay, most)
     keep = delay.requires_grad and torch.is_grad_enabled()
     first, factors = tables(delay.expand(neurons), width, keep=keep)
-    return room, first, factors
+    return past_steps, first, factors
 
 
 def check_gradient_mode(surrogate: str, full_gradient: bool) -> None:

@@ -133,17 +133,17 @@ class Delay(nn.Module):
         """
         check_bool("return_state", return_state)
         steps, batch, _ = self._check(input, lengths)
-        room = self.max_delay + self.delay_width
+        past_steps = self.max_delay + self.delay_width
         if state is not None:
-            self._check_state(state, (batch, room, self.inputs))
-        skip = 0 if state is None else room
+            self._check_state(state, (batch, past_steps, self.inputs))
+        skip = 0 if state is None else past_steps
         whole: Tensor | EventBatch
         last: Tensor | None = None
         if isinstance(input, EventBatch):
             ends, after = input.lengths, None
             whole = input if state is None else followed_by(EventBatch.from_dense(state.transpose(0, 1)), input)
             if return_state:
-                last = self._last_events(whole, room, steps, ends)
+                last = self._last_events(whole, past_steps, steps, ends)
         else:
             given = as_spikes(input, self.delay.dtype)
             x = in_work_dtype(given)
@@ -153,21 +153,21 @@ class Delay(nn.Module):
             after = None if ends is None else ends + skip
             whole = x if state is None else torch.cat([state.to(x.dtype).transpose(0, 1), x])
             if return_state:
-                last = _last_steps(whole, room, steps, ends)
+                last = _last_steps(whole, past_steps, steps, ends)
         made = delayed(whole, self._acting(), self.delay_width, skip=skip, lengths=after)
         if isinstance(made, Tensor):
             made = made.to(given.dtype)
         return made, last
 
-    def _last_events(self, whole: EventBatch, room: int, steps: int, ends: Tensor | None) -> Tensor:
-        """The last ``room`` steps before each sample's end, dense."""
+    def _last_events(self, whole: EventBatch, past_steps: int, steps: int, ends: Tensor | None) -> Tensor:
+        """The last ``past_steps`` steps before each sample's end, dense."""
         dtype = work_dtype(self.delay) if whole.values is None else whole.values.dtype
         if ends is None:  # without the steps before them, which may be many
-            skip = max(whole.shape[0] - room, 0)
+            skip = max(whole.shape[0] - past_steps, 0)
             now = delayed(whole, torch.zeros(self.inputs, dtype=dtype, device=whole.device), 1, skip=skip)
             assert isinstance(now, EventBatch)
-            whole, steps = now, min(steps, room)
-        return _last_steps(whole.to_dense(dtype), room, steps, ends)
+            whole, steps = now, min(steps, past_steps)
+        return _last_steps(whole.to_dense(dtype), past_steps, steps, ends)
 
     def _acting(self) -> Tensor:
         """The delays to run with, (K,) or (K, M)."""
@@ -209,16 +209,16 @@ class Delay(nn.Module):
         return ", ".join(parts)
 
 
-def _last_steps(whole: Tensor, room: int, steps: int, ends: Tensor | None) -> Tensor:
-    """The last ``room`` steps before each sample's end, (B, room, K) in memory of its own, zero before the first.
+def _last_steps(whole: Tensor, past_steps: int, steps: int, ends: Tensor | None) -> Tensor:
+    """The last steps before each sample's end, (B, past_steps, K) in memory of its own, zero before the first.
 
     ``whole`` ends with the ``steps`` steps of a call, of which the samples have ``ends``.
     """
     if ends is None:
-        steps, whole = 0, whole[max(whole.shape[0] - room, 0) :]
-    before = whole.new_zeros(max(room + steps - whole.shape[0], 0), *whole.shape[1:])
+        steps, whole = 0, whole[max(whole.shape[0] - past_steps, 0) :]
+    before = whole.new_zeros(max(past_steps + steps - whole.shape[0], 0), *whole.shape[1:])
     whole = torch.cat([before, whole])
     if ends is not None:
-        rows = torch.arange(room, device=whole.device)[:, None] + ends.clamp(0, steps)
+        rows = torch.arange(past_steps, device=whole.device)[:, None] + ends.clamp(0, steps)
         whole = whole.gather(0, rows[:, :, None].expand(-1, -1, whole.shape[2]))
     return whole.transpose(0, 1).clone(memory_format=torch.contiguous_format)

@@ -107,11 +107,11 @@ class UnderWay(NamedTuple):
 
 def under_way(current: Any, delays: Delays, dtype: ir.DataType) -> UnderWay:
     """The values for steps of neurons that receive currents (T, B, N)."""
-    room = delays.past_steps
+    past_steps = delays.past_steps
     batch, neurons = (op.Shape(current, start=k, end=k + 1) for k in (1, 2))
     no_past, zeros = (
-        op.Expand(constant(0, dtype), op.Concat(batch, whole([steps]), neurons, axis=0)) for steps in (room, 1)
+        op.Expand(constant(0, dtype), op.Concat(batch, whole([steps]), neurons, axis=0)) for steps in (past_steps, 1)
     )
     later, factors = terms(delays.first, delays.factors, dtype, keep_zeros=False)
-    rows = op.Expand(rows_of(later, whole(room + 1)), op.Concat(batch, op.Shape(later), axis=0))
-    return UnderWay(no_past, zeros, rows, factors, whole([1]), (whole([2]), whole([room + 2])))
+    rows = op.Expand(rows_of(later, whole(past_steps + 1)), op.Concat(batch, op.Shape(later), axis=0))
+    return UnderWay(no_past, zeros, rows, factors, whole([1]), (whole([2]), whole([past_steps + 2])))

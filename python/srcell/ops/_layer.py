@@ -186,7 +186,7 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
     if layer.weight_hh is not None:
         check_tensor("weight_hh", layer.weight_hh, like, (neurons, neurons))
     if layer.past_steps or layer.first_hh is not None or layer.factors_hh is not None:
-        check_delays(neurons, like, layer)
+        check_delays_hh(neurons, like, layer)
 
 
 def on_cpu(kernel: Callable[..., Any], check: Callable[[Any], Any], call: Any, *options: Any) -> Any:
@@ -202,7 +202,7 @@ def on_cpu(kernel: Callable[..., Any], check: Callable[[Any], Any], call: Any, *
     return made
 
 
-def check_delays(neurons: int, like: Like, layer: LayerArguments) -> None:
+def check_delays_hh(neurons: int, like: Like, layer: LayerArguments) -> None:
     """Check the delays of a layer's recurrent weights."""
     if layer.past_steps < 0 or (layer.past_steps == 0) != (layer.first_hh is None):
         raise ValueError(f"past_steps: expected at least 1 with first_hh, and 0 without, got {layer.past_steps}")

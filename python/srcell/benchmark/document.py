@@ -1,4 +1,4 @@
-"""``record``: makes the content of a results file from results, date, machine and versions."""
+"""``document``: makes the content of a results file from results, date, machine and versions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GENERATIONS = {
 }
 
 
-def record(results: Sequence[Result], source: Path) -> dict[str, Any]:
+def document(results: Sequence[Result], source: Path) -> dict[str, Any]:
     """Combine results with the date, and with the commit, processor and versions of the measurement.
 
     Args:
@@ -30,8 +30,8 @@ def record(results: Sequence[Result], source: Path) -> dict[str, Any]:
 
     Example:
         >>> from pathlib import Path
-        >>> from srcell.benchmark import record
-        >>> list(record([], Path("no/such/file")))
+        >>> from srcell.benchmark import document
+        >>> list(document([], Path("no/such/file")))
         ['date', 'commit', 'processor', 'environment', 'results']
 
     """
