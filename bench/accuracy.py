@@ -213,15 +213,6 @@ TABLE = {
         configurations_tried=7,
         test_looks=8,
     ),
-    "adding-9": Row(
-        "binary adding of 9 of 100 bits",
-        "3-128, recurrent, resonant",
-        "lateral",
-        "srcell train adding-9 --preset best --validation 0",
-        epochs=12,
-        seeds=(0, 1, 2),
-        configurations_tried=1,
-    ),
     "nmnist-small": Row(
         "N-MNIST subset (1,000 training, 100 test)",
         "2312-512-100",

@@ -88,9 +88,7 @@ def main() -> None:
         print(f"{row['operation']:24} {figures}")
     if arguments.repetitions < 1000:  # a quick check: nothing is written
         return
-    made = {
-        key: value for key, value in benchmark.document([], Path(__file__).resolve()).items() if key != "results"
-    }
+    made = {key: value for key, value in benchmark.document([], Path(__file__).resolve()).items() if key != "results"}
     RESULT.write_text(json.dumps({**made, "milliseconds": rows}, indent=1) + "\n")
 
 

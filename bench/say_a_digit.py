@@ -36,8 +36,8 @@ from spoken_digits import SPEAKERS, dense, varied
 from torch import Tensor, nn
 
 import srcell
+from srcell import export
 from srcell.data import LabelledSounds, SoundEncoding, load_spoken_digits
-from srcell.export import export
 
 NEURONS, CLASSES, NONE = 160, 11, 10  # ten digits, and "no digit"
 COPIES, PASSES, BATCH, RATE, SEED = 12, 12, 64, 5e-3, 0

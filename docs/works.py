@@ -275,7 +275,7 @@ def _sequential() -> None:
 
 @feature(
     "torch.jit.trace",
-    "`torch.export`; `srcell.export.export` or `srcell.onnx.export` for a program that runs without torch",
+    "`torch.export`; `srcell.export` or `srcell.onnx.export` for a program that runs without torch",
     refused="srcell::src_dense: torch.jit.trace is not supported",
 )
 def _traced() -> None:

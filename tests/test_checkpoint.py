@@ -204,15 +204,3 @@ def test_constants_of_a_file_must_equal_those_of_the_network(tmp_path: Path) -> 
     assert_refused(0.75, r"\[0.75, 3.0\] for 1\._extra_state")
     del weights["0._extra_state"]
     assert_refused(0.5, r"\(2,\) for 0\._extra_state, got noth")
-
-
-def test_a_file_without_constants_loads_as_one_of_srcell_0_1() -> None:
-    model = nn.Sequential(Constants(0.9), Constants(0.5))
-    weights = {"0.weight": torch.zeros(2), "1.weight": torch.zeros(2)}
-    with pytest.warns(UserWarning) as caught:
-        load_weights(model, weights, "file")
-    assert [str(warning.message) for warning in caught] == [
-        "file: written by srcell 0.1, without cell constants: those of the run's configuration are used"
-    ]
-    assert not model[0].weight.any() and model[0].constants.tolist() == [0.9, 3.0]
-    assert weights.keys() == {"0.weight", "1.weight"}

@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from srcell import SRC, EventBatch, IntegerSRC, LinearReadout, SpikesOnly, SRCConv2d, runtime
+from srcell import SRC, EventBatch, IntegerSRC, LinearReadout, SpikesOnly, SRCConv2d, export, runtime
 from srcell.data.cochlea import SoundEncoding
-from srcell.export import export
 from support.inputs import noise
 from support.refusals import Message, Refusal, refusals
 

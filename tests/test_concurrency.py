@@ -110,7 +110,7 @@ def test_a_child_does_not_wait_for_a_thread_that_its_parent_has():
         import numpy as np
         import srcell
         from srcell.data import SoundEncoding
-        from srcell.export import export
+        from srcell import export
 
         layer = srcell.SRC(12, 5)
         layer.encoder = SoundEncoding(bands=12)

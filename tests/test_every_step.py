@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srcell import SRC, EventBatch, LeakyReadout, LinearReadout, SpikesOnly, leaky_readout, runtime
+from srcell import SRC, EventBatch, LeakyReadout, LinearReadout, SpikesOnly, export, leaky_readout, runtime
 from srcell.evaluation import evaluate
-from srcell.export import export
 from srcell.functional.readout import CHUNK
 from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support import inputs

@@ -28,9 +28,9 @@ from srcell import (
     SpikesOnly,
     SRCConv2d,
     data,
+    export,
     runtime,
 )
-from srcell.export import export
 from srcell.layers import LinearReadout
 from srcell.models import Classifier, SRCClassifier, SRCConvClassifier
 from support.calls import EXPORTS_ONNX

@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 import srcell
-from srcell import data, hardware
-from srcell.export import export
+from srcell import data, export, hardware
 from srcell.reference import src_reference
 from support.refusals import assert_refused
 from test_hardware import random_spikes

@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import nn
 
-from srcell import SRC, LinearReadout, SpikesOnly, runtime
+from srcell import SRC, LinearReadout, SpikesOnly, export, runtime
 from srcell.cli import main
 from srcell.cli.listen import Listener
 from srcell.data import RateEncoding, SoundEncoding
-from srcell.export import export
 from support.imports import output_without
 from support.processes import ONE_THREAD, PATIENCE
 from support.refusals import user_error

@@ -479,12 +479,12 @@ def test_equal_constants_load_without_a_warning(kind: str) -> None:
         LAYERS[kind](alpha=0.3, rho=torch.full((4,), 5.0)).load_state_dict(layer.state_dict())
 
 
-@pytest.mark.parametrize("strict", [True, False])
-def test_a_checkpoint_of_0_1_loads_with_a_warning(strict: bool) -> None:
+def test_a_state_dict_without_constants_loads_only_if_it_need_not_be_whole() -> None:
     layer, other = make("SRC", alpha=0.5), SRC(3, 4, alpha=0.5)
-    old = {name: x for name, x in layer.state_dict().items() if name != "_extra_state"}
-    with pytest.warns(UserWarning, match=r"no constants .* like those of srcell 0\.1: SRC keeps its own"):
-        other.load_state_dict(old, strict=strict)
+    weights = {name: x for name, x in layer.state_dict().items() if name != "_extra_state"}
+    with pytest.raises(RuntimeError, match="_extra_state"):
+        other.load_state_dict(weights)
+    other.load_state_dict(weights, strict=False)
     assert torch.equal(spikes_of(other), spikes_of(layer))
 
 

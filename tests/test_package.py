@@ -40,7 +40,7 @@ def test_an_unknown_value_of_a_variable_is_an_error_at_import(variable: str) -> 
 
 
 def test_documented_submodules_are_imported_when_they_are_first_used() -> None:
-    reached = "import srcell; print(srcell.export.export, srcell.data.load, srcell.hardware.write_header)"
+    reached = "import srcell; print(srcell.export, srcell.data.load, srcell.hardware.write_header)"
     assert in_process(reached).count("<function") == 3
     for name in _names.SUBMODULES:
         assert importlib.util.find_spec(f"srcell.{name}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import get_context
@@ -162,7 +161,7 @@ def test_a_run_knows_where_its_data_are(tmp_path: Path, monkeypatch: pytest.Monk
     evaluate_run(RunFolder.open(out))
     record = json.loads((out / "config.json").read_text())
     del record["data"]
-    (out / "config.json").write_text(json.dumps(record))  # as srcell 0.1 wrote it
+    (out / "config.json").write_text(json.dumps(record))
     evaluate_run(RunFolder.open(out))
     resume(out)
     own, moved = Path("my data"), tmp_path
@@ -221,20 +220,8 @@ def test_a_loaded_network_is_the_trained_one(run: TrainedRun, out: Path, monkeyp
         srcell.load(out, device="nowhere")
 
 
-@pytest.mark.parametrize(
-    ("dataset", "channels", "shape"),
-    [("digits", (), (1, 8, 8)), ("fashion-mnist", (2,), (1, 28, 28)), ("nmnist", (2,), (2, 34, 34))],
-)
-def test_a_folder_of_srcell_0_1_is_loaded_too(
-    dataset: str, channels: tuple[int, ...], shape: tuple[int, int, int], tmp_path: Path
-) -> None:
-    config = replace(TINY, dataset=dataset, channels=channels)
-    (tmp_path / "config.json").write_text(json.dumps({"training": asdict(config), "environment": {"version": "0.1.0"}}))
-    model = build_model(config, shape, 10)
-    weights = {name: x for name, x in model.state_dict().items() if not name.endswith("_extra_state")}
-    write_checkpoint(tmp_path / "model.safetensors", weights, {"config": asdict(config)})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        net = srcell.load(tmp_path)
-    assert_equal_weights(net, model)
-    assert (net.encoder is None) == (dataset == "nmnist")
+def test_a_folder_that_does_not_record_its_data_is_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"training": asdict(TINY), "environment": {}}))
+    write_checkpoint(tmp_path / "model.safetensors", build_model(TINY, (1, 8, 8), 10).state_dict(), {})
+    with pytest.raises(ValueError, match=r"expected the sizes of the run's data in its config.json, found none$"):
+        srcell.load(tmp_path)

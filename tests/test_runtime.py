@@ -23,10 +23,9 @@ from torch import Tensor, nn
 
 import srcell
 from fuzz.draws import corrupted
-from srcell import SRC, EventBatch, IntegerSRC, SpikesOnly, SRCConv2d, data, runtime
+from srcell import SRC, EventBatch, IntegerSRC, SpikesOnly, SRCConv2d, data, export, runtime
 from srcell.cli import main
 from srcell.evaluation import evaluate
-from srcell.export import export
 from srcell.models import IntegerClassifier, SRCClassifier
 from support.imports import output_without
 from support.processes import ISAS, IsaProcess

@@ -118,7 +118,7 @@ def test_tensorboard_does_not_write_through_a_link(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", TrainingConfig())
     (folder.path / "tensorboard").symlink_to(elsewhere)
     with pytest.raises(FileExistsError, match="tensorboard is a link"):
-        folder.write_scalars([EpochMetrics(1, 0.5, 0.5, 0.5, 0.1, 0.01, 1.0)])
+        folder.write_scalars([EpochMetrics(1, 0.5, 0.5, 0.5, 0.1, 0.01, 1.0, 0.5)])
     assert not list(elsewhere.iterdir())
 
 

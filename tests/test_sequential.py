@@ -25,9 +25,9 @@ from srcell import (
     Sequential,
     SpikesOnly,
     SRCConv2d,
+    export,
     runtime,
 )
-from srcell.export import export
 from srcell.models import SRCClassifier
 from support.refusals import Message, refusals
 

@@ -74,7 +74,7 @@ def test_tensorboard_shows_each_epoch_once(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     train(TINY, tmp_path)
-    history = [EpochMetrics(k, 0.5 * k, 0.75, math.nan, 0.25, 0.125, 1.0) for k in (1, 2)]
+    history = [EpochMetrics(k, 0.5 * k, 0.75, math.nan, 0.25, 0.125, 1.0, math.nan) for k in (1, 2)]
     RunFolder.open(tmp_path).write_scalars(history)  # as after a resumed run that repeated the second epoch
     shown = EventAccumulator(str(tmp_path / "tensorboard"))
     shown.Reload()

@@ -60,7 +60,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from srcell import runtime, spread_frequencies
-from srcell.export import export
+from srcell import export
 from srcell.models import SRCClassifier
 from test_cochlea import CURRENTS, EVENTS, chirp, network_for
 from test_export_networks import composed

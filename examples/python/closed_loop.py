@@ -92,8 +92,7 @@ def train(path, seed=0, batches=60, steps=200):
     import torch
     from torch import nn
 
-    from srcell import SRC, EventBatch, LinearReadout, SpikesOnly
-    from srcell.export import export
+    from srcell import SRC, EventBatch, LinearReadout, SpikesOnly, export
 
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # the batches are small

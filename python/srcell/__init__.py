@@ -14,6 +14,7 @@ else:
     import torch as _torch  # noqa: F401  (its OpenMP runtime must be loaded before the compiled module)
 
     from . import functional, runtime
+    from ._export import export
     from ._info import info
     from ._integer import IntegerCell, IntegerState
     from ._load import load
@@ -69,6 +70,7 @@ __all__ = [
     "SpikesOnly",
     "delay",
     "diagnose",
+    "export",
     "functional",
     "info",
     "integer_src_linear",

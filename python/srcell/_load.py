@@ -15,10 +15,6 @@ from ._arguments import present_device
 if TYPE_CHECKING:
     from .models import Classifier
 
-# Input shapes of the data sets of srcell 0.1, all of ten classes; the run folders of that version do not record shapes.
-# Newer run folders do, so this table never grows.
-INPUT_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "nmnist": (2, 34, 34)}
-
 
 def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
     """Load the trained network of a finished run, in evaluation mode; its data set is not needed.
@@ -59,8 +55,7 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
     folder = RunFolder.open(run)
     weights = folder.load_model()
     if folder.data is None:
-        model = build_model(folder.config, INPUT_SHAPES[folder.config.dataset], num_classes=10)
-    else:
-        model = build_model(folder.config, folder.data.input_shape, folder.data.num_classes)
+        raise ValueError(f"{folder.path}: expected the sizes of the run's data in its config.json, found none")
+    model = build_model(folder.config, folder.data.input_shape, folder.data.num_classes)
     load_weights(model, weights, str(folder.path / "model.safetensors"))
     return model.eval().to(place)

@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import NoReturn
 
 SUBMODULES = (
-    *("benchmark", "checkpoint", "data", "evaluation", "events", "export", "hardware", "layers", "models", "nir"),
-    *("onnx", "plots", "reference", "run_folder", "training"),
+    *("benchmark", "data", "evaluation", "events", "hardware", "layers", "models", "nir"),
+    *("onnx", "plots", "reference", "training"),
 )
 
 

@@ -32,12 +32,11 @@ from torch import Tensor
 import srcell
 from fuzz.draws import Draw, corrupted
 from fuzz.facts import RefusedError, readable
-from srcell import SRC, benchmark, hardware, runtime, training
+from srcell import SRC, benchmark, export, hardware, runtime, training
 from srcell._files import is_partial, partial_name
 from srcell.cli import main
 from srcell.cli.parser import typed
 from srcell.data import Dataset, LabelledEvents, LabelledImages, SoundEncoding, load_nmnist
-from srcell.export import export
 from srcell.models import SRCClassifier, SRCConvClassifier
 from srcell.training import sweep
 from srcell.training.config import SETTINGS, TrainingConfig

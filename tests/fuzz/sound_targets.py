@@ -24,9 +24,8 @@ from torch import Tensor, nn
 from fuzz.draws import FLOATS, Draw, corrupted
 from fuzz.facts import RefusedError, attempt
 from fuzz.file_targets import assert_alone, attempt_to_read, workspace
-from srcell import SRC, EventBatch, LinearReadout, SpikesOnly, runtime
+from srcell import SRC, EventBatch, LinearReadout, SpikesOnly, export, runtime
 from srcell.data import LabelledSounds, SoundEncoding, read_wav
-from srcell.export import export
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 GUID = b"\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"  # what follows the format in an extensible header

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import runtime
+from .._export import export
 from .._parameters import PARAMETERS, RESONANCE
 from .._state import AnyState, SRCState
 from ..events import EventBatch
-from ..export import export
 from ..functional import delay, integer_src_linear, src, src_linear
 from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell, spread_frequencies
 from ..models import Classifier, SRCClassifier

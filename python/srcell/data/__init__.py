@@ -69,7 +69,7 @@ __all__ = [
 SEQUENTIAL = ("seqmnist-rows", "seqmnist", "psmnist", "japanese-vowels")
 """The data sets among ``NAMES`` that are sequences of real numbers; ``HeldEncoding`` encodes them."""
 
-RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc", "intervals", "adding", "adding-9")
+RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc", "intervals", "adding")
 """The data sets among ``NAMES`` that are recordings of events; the last three are generated, in the same form."""
 
 SOUNDS = ("spoken-digits",)
@@ -87,7 +87,7 @@ def load(
     Args:
         name: one of ``NAMES``: "digits", "mnist", "fashion-mnist"; as sequences "seqmnist-rows", "seqmnist" (pixel by
             pixel), "psmnist" (permuted pixels), "japanese-vowels"; "delayed-recall"; and the recordings "nmnist",
-            "dvs128-gesture", "shd", "ssc", "intervals", "adding", "adding-9"; and the sounds "spoken-digits".
+            "dvs128-gesture", "shd", "ssc", "intervals", "adding"; and the sounds "spoken-digits".
         root: the folder that holds the files; see the function of the data set, such as ``load_mnist``. The digits come
             with scikit-learn; delayed recall, intervals and adding are generated.
         download: download missing files into ``root``; not for Japanese Vowels.
@@ -128,8 +128,8 @@ def load(
         return (load_shd if name == "shd" else load_ssc)(root, prefix=prefix, download=download)
     if name == "intervals":
         return load_intervals(prefix=prefix)
-    if name in ("adding", "adding-9"):
-        return load_adding(marks=9 if name == "adding-9" else 2, prefix=prefix)
+    if name == "adding":
+        return load_adding(prefix=prefix)
     if name == "spoken-digits":
         return load_spoken_digits(root, download=download)
     if name != "digits":

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._arguments import as_int, describe
+from .._export import export
 from ..events import EventBatch
-from ..export import export
 from ..functional.readout import scale_neurons
 from ..functional.terms import MOST_DELAY
 from ..layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SRCConv2d

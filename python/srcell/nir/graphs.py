@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from .. import layers as modules
 from .._arguments import as_float, as_positive, describe
+from .._export import Part, checked_parts, inputs_of
 from .._extras import extra
 from .._parameters import PARAMETERS
-from ..export import Part, checked_parts, inputs_of
 from ..functional.terms import MOST_DELAY
 from .checks import WRONG, Checked, as_numbers, set_types
 from .files import read_contents
@@ -47,7 +47,7 @@ def to_graph(network: nn.Module, *, dt: float, input_shape: Sequence[int] | None
     graph's ``metadata["readout"]``, and its weight is the last ``Linear`` node. Dropout is left out.
 
     Args:
-        network: what :func:`srcell.export.export` exports, of float neurons, in float32 or float64.
+        network: what :func:`srcell.export` exports, of float neurons, in float32 or float64.
         dt: duration of a step, above 0; NIR counts in seconds.
         input_shape: (C, H, W) of the input, if a convolution comes first; a classifier knows it.
 
@@ -55,8 +55,8 @@ def to_graph(network: nn.Module, *, dt: float, input_shape: Sequence[int] | None
         A graph of NumPy arrays. ``nir.write`` writes it to a file.
 
     Raises:
-        TypeError: as :func:`srcell.export.export`, and for layers of integer neurons.
-        ValueError: as :func:`srcell.export.export`; a ``dt`` that is not above 0; weights in half precision; delays
+        TypeError: as :func:`srcell.export`, and for layers of integer neurons.
+        ValueError: as :func:`srcell.export`; a ``dt`` that is not above 0; weights in half precision; delays
             with an interpolation wider than a step; a reshape of vectors to maps in the middle of the network.
 
     Example:
@@ -292,7 +292,7 @@ def from_graph(graph: nir.NIRGraph) -> modules.Sequential:
     Returns:
         A ``srcell.Sequential`` of ``SpikesOnly`` layers and delays, ``nn.Linear``, ``nn.Flatten(2)`` and a readout, on
         the CPU. It takes (T, B, K); if the graph's input is a map, its first module unflattens K to (C, H, W).
-        :func:`srcell.export.export` exports it, unless its last weights have delays.
+        :func:`srcell.export` exports it, unless its last weights have delays.
 
     Raises:
         TypeError: not a graph, or a field of another type than NIR's; the message names the node and the field.

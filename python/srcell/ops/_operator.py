@@ -187,7 +187,7 @@ class Operator:
             if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
                 raise RuntimeError(
                     f"srcell::{self.name}: torch.jit.trace is not supported: use torch.export.export, or "
-                    "srcell.export.export or srcell.onnx.export for a program that runs without torch"
+                    "srcell.export or srcell.onnx.export for a program that runs without torch"
                 )
         return self._overload(*tensors, **self._with_shared(arguments, options))
 

@@ -25,8 +25,7 @@ class EpochMetrics(NamedTuple):
         spike_rate: fraction of the elements (neuron, step, sample) of all layers that are active (s > 0) in training.
         learning_rate: learning rate of the epoch's last optimiser step.
         seconds: wall time of the epoch, evaluation included.
-        validation_loss: mean cross-entropy (nats) of the validation samples after the epoch; NaN if there are none, and
-            in epochs that srcell 0.1 trained.
+        validation_loss: mean cross-entropy (nats) of the validation samples after the epoch; NaN if there are none.
 
     """
 
@@ -37,7 +36,7 @@ class EpochMetrics(NamedTuple):
     spike_rate: float
     learning_rate: float
     seconds: float
-    validation_loss: float = math.nan
+    validation_loss: float
 
 
 class Tally:

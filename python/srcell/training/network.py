@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,9 +73,7 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     """Load the weights of a file into the network.
 
-    Files of srcell 0.1 lack the cell constants, which later versions store as ``_extra_state``. With such a file the
-    network keeps its own constants, and a warning is issued. In later files the constants must equal those of the
-    network.
+    The constants, which are stored as ``_extra_state``, must equal those of the network.
 
     Raises:
         ValueError: the weights belong to another network.
@@ -84,12 +81,6 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     """
     own = model.state_dict()
     constants = {name: tensor for name, tensor in own.items() if name.endswith(EXTRA_STATE)}
-    if constants and not any(name.endswith(EXTRA_STATE) for name in weights):
-        warnings.warn(
-            f"{source}: written by srcell 0.1, without cell constants: those of the run's configuration are used",
-            stacklevel=2,
-        )
-        weights = weights | constants
     expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if found != expected:

@@ -127,7 +127,6 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         **_SEQUENCES,
         "intervals": _INTERVALS,
         "adding": _ADDING,
-        "adding-9": {**_ADDING, "readout_alpha": 1.0},
         "mnist": {"epochs": 25, **_IMAGES_512},
         "fashion-mnist": {
             "epochs": 35,

@@ -86,7 +86,7 @@ def _check_epoch(loader: EventLoader, batches: int, rate: float, seconds: float,
         raise ValueError(f"the sums are over {sums[0]} samples, but {batches} batches have {samples}")
     # Before the first batch the metrics would be 0 / 0; the metrics of one made-up sample are checked instead.
     tally = Tally(sums if batches else (1, 0, 0, 1, 0))
-    check_metrics(EpochMetrics(1, tally.loss, tally.accuracy, math.nan, tally.spike_rate, rate, seconds), 1)
+    check_metrics(EpochMetrics(1, tally.loss, tally.accuracy, math.nan, tally.spike_rate, rate, seconds, math.nan), 1)
 
 
 def _moments(optimizer: optim.Optimizer, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:

@@ -82,7 +82,7 @@ class RunFolder:
     Attributes:
         path: the folder.
         config: the run's configuration.
-        data: the data set; None in a folder of srcell 0.1, which did not record it.
+        data: the data set; None if it is not recorded.
         checkpoint: path of the checkpoint.
 
     """

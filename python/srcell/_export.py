@@ -83,7 +83,7 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     Example:
         >>> import tempfile, srcell
         >>> from torch import nn
-        >>> from srcell.export import export
+        >>> from srcell import export
         >>> net = srcell.Sequential(srcell.SRC(10, 20), nn.Dropout(0.2), srcell.LeakyReadout(2))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export(net, f"{folder}/net.srcell")
@@ -125,6 +125,10 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     content = _with_sorted_header(save({name: tensor.clone() for name, tensor in tensors.items()}, texts))
     _check_readable(content, tensors, {f"layers.{k}.": owner for k, owner in enumerate(owners)} | {"readout.": last})
     write_output(Path(path), content)
+
+
+export.__module__ = "srcell"
+export.export = export  # type: ignore[attr-defined]  # srcell.export was a module before srcell 0.3
 
 
 class Part(NamedTuple):
