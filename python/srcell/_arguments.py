@@ -1,6 +1,6 @@
 """Checks single user arguments (ints, floats, choices, devices) and words their error messages.
 
-Public functions and classes call these checks first; this file must never know what an argument is used for.
+Public functions and classes call these checks first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Writes a trained network to one file for ``srcell.runtime`` and ``libsrcell``, which need no torch.
 
-``Classifier.export`` and ``srcell export`` call it. It must never know how such a file is run, but lets the runtime
-read it before it replaces an older file.
+``Classifier.export`` and ``srcell export`` call it. The runtime reads what it made before an older file is replaced.
 """
 
 from __future__ import annotations

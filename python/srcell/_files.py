@@ -1,6 +1,6 @@
 """Writes files atomically, and creates folders whose names no other process has taken.
 
-Code whose files must survive a killed process calls this file, which must never know what is written.
+Code whose files must survive a killed process calls this file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``srcell.load``: loads the trained network of a run folder.
 
-This file must never know how a network is trained. Modules that need the extra "train" are imported inside the call.
+Modules that need the extra "train" are imported inside the call.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Registers named tuples of tensors with torch's pytree, so that torch.export can save programs that return them.
 
-Files that define such a tuple decorate it with ``of_tensors``; this file must never know what the tensors are.
+Files that define such a tuple decorate it with ``of_tensors``.
 """
 
 from __future__ import annotations

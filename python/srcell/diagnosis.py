@@ -1,6 +1,6 @@
 """``diagnose``: runs a model on one batch, measures its SRC layers, and says what is wrong and what to change.
 
-Users and training call it; it must never know how a model was built or is trained, and leaves the model unchanged.
+Users and training call it.
 """
 
 from __future__ import annotations

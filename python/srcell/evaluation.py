@@ -1,6 +1,6 @@
 """Evaluates a network: accuracy, confusion matrix, and the events, spikes and synaptic operations of an inference.
 
-Training and the command line call it; it must never know how the network was trained.
+Training and the command line call it.
 """
 
 from __future__ import annotations
@@ -150,9 +150,8 @@ def evaluate(
                 crossings[k] += counted.spikes.sum().cpu()
                 layer = model.layers[k - 1]
                 if isinstance(layer, SRC) and layer.delayed:
-                    recurrent = layer.hidden_size - (not layer.autapses)
-                    of_arrivals[k] += layer.count_arrivals(output, events.lengths) * recurrent
-                    replaced[k] += int(counted.events.sum()) * recurrent
+                    of_arrivals[k] += layer.count_arrivals(output, events.lengths) * layer.hidden_size
+                    replaced[k] += int(counted.events.sum()) * layer.hidden_size
     finally:
         model.train(was_training)
     clamped += _clamped(model)

@@ -1,6 +1,6 @@
 """Plots spikes and states from any tensors, and re-exports the plots of a run from ``srcell.training.plots``.
 
-Users call it; it must never know where a figure goes.
+Users call it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The Spiking Recurrent Cell in eager PyTorch, line by line as arXiv 2306.03623 states it: the reference for the tests
 and the equations in their most readable form. It runs with any dtype on any device; autograd computes the gradients. It
-is slow by design: only tests and readers call it, and it must never know the compiled modules.
+is slow by design: only tests and readers call it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The command ``srcell``: turns arguments into a configuration, and user errors into one line.
 
-Only ``__main__`` imports this; it must never know how a network is trained or what a run folder holds.
+Only ``__main__`` imports this.
 """
 
 from __future__ import annotations

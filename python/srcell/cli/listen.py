@@ -1,6 +1,6 @@
 """``srcell listen``: the answers of an exported network while it hears a microphone or a WAV file.
 
-It must never know what a network computes: a stream of ``srcell.runtime`` takes samples and returns logits.
+A stream of ``srcell.runtime`` takes samples and returns logits.
 """
 
 from __future__ import annotations

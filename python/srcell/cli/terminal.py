@@ -1,6 +1,6 @@
 """Terminal output: a run's header, its progress bar or a line per epoch, and tables.
 
-The command line calls this; it must never know the arguments, or how a network is trained.
+The command line calls this.
 """
 
 from __future__ import annotations

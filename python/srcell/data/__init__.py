@@ -1,6 +1,6 @@
 """Data sets by name, and loaders that turn their samples into batches of events.
 
-Training and the command line use this package, which must never know about networks.
+Training and the command line use this package.
 """
 
 from __future__ import annotations

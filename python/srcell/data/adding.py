@@ -1,6 +1,6 @@
 """Binary adding: generated recordings whose class is the sum of the marked bits.
 
-Only ``srcell.data`` calls this; it must never know about networks.
+Only ``srcell.data`` calls this.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """``Dataset`` and its samples: ``LabelledImages``, ``LabelledSequences``, ``LabelledEvents``.
 
 ``LabelledSounds``, the fourth kind of samples, is in ``sounds.py`` with the reader of WAV files.
-The functions that load data sets return a ``Dataset``, and training reads it. This file must never know where samples
-come from or what a network does with them.
+The functions that load data sets return a ``Dataset``, and training reads it.
 """
 
 from __future__ import annotations

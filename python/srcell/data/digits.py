@@ -1,6 +1,6 @@
 """The 8 x 8 handwritten digits that scikit-learn ships: real data without a download.
 
-Only ``srcell.data`` calls this; it must never know about spikes, encodings or networks.
+Only ``srcell.data`` calls this.
 """
 
 import torch

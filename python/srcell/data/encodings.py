@@ -1,6 +1,6 @@
 """Encodings, which turn the samples of a data set into batches of events.
 
-``EventLoader`` and networks hold an encoding; an encoding must never know which data set its samples are from.
+``EventLoader`` and networks hold an encoding.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tells why a file of a data set could not be read: the file, an argument, or the machine is at fault.
 
-The file readers of this folder call it; it must never know a file format.
+The file readers of this folder call it.
 """
 
 from __future__ import annotations

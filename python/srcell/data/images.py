@@ -1,6 +1,6 @@
 """MNIST and Fashion-MNIST, read and downloaded by torchvision.
 
-Only ``srcell.data`` calls this; it must never know about spikes, encodings or networks.
+Only ``srcell.data`` calls this.
 """
 
 from __future__ import annotations

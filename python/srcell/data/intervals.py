@@ -1,6 +1,6 @@
 """Intervals: generated recordings of two inputs that differ only in the time between the spikes of a pair.
 
-Only ``srcell.data`` calls this; it must never know about networks.
+Only ``srcell.data`` calls this.
 """
 
 from __future__ import annotations

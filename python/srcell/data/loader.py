@@ -1,6 +1,6 @@
 """``EventLoader``: batches of events from the samples of a data set, shuffled, encoded and shared among processes.
 
-Training, evaluation and users iterate over an ``EventLoader``; it must never know what a network does with a batch.
+Training, evaluation and users iterate over an ``EventLoader``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """N-MNIST, the digits of MNIST recorded with an event camera; read and downloaded by tonic.
 
-Only ``srcell.data`` calls this; it must never know about networks.
+Only ``srcell.data`` calls this.
 """
 
 from __future__ import annotations

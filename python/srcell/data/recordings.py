@@ -1,6 +1,6 @@
 """Spoken digits and words (SHD, SSC) and gestures in front of an event camera (DVS128 Gesture); downloaded by tonic.
 
-Only ``srcell.data`` calls this; it must never know about networks.
+Only ``srcell.data`` calls this.
 """
 
 from __future__ import annotations

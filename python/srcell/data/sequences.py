@@ -1,6 +1,6 @@
 """Sequences to classify: digits read row by row or pixel by pixel, Japanese Vowels, and delayed recall.
 
-Only ``srcell.data`` calls this; it must never know about networks.
+Only ``srcell.data`` calls this.
 """
 
 from __future__ import annotations

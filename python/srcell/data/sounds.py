@@ -1,6 +1,6 @@
 """Sounds with labels: ``LabelledSounds``, and ``read_wav``, which reads a WAV file at a chosen sampling rate.
 
-Functions that load data sets of sounds call this file, which must never know a data set, spikes or encodings.
+Functions that load data sets of sounds call this file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The Free Spoken Digit Dataset: recordings of ten English digits by six speakers.
 
-Only ``srcell.data`` calls this; it must never know about spikes, encodings or networks.
+Only ``srcell.data`` calls this.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``EventBatch``, a sparse batch of spikes, and the encoders that make one from images.
 
-Layers, data sets and users call this package; it must never know what a network does with events.
+Layers, data sets and users call this package.
 """
 
 from .batch import EventBatch

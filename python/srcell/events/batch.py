@@ -1,7 +1,6 @@
 """``EventBatch``: spikes over time as row-compressed events instead of dense tensors.
 
-Encoders and data sets make batches and the layers run on them; this module must never know where events come from or
-what a network does with them.
+Encoders and data sets make batches and the layers run on them.
 """
 
 from __future__ import annotations

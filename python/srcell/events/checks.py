@@ -1,6 +1,6 @@
 """Checks the arrays of an ``EventBatch``: shapes, dtypes, values.
 
-Batches, binning and encoders call it; it must never know what they do with the arrays.
+Batches, binning and encoders call it.
 """
 
 from __future__ import annotations

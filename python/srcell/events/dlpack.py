@@ -1,6 +1,6 @@
 """Takes arrays of other libraries by DLPack; torch, or else NumPy, then shares their memory.
 
-``checks`` calls it; it must never know what an array is used for.
+``checks`` calls it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """``rate_encode`` and ``latency_encode``: turn images into spikes.
 
-Training and users call them. The encoders check arguments; operators of ``ops`` write the events. Encoders must never
-know about networks.
+Training and users call them. The encoders check arguments; operators of ``ops`` write the events.
 """
 
 from __future__ import annotations

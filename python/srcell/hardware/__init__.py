@@ -2,7 +2,7 @@
 that built the neuron in hardware (arXiv 2605.10679).
 
 Users import it by name, ``import srcell.hardware``; no other part of the package does. Its functions accept and return
-plain arrays, and must never know how weights were trained.
+plain arrays.
 """
 
 from .c99 import HeaderNetwork, read_header, write_header

@@ -1,4 +1,4 @@
-"""The C code of the headers that ``c99`` writes; it must never know a size or a weight."""
+"""The C code of the headers that ``c99`` writes."""
 
 from string import Template
 

@@ -1,6 +1,6 @@
 """A network of integer neurons as one C99 header for microcontrollers, and the reader of such headers.
 
-Users call these functions; they must never know how the weights were trained. The C code is in ``_c99_text``.
+Users call these functions. The C code is in ``_c99_text``.
 """
 
 from __future__ import annotations

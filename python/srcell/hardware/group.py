@@ -1,7 +1,6 @@
 """Reads the networks that the authors' group published with arXiv 2605.10679: ``config.json`` and ``arrays.npz``.
 
-Users call ``read_group``, and convert its result to a float model or to integer weights; this file must never know what
-the results are used for.
+Users call ``read_group``, and convert its result to a float model or to integer weights.
 """
 
 from __future__ import annotations

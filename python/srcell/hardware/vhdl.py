@@ -1,6 +1,6 @@
 """Files that VHDL reads: weights as a package, and the spikes of a sample as frames, one word per step.
 
-Users call these functions; they must never know how the weights were trained or the spikes encoded.
+Users call these functions.
 """
 
 from __future__ import annotations

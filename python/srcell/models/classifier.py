@@ -250,7 +250,7 @@ class Classifier(nn.Module):
         found.append(torch.full(shape, self.readout.num_classes))
         for ways, layer in zip(found[1:], self.src_layers(), strict=True):
             if isinstance(layer, SRC) and layer.recurrent:
-                ways += layer.hidden_size - (not layer.autapses)
+                ways += layer.hidden_size
         return [found[0].flatten(), *found[1:]]
 
 

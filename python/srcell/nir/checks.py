@@ -1,6 +1,6 @@
 """Checks a graph before a network is built from it: nodes, edges and fields may have changed since they were made.
 
-``graphs`` calls it; this file must never know how a network is built.
+``graphs`` calls it.
 """
 
 from __future__ import annotations

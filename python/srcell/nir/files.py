@@ -1,4 +1,4 @@
-"""Reads the HDF5 file of a NIR graph, whoever made it; this file must never know what a graph is.
+"""Reads the HDF5 file of a NIR graph, whoever made it.
 
 HDF5 lets a file name other files, hold an object twice or inside itself, and declare arrays that it does not store.
 Each object is checked before its data are read, and refused if it is nothing that NIR writes, so that time and memory

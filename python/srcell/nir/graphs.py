@@ -1,6 +1,6 @@
 """Converts networks to NIR graphs and back.
 
-``to_graph`` walks the parts that ``srcell.export`` finds; this file must never know how a network is exported or run.
+``to_graph`` walks the parts that ``srcell.export`` finds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Spiking Recurrent Cell as a node of a NIR graph; it must never know how networks are built from nodes."""
+"""The Spiking Recurrent Cell as a node of a NIR graph."""
 
 from __future__ import annotations
 

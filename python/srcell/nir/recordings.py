@@ -1,4 +1,4 @@
-"""Converts batches of events to recordings of NIR and back; it must never know about networks."""
+"""Converts batches of events to recordings of NIR and back."""
 
 from __future__ import annotations
 

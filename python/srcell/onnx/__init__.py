@@ -1,7 +1,4 @@
-"""Exports networks of SRC layers as ONNX models of standard operators, which onnxruntime can run.
-
-Users call it; it knows the layers, and must never know how a model is run.
-"""
+"""Exports networks of SRC layers as ONNX models of standard operators, which onnxruntime can run."""
 
 from ._export import export, translation_table
 

@@ -1,6 +1,6 @@
 """Checkpoints: tensors and a JSON record in one safetensors file, written atomically.
 
-Training and evaluation call this file, which must never know what the tensors mean.
+Training and evaluation call this file.
 """
 
 from __future__ import annotations

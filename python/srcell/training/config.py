@@ -1,6 +1,6 @@
 """``TrainingConfig``: every setting that the weights depend on; each is also a flag of ``srcell train``.
 
-Training, run folders and the command line read it; it must never know how the settings are used.
+Training, run folders and the command line read it.
 """
 
 from __future__ import annotations

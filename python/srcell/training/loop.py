@@ -1,6 +1,6 @@
 """``train``, ``resume`` and ``evaluate_run``: the training loop, which fills a run folder.
 
-The command line and users call it; it must never know how progress is shown or how the files of a run are written.
+The command line and users call it.
 """
 
 from __future__ import annotations

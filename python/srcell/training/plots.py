@@ -1,6 +1,6 @@
 """Pictures of a run, as matplotlib figures.
 
-Run folders call this; it must never know where a picture goes.
+Run folders call this.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``page``: renders a run as one HTML page with its pictures; the page opens offline.
 
-Run folders call this; it must never know where the page goes or how a picture is drawn.
+Run folders call this.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``RunFolder``: the files of a run: configuration, metrics, checkpoint, model, result, plots and report.
 
-The training loop, ``srcell.load`` and the command line call this; it must never know how a network is trained.
+The training loop, ``srcell.load`` and the command line call this.
 """
 
 from __future__ import annotations

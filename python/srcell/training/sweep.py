@@ -1,6 +1,6 @@
 """Plans a sweep, one run for each combination of values and each seed, and summarises its results.
 
-The command line calls this; it must never know how a network is trained or how progress is shown.
+The command line calls this.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""``Trainer``: performs the optimiser steps of a run, and saves and restores its state.
-
-It must never know how progress is shown, how the files of a run are written, or what happens inside a layer.
-"""
+"""``Trainer``: performs the optimiser steps of a run, and saves and restores its state."""
 
 from __future__ import annotations
 
