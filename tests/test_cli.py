@@ -378,6 +378,11 @@ NUMBERS = [setting.option for setting in SETTINGS.values() if type(setting.defau
         ("trian", "invalid choice: 'trian'"),
         ("train digits --colour", "unrecognized arguments: --colour: see srcell train --help"),
         ("train digits --epohcs=3", "unrecognized arguments: --epohcs=3: did you mean --epochs?"),
+        ("train digits --lateral", "unrecognized arguments: --lateral: did you mean --recurrent?"),
+        (
+            "train digits --no-recurrent-grad",
+            "unrecognized arguments: --no-recurrent-grad: did you mean --full-gradient?",
+        ),
         ("eval full --checkpoint-seconds 1", "unrecognized arguments: --checkpoint-seconds 1"),
         ("--versoin", "unrecognized arguments: --versoin: did you mean --version?"),
         ("train digits --epochs many", "--epochs: invalid int value: 'many'"),

@@ -50,7 +50,7 @@ ALLOWED = {
         *("_arguments", "_info", "_processes", "data", "diagnosis", "evaluation", "events", "functional", "layers"),
         *("models", "ops"),
     },
-    "cli": {"_info", "benchmark", "data", "diagnosis", "layers", "training"},
+    "cli": {"_arguments", "_info", "benchmark", "data", "diagnosis", "layers", "training"},
     # Public names of parts of training.
     "plots": {"training"},
     "__init__": {

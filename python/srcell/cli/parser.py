@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .._arguments import RENAMED
 from ..training.config import SETTINGS
 from ..training.options import DATA, RunOptions
 from ..training.presets import PRESETS
@@ -30,7 +31,9 @@ class Parser(argparse.ArgumentParser):
         known, rest = super().parse_known_args(args, namespace)
         if rest:
             given = next((word[2:].partition("=")[0] for word in rest if word.startswith("--")), "")
-            nearest = difflib.get_close_matches(given, [option[2:] for option in self.options().values()], n=1)
+            own = [option[2:] for option in self.options().values()]
+            now = RENAMED.get(given.removeprefix("no-").replace("-", "_"), "").replace("_", "-")
+            nearest = [now] if now in own else difflib.get_close_matches(given, own, n=1)
             hint = f"did you mean --{nearest[0]}?" if nearest else f"see {self.prog} --help"
             self.error(f"unrecognized arguments: {' '.join(rest)}: {hint}")
         return known, rest
