@@ -296,7 +296,7 @@ def test_an_input_gain_scales_the_first_layers_weights_alone() -> None:
     one, two = (dict(network.named_parameters()) for network in networks)
     for name in one:
         assert torch.equal(two[name], (2 if name == "layers.0.weight_ih_l0" else 1) * one[name])
-    layers = (networks[1].layers[0], SRC.for_sequences(INPUTS, 24, gain=2.0))
+    layers = (networks[1].layers[0], SRC.for_sequences(INPUTS, 24, input_gain=2.0))
     for layer in layers:
         torch.manual_seed(1)
         layer.reset_parameters()

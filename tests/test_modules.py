@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
+import srcell
 from srcell import SRC, EventBatch, IntegerSRC, LeakyReadout, SpikesOnly, SRCCell, SRCConv2d, SRCState
 from srcell.functional import rest_state, src, src_linear
 from support.inputs import BATCH, PARAMETERS, STATE, STEPS, noise
@@ -105,8 +106,11 @@ def state_with(*shape: int) -> SRCState:
     Refusal("zs_dep", lambda: src_layer(zs_dep=-0.1, learnable=["zs_dep"], full_gradient=True)),
     *(Refusal("alpha", lambda kind=kind: make(kind, alpha=torch.zeros(3))) for kind in LAYERS),
     *(Refusal("memory", lambda x=x: SRC.for_sequences(4, 3, memory=x)) for x in (1.9, math.inf, 2.0**54, 1e300)),
-    *(Refusal("gain", lambda x=x: SRC.for_sequences(4, 3, gain=x)) for x in (0.0, -1, math.inf, 4e36, 1e300, 10**400)),
-    Refusal("gain", lambda: SRC.for_sequences(4, 3, gain=700.0, dtype=torch.float16)),
+    *(
+        Refusal("input_gain", lambda x=x: SRC.for_sequences(4, 3, input_gain=x))
+        for x in (0.0, -1, math.inf, 4e36, 1e300, 10**400)
+    ),
+    Refusal("input_gain", lambda: SRC.for_sequences(4, 3, input_gain=700.0, dtype=torch.float16)),
     Refusal("input", lambda: src_layer()(torch.zeros(4))),
     Refusal("input", lambda: src_layer()(torch.zeros(STEPS, 5))),
     Refusal("input", lambda: src_layer()(torch.zeros(STEPS, BATCH, 5))),
@@ -385,7 +389,7 @@ def test_weights_start_with_the_documented_width_and_upper_layers_as_relays() ->
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_the_largest_gain_and_memory_of_a_layer_for_sequences_give_finite_weights(dtype: torch.dtype) -> None:
     gain = torch.finfo(dtype).max / 100
-    layer = SRC.for_sequences(1, 10_000, gain=gain, memory=2.0**53, recurrent=False, dtype=dtype)
+    layer = SRC.for_sequences(1, 10_000, input_gain=gain, memory=2.0**53, recurrent=False, dtype=dtype)
     assert layer.weight_ih_l0.isfinite().all() and layer.weight_ih_l0.abs().max().item() > gain
     assert layer.alpha_l0.max().item() <= 1 and layer.omega_l0.isfinite().all()
 
@@ -415,6 +419,37 @@ def test_reset_parameters_restores_all_initial_values(kind: str, options: dict[s
     assert all(torch.equal(x, expected[name]) for name, x in layer.state_dict().items())
 
 
+# Each is built again by its own text.
+BUILT: dict[str, Callable[[], nn.Module]] = {
+    "a layer": lambda: SRC(3, 4, 2, batch_first=True, dropout=0.25, surrogate="relu", full_gradient=True),
+    "learnt": lambda: SRC(3, 4, alpha=0.8, rho=torch.tensor([1.0, 2, 3, 4]), learnable=["alpha", "rho"]),
+    "spread": lambda: SRC(
+        3, 40, alpha=srcell.spread(0.5, 0.99), omega=srcell.spread_frequencies(0.01, 1), learnable=["omega"]
+    ),
+    "for sequences": lambda: SRC.for_sequences(3, 40, memory=50, input_gain=2.0),
+    "recurrent": lambda: SRC(3, 4, recurrent=True, recurrent_surrogate="straight_through", autapses=False),
+    "delayed": lambda: SRC(3, 4, recurrent=True, delay_hh=2.5, max_delay=9, delay_width=3, learnable=["delay_hh"]),
+    "a cell": lambda: SRCCell(3, 4, learn_bias=False, bias_init=-5.0, bias_max=-4.5, initial_state="rest"),
+    "a convolution": lambda: SRCConv2d(
+        2, 4, (3, 2), stride=2, padding=1, groups=2, r=torch.tensor(1.5), input_gain=0.5
+    ),
+    "integers": lambda: srcell.IntegerSRC(3, 4, weight_bits=4),
+    "delays": lambda: srcell.Delay(3, 5, taps=2, learnable=False, delay_width=2),
+    "votes": lambda: srcell.LeakyReadout(3, 5, 0.9, temperature=3.0),
+}
+
+
+@pytest.mark.parametrize("kind", BUILT)
+def test_the_repr_of_a_module_builds_it_again(kind: str) -> None:
+    torch.manual_seed(0)
+    module = BUILT[kind]()
+    torch.manual_seed(0)
+    again = eval(repr(module), {**vars(srcell), "tensor": torch.tensor})
+    assert type(again) is type(module) and repr(again) == repr(module)
+    expected = module.state_dict()
+    assert list(expected) == [name for name, x in again.state_dict().items() if torch.equal(x, expected[name])]
+
+
 def test_repr_shows_the_options_that_differ_from_the_defaults() -> None:
     alpha = torch.linspace(0.5, 0.75, 16)
     loaded = SRC(20, 2, 2, alpha=torch.zeros(2))
@@ -428,7 +463,7 @@ def test_repr_shows_the_options_that_differ_from_the_defaults() -> None:
         (SRCConv2d(1, 8, 5), "SRCConv2d(1, 8, kernel_size=(5, 5))"),
         (SRCConv2d(1, 2, 3, rho=2.0), "SRCConv2d(1, 2, kernel_size=(3, 3), rho=2.0)"),
         (strided, f"SRCConv2d(2, 8, {sizes}, groups=2, learn_bias=False, surrogate='relu')"),
-        (loaded, "SRC(20, 2, alpha=tensor(2 values, 0.25 to 0.5), num_layers=2)"),
+        (loaded, "SRC(20, 2, alpha=tensor([0.25, 0.5]), num_layers=2)"),
         (SRC(2, 3, alpha=torch.empty(3, device="meta"), device="meta"), "SRC(2, 3, alpha=tensor(3 values))"),
     ):
         assert repr(layer) == text

@@ -232,13 +232,15 @@ def test_a_layer_for_sequences_has_their_options_and_any_other() -> None:
         with pytest.raises(error, match=r"^memory: expected"):
             srcell.SRC.for_sequences(3, 4, memory=wrong)
     for wrong, error in ((0, ValueError), (float("nan"), ValueError), ("x", TypeError)):
-        with pytest.raises(error, match=r"^gain: expected"):
-            srcell.SRC.for_sequences(3, 4, gain=wrong)
+        with pytest.raises(error, match=r"^input_gain: expected"):
+            srcell.SRC.for_sequences(3, 4, input_gain=wrong)
     with pytest.raises(TypeError, match="unexpected keyword argument 'alhpa'"):
         srcell.SRC.for_sequences(3, 4, alhpa=0.5)
 
 
-@pytest.mark.parametrize("options", [{}, {"alpha": 0.9}, {"alpha": 1.0}, {"learnable": ("alpha",)}, {"gain": 2.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"alpha": 0.9}, {"alpha": 1.0}, {"learnable": ("alpha",)}, {"input_gain": 2.0}]
+)
 def test_the_integrators_of_a_layer_for_sequences_are_equally_large_under_noise(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     layer = srcell.SRC.for_sequences(1000, 50, **options)
@@ -246,7 +248,7 @@ def test_the_integrators_of_a_layer_for_sequences_are_equally_large_under_noise(
         alpha = torch.as_tensor(options["alpha"] if "alpha" in options else layer.alpha_l0.detach()).double()
         # The standard deviation of the integrator under white noise, over that of alpha = 0.9.
         gathered = layer.weight_ih_l0.detach().std(1).double() / (1 - alpha.clamp(max=0.9999) ** 2).sqrt()
-        expected = options.get("gain", 1) * 3 / 1000**0.5 / (1 - 0.81) ** 0.5
+        expected = options.get("input_gain", 1) * 3 / 1000**0.5 / (1 - 0.81) ** 0.5
         # The relative error of a standard deviation of 1,000 normal numbers is 1 / sqrt(2000): within five of them.
         assert ((gathered / expected - 1).abs() < 5 / 2000**0.5).all()
         layer.reset_parameters()

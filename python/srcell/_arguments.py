@@ -20,6 +20,7 @@ from .ops._memory import has_memory
 RENAMED = {
     "bias": "learn_bias",
     "delay": "recall_delay",
+    "gain": "input_gain",
     "lateral": "recurrent",
     "lateral_delay": "recurrent_delay",
     "lateral_surrogate": "recurrent_surrogate",

@@ -1,8 +1,8 @@
 """Times srcell and its alternatives in PyTorch on the same work.
 
 ``srcell bench`` and the scripts of the repository's ``bench/`` call this. It calls public functions only. Every
-workload runs in its own process: the state that it leaves in the heap, in torch's compiler and in the thread pools would
-change the times of the next one.
+workload runs in its own process: the state that it leaves in the heap, in torch's compiler and in the thread pools
+would change the times of the next one.
 """
 
 from .cases import CASES, LABELS, Workload, choose

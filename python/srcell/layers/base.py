@@ -29,7 +29,7 @@ from ..functional.layer import (
 from ..functional.terms import MOST_DELAY, exported_delays, tables
 from ..ops._memory import has_memory
 from .constants import HasConstants
-from .init import FIRST_WEIGHT_SCALE, LATERAL_WEIGHT_SCALE, draw_relays, draw_weights
+from .init import FIRST_WEIGHT_SCALE, LATERAL_WEIGHT_SCALE, as_gain, draw_relays, draw_weights
 from .options import (
     CELL_DEFAULTS,
     DEFAULTS,
@@ -45,6 +45,7 @@ from .options import (
 )
 
 INITIAL = ("i0", "h0", "hs0")  # q starts at 0
+MOST_SHOWN = 8  # values of a tensor that the repr of a layer shows; of more it shows the range
 
 
 class _Clamped(torch.autograd.Function):
@@ -92,7 +93,6 @@ class Neurons(HasConstants):
     """
 
     _WEIGHT_NAME, _BIAS_NAME = "weight_ih{}", "bias{}"
-    _gain: float | None = None  # if the first layer's weights are drawn for integrators of equal size, their factor
     recorder: Callable[[str, Call], None] | None = None
     """While ``srcell.record`` records, a function that gets each call with its layer's suffix; None otherwise."""
 
@@ -129,10 +129,15 @@ class Neurons(HasConstants):
         self.surrogate, self.full_gradient = surrogate, full_gradient
         self.initial_state, self.learn_initial_state = initial_state, learn_initial_state
         self.bias_init, self.bias_max = self._check_bias(given["bias_init"]), as_float("bias_max", given["bias_max"])
-        self.learn_bias = given["learn_bias"]
+        self.learn_bias, self.input_gain = given["learn_bias"], given["input_gain"]
+        if self.input_gain is not None:
+            self.input_gain = as_gain("input_gain", self.input_gain, self._float_max)
         self._neurons = neurons
         self._suffixes = tuple(weight_shapes)
         self._cell = Cell(*(self._check_cell_parameter(name, given[name]) for name in Cell._fields))
+        self._spread = {
+            name: given[name] for name in Cell._fields if isinstance(given[name], Spread | SpreadFrequencies)
+        }
         self._delay_hh = (
             None if recurrent.delay_hh is None else self._check_cell_parameter("delay_hh", recurrent.delay_hh)
         )
@@ -167,6 +172,8 @@ class Neurons(HasConstants):
                 for name in INITIAL:
                     self.register_parameter(f"{name}{suffix}", nn.Parameter(torch.empty(neurons, **factory)))
         self.reset_parameters()
+        if self.input_gain is not None:
+            self.reset_parameters()  # srcell 0.2 drew these weights twice: seeds give the same network
 
     @property
     def resonates(self) -> bool:
@@ -435,11 +442,11 @@ class Neurons(HasConstants):
             if self.learn_initial_state:
                 for name, value in zip(INITIAL, self._fixed_state(suffix), strict=False):
                     getattr(self, f"{name}{suffix}").copy_(value)
-        if self._gain is not None:
+        if self.input_gain is not None:
             weight, alpha = self._weight(self._suffixes[0]), self._cell_of(self._suffixes[0]).alpha
             alpha = torch.as_tensor(alpha, dtype=torch.float64, device=weight.device).clamp(max=0.9999)
-            scale = self._gain * ((1 - alpha**2) / (1 - CELL_DEFAULTS["alpha"] ** 2)).sqrt()
-            weight.mul_(scale.expand(self._neurons)[:, None])
+            scale = self.input_gain * ((1 - alpha**2) / (1 - CELL_DEFAULTS["alpha"] ** 2)).sqrt()
+            weight.mul_(scale.expand(self._neurons).view(-1, *[1] * (weight.dim() - 1)))
 
     @torch.no_grad()
     def constrain_(self) -> None:
@@ -555,12 +562,12 @@ class Neurons(HasConstants):
         return found
 
     def extra_repr(self) -> str:
-        """The options that differ from the defaults."""
+        """The options that differ from the defaults; of a learnt parameter, its initial value."""
         parts = [] if self.learn_bias else ["learn_bias=False"]
         parts += [
             f"{name}={self._describe_constant(name)}"
             for name, default in CELL_DEFAULTS.items()
-            if name not in self.learnable and (name in self._cell_tensors or getattr(self._cell, name) != default)
+            if isinstance(getattr(self._cell, name), Tensor) or getattr(self._cell, name) != default
         ]
         others = [name for name in DEFAULTS if name not in ("learn_bias", *CELL_DEFAULTS, "device", "dtype")]
         parts += [f"{name}={getattr(self, name)!r}" for name in others if getattr(self, name) != DEFAULTS[name]]
@@ -570,21 +577,27 @@ class Neurons(HasConstants):
             if getattr(self, name) != getattr(NOT_RECURRENT, name)
         ]
         if self.delayed:
-            parts += [] if "delay_hh" in self.learnable else [f"delay_hh={self._describe_constant('delay_hh')}"]
-            parts += [f"max_delay={self.max_delay}"]
+            parts += [f"delay_hh={self._describe_constant('delay_hh')}", f"max_delay={self.max_delay}"]
             parts += [f"delay_width={self.delay_width}"] if self.delay_width != 1 else []
         return ", ".join(parts)
 
     def _describe_constant(self, name: str) -> str:
-        """A parameter that is not learnt, abbreviated."""
-        if name not in self._stored():
-            return repr(getattr(self._cell, name))
-        values = torch.cat([getattr(self, f"{name}{suffix}").reshape(-1) for suffix in self._suffixes])
-        count = values.numel() // len(self._suffixes)
-        if not count or not has_memory(values):
-            return f"tensor({count} values)"
-        low, high = (x.item() for x in values.double().aminmax())
-        return f"tensor({count} values, {low:.4g} to {high:.4g})"
+        """A parameter's option: of one that is learnt the initial value, of others the present one."""
+        initial = self._delay_hh if name == "delay_hh" else getattr(self._cell, name)
+        if not isinstance(initial, Tensor):
+            return repr(initial)
+        values = initial
+        if name not in self.learnable:  # a state_dict may have brought others
+            values = torch.stack([getattr(self, f"{name}{suffix}") for suffix in self._suffixes])
+        if not values.numel() or not has_memory(values):
+            return f"tensor({initial.numel()} values)"
+        if name in self._spread and bool((values == initial.to(values)).all()):
+            return repr(self._spread[name])
+        numbers = values.double().reshape(-1, initial.numel())
+        if initial.numel() <= MOST_SHOWN and bool((numbers == numbers[0]).all()):
+            return f"tensor({initial.new_tensor(numbers[0].tolist()).view_as(initial).tolist()})"
+        low, high = (x.item() for x in numbers.aminmax())
+        return f"tensor({initial.numel()} values, {low:.4g} to {high:.4g})"
 
 
 def check_learnable(names: Sequence[str], full_gradient: bool, delayed: bool = False) -> tuple[str, ...]:

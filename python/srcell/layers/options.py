@@ -23,6 +23,9 @@ class Spread(NamedTuple):
     low: float
     high: float
 
+    def __repr__(self) -> str:
+        return f"spread({self.low}, {self.high})"
+
     def values(self, neurons: int) -> Tensor:
         """The parameter of each neuron, (N,) float64."""
         first, last = (-math.log(1 - x) for x in self)
@@ -65,6 +68,9 @@ class SpreadFrequencies(NamedTuple):
     low: float
     high: float
     silent: float
+
+    def __repr__(self) -> str:
+        return f"spread_frequencies({self.low}, {self.high}, {self.silent})"
 
     def values(self, neurons: int) -> Tensor:
         """The omega of each neuron, (N,) float64."""
@@ -157,6 +163,7 @@ class Options(TypedDict, total=False):
     learn_initial_state: bool
     bias_init: float
     bias_max: float
+    input_gain: float | None
     device: torch.device | str | None
     dtype: torch.dtype | None
 
@@ -184,6 +191,7 @@ DEFAULTS: dict[str, Any] = {
     "learn_initial_state": False,
     "bias_init": TABLE["bias"].standard,
     "bias_max": -4.0,
+    "input_gain": None,
     "device": None,
     "dtype": None,
 }
@@ -247,7 +255,7 @@ def completed(layer: object, options: Options) -> dict[str, Any]:
         TypeError: an unknown option.
 
     """
-    refuse_renamed(type(layer).__name__, options)
+    refuse_renamed(type(layer).__name__, options, ("bias", "gain", "lateral", "lateral_surrogate", "recurrent_grad"))
     for name in options:
         if name not in DEFAULTS:
             raise TypeError(f"{type(layer).__name__}.__init__() got an unexpected keyword argument {name!r}")

@@ -20,7 +20,6 @@ from ..functional.layer import NO_RECURRENCE, Recurrence, State, UserArguments, 
 from ..functional.synapse import currents_of, linear
 from .base import Call, Neurons, state_of_batch
 from .constants import check_size
-from .init import as_gain
 from .options import RecurrentOptions, split_recurrent, spread, spread_frequencies, takes_options
 
 MOST_MEMORY = 2.0**53  # steps; of a longer time constant the alpha is 1 in float64
@@ -137,6 +136,9 @@ class SRC(_Linear):
             at 0.
         bias_init: the initial bias.
         bias_max: upper bound to which :meth:`constrain_` clamps the bias.
+        input_gain: multiply the initial weights of the first layer by this factor, above 0 and at most a hundredth of
+            the largest number of their dtype, and by ``sqrt((1 - alpha^2) / (1 - 0.9^2))``, which is 1 for the default
+            alpha: under noise the integrators of slow and fast neurons are then equally large. None: neither.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -190,16 +192,15 @@ class SRC(_Linear):
         num_layers: int = 1,
         *,
         memory: float = 100.0,
-        gain: float = 1.0,
+        input_gain: float = 1.0,
         **options: Any,
     ) -> Self:
         """A layer with the options that sequences need, where those of ``SRC`` are for images and hold for one spike.
 
         It has recurrent weights, time constants from 2 to ``memory`` steps, frequencies with periods from about 6 to
-        3 ``memory`` steps, short refractory times, and starts at rest. The input weights of the first layer are scaled
-        so that under noise the integrators of slow and fast neurons are equally large: by
-        ``sqrt((1 - alpha^2) / (1 - 0.9^2))``, which is 1 for the default alpha. docs/howto/sequences.md has what this
-        changes on five tasks, with one layer.
+        3 ``memory`` steps, short refractory times, and starts at rest. Under noise the integrators of slow and fast
+        neurons are equally large (``input_gain``). docs/howto/sequences.md has what this changes on five tasks, with
+        one layer.
 
         Args:
             input_size: inputs, K.
@@ -207,14 +208,13 @@ class SRC(_Linear):
             num_layers: number of layers.
             memory: the longest time constant in steps, in [2, 2^53]. About the number of steps over which an input
                 matters; a few times less than the length of a long sequence is enough.
-            gain: factor of the initial input weights of the first layer, above 0 and at most a hundredth of the largest
-                number of their dtype. 1 suits real numbers; inputs of zeros and ones may be learnt more reliably with
+            input_gain: as in ``SRC``. 1 suits real numbers; inputs of zeros and ones may be learnt more reliably with
                 2, as binary adding is.
             **options: those of ``SRC``, which replace the ones above: ``recurrent``, ``alpha``, ``zs_hyp``, ``omega``,
                 ``initial_state`` and any other.
 
         Raises:
-            TypeError, ValueError: as ``SRC`` does; ``memory`` or ``gain`` is not a number, or outside its range.
+            TypeError, ValueError: as ``SRC`` does; ``memory`` is not a number, or outside its range.
 
         Example:
             >>> import srcell
@@ -232,11 +232,9 @@ class SRC(_Linear):
             "zs_hyp": 0.5,
             "omega": spread_frequencies(2 / memory, 1.0),
             "initial_state": "rest",
+            "input_gain": input_gain,
         }
-        layer = cls(input_size, hidden_size, num_layers, **(found | options))
-        layer._gain = as_gain("gain", gain, layer._float_max)
-        layer.reset_parameters()
-        return layer
+        return cls(input_size, hidden_size, num_layers, **(found | options))
 
     def forward(
         self,

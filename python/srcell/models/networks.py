@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -129,17 +128,17 @@ class SRCClassifier(Classifier):
                 raise ValueError(f"{name}: expected False without an input_delay or a recurrent_delay, got True")
         if input_gain is not None:
             as_gain("input_gain", input_gain, torch.finfo(torch.get_default_dtype()).max)
-        first = SRC if input_gain is None else partial(SRC.for_sequences, gain=input_gain)
         self._whole_delays = whole_delays  # before super().__init__(), which draws the delays
         delay = Delay(input_size, input_delay, taps=taps, learnable=learn_delays) if input_delay else None
         sizes = [input_size * taps, *hidden_sizes, *([neurons_per_class * num_classes] if votes else [])]
         layers = [
-            (SRC if number else first)(
+            SRC(
                 k,
                 n,
                 alpha=alpha,
                 zs_hyp=zs_hyp,
                 omega=omega if number < hidden else 0.0,
+                input_gain=None if number else input_gain,
                 recurrent=recurrent and number < hidden,
                 surrogate=surrogate,
                 full_gradient=full_gradient,
