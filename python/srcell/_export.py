@@ -183,20 +183,14 @@ def _is_one_of(module: object, kinds: Iterable[type[nn.Module]]) -> bool:
 
 
 def _offered_parts(part: Part) -> list[Part] | None:
-    """What a module says that it consists of: by ``export_parts``, or as a classifier does; None if it says nothing."""
+    """What a module says by ``export_parts`` that it consists of; None if it says nothing."""
     place, module = part
-    if not isinstance(part.module, nn.Module):
+    if not isinstance(module, nn.Module) or not hasattr(module, "export_parts"):
         return None
-    if hasattr(module, "export_parts"):
-        offered = module.export_parts()
-        if not isinstance(offered, Iterable) or isinstance(offered, Tensor):
-            raise TypeError(f"{place}.export_parts(): expected a sequence of modules, got {describe(offered)}")
-        offered = list(offered)
-    elif hasattr(module, "src_layers"):
-        maps = [nn.Unflatten(2, module.input_shape)] if len(module.input_shape) == 3 else []
-        offered = [x for x in (*maps, module.delay, *module.src_layers(), module.readout) if x is not None]
-    else:
-        return None
+    offered = module.export_parts()
+    if not isinstance(offered, Iterable) or isinstance(offered, Tensor):
+        raise TypeError(f"{place}.export_parts(): expected a sequence of modules, got {describe(offered)}")
+    offered = list(offered)
     names = {id(inner): f"{place}.{name}" for name, inner in module.named_modules() if name}
     parts = [Part(names.get(id(x), f"{place}.export_parts()[{k}]"), x) for k, x in enumerate(offered)]
     for inner in parts:

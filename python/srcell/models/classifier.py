@@ -218,6 +218,11 @@ class Classifier(nn.Module):
         """The layers, first to last."""
         return cast("list[AnyLayer]", list(self.layers))
 
+    def export_parts(self) -> list[nn.Module]:
+        """The modules that compute the same one after another, for :func:`srcell.export`."""
+        maps = [nn.Unflatten(2, self.input_shape)] if len(self.input_shape) == 3 else []
+        return [x for x in (*maps, self.delay, *self.src_layers(), self.readout) if x is not None]
+
     @torch.no_grad()
     def fan_outs(self) -> list[Tensor]:
         """Count the outgoing weights of each input and neuron, including recurrent ones.
