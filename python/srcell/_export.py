@@ -185,7 +185,7 @@ def _is_one_of(module: object, kinds: Iterable[type[nn.Module]]) -> bool:
 def _offered_parts(part: Part) -> list[Part] | None:
     """What a module says by ``export_parts`` that it consists of; None if it says nothing."""
     place, module = part
-    if not isinstance(module, nn.Module) or not hasattr(module, "export_parts"):
+    if not isinstance(part.module, nn.Module) or not hasattr(module, "export_parts"):
         return None
     offered = module.export_parts()
     if not isinstance(offered, Iterable) or isinstance(offered, Tensor):
