@@ -43,6 +43,10 @@ copybutton_prompt_is_regexp = True
 # Docstrings are in Google's style, types in the annotations.
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+# The groups of the many options of a layer.
+napoleon_custom_sections = [
+    (name, "params_style") for name in ("As in torch", "The cell", "Recurrent weights", "The gradient")
+]
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"

@@ -91,18 +91,47 @@ class _Linear(Neurons):
 class SRC(_Linear):
     r"""A stack of Spiking Recurrent Cell layers, used like torch.nn.RNN.
 
-    It is trained with backpropagation through time; ``surrogate`` and ``full_gradient`` choose the gradient.
+    It is trained with backpropagation through time; ``surrogate`` and ``full_gradient`` choose the gradient. Its repr
+    builds it again, unless a tensor of more than eight values was given.
 
     Args:
         input_size: K, inputs of the first layer.
         hidden_size: N, neurons of every layer.
+        alpha: share of the integrator that stays in a step, in [0, 1]. Like every parameter of the cell, a float, or a
+            tensor (N,) of one value per neuron, which is copied; also :func:`srcell.spread`.
+        omega: angular frequency in radians per step, in [-pi, pi], as for :func:`srcell.functional.src`; also
+            :func:`srcell.spread_frequencies`. Unless it is the constant 0, the neurons resonate with inputs of their
+            frequency, and states are :class:`~srcell.ResonantState`.
+        recurrent: whether each layer has recurrent weights, through which every neuron receives at step t the spikes of
+            step t-1 of all neurons of its layer.
+
+    As in torch:
         num_layers: number of layers; each gets the spikes of the one below.
-        bias: whether the excitability is learnt; otherwise it stays at ``bias_init``.
         batch_first: dense inputs, and their outputs, are (B, T, \*) instead of (T, B, \*); states and EventBatches are
             not affected.
         dropout: probability of dropping a spike between layers in training, in [0, 1].
-        recurrent: whether each layer has recurrent weights, through which every neuron receives at step t the spikes of
-            step t-1 of all neurons of its layer.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    The cell:
+        rho, r, rs, zs_hyp, zs_dep: as for :func:`srcell.functional.src`; zs_hyp may be a :func:`srcell.spread` too.
+        learnable: names of the parameters to learn: cell parameters, of which zs_hyp and zs_dep need
+            ``full_gradient=True``, and ``"delay_hh"``. Every call clamps them to their domains: alpha, zs_hyp and
+            zs_dep to [0, 1], rho to >= 1e-3, omega to [-pi, pi], delay_hh to [0, max_delay].
+            Outside its domain a parameter gets no gradient that would move it further out. Spikes are even in omega,
+            so an omega of 0 has no gradient: learning from 0 alone is refused.
+        learn_bias: whether the excitability is learnt; otherwise it stays at ``bias_init``.
+        bias_init: the initial bias.
+        bias_max: upper bound to which :meth:`constrain_` clamps the bias.
+        initial_state: ``"zeros"``, or ``"rest"``, the silent fixed point.
+        learn_initial_state: learn the initial state, starting from ``initial_state``; needs ``full_gradient=True`` or
+            ``recurrent=True``, with which only h has a gradient in the default mode. The q of resonant neurons starts
+            at 0.
+        input_gain: multiply the initial weights of the first layer by this factor, above 0 and at most a hundredth of
+            the largest number of their dtype, and by ``sqrt((1 - alpha^2) / (1 - 0.9^2))``, which is 1 for the default
+            alpha: under noise the integrators of slow and fast neurons are then equally large. None: neither.
+
+    Recurrent weights:
         recurrent_surrogate: surrogate gradient of these spikes: ``"relu"``, or ``"straight_through"``, with which
             gradients grow from step to step.
         autapses: whether a neuron receives its own spikes; otherwise the diagonal of the recurrent weights is 0 and
@@ -112,35 +141,16 @@ class SRC(_Linear):
             With delays the states are :class:`~srcell.DelayedState` or :class:`~srcell.DelayedResonantState`.
         max_delay: the largest delay, an int in [0, 65535]; the ceiling of the largest fixed delay if absent. Learnt
             delays need it.
-        delay_width: half-width of the interpolation of ``delay_hh`` in steps, as ``width`` of :func:`srcell.delay`. The
+        delay_width: half-width of the interpolation of ``delay_hh`` in steps, as in :func:`srcell.delay`. The
             attribute may be set between epochs: delays learn faster from a wide interpolation, and end with a width of
             1.
-        alpha: like all cell parameters, alpha to zs_dep of :func:`srcell.functional.src`, a float, or a tensor (N,) of
-            one value per neuron, which is copied; for alpha and zs_hyp also :func:`srcell.spread`.
-        omega: angular frequency in radians per step, in [-pi, pi], as for :func:`srcell.functional.src`; also
-            :func:`srcell.spread_frequencies`. Unless it is the constant 0, the neurons resonate with inputs of their
-            frequency, and states are :class:`~srcell.ResonantState`.
-        learnable: names of the parameters to learn: cell parameters, of which zs_hyp and zs_dep need
-            ``full_gradient=True``, and ``"delay_hh"``. Every call clamps them to their domains: alpha, zs_hyp and
-            zs_dep to [0, 1], rho to >= 1e-3, omega to [-pi, pi], delay_hh to [0, max_delay].
-            Outside its domain a parameter gets no gradient that would move it further out. Spikes are even in omega,
-            so an omega of 0 has no gradient: learning from 0 alone is refused.
+
+    The gradient:
         surrogate: ``"straight_through"``, with which gradients pass straight through the output, or ``"relu"``, its
             derivative.
         full_gradient: whether gradients also flow through h[t-1] and hs[t-1]. By default they flow through time only
             along the integrator, which is cheaper and trains more robustly; ``surrogate="relu"`` with
             ``full_gradient=True`` gives the exact gradient.
-        initial_state: ``"zeros"``, or ``"rest"``, the silent fixed point.
-        learn_initial_state: learn the initial state, starting from ``initial_state``; needs ``full_gradient=True`` or
-            ``recurrent=True``, with which only h has a gradient in the default mode. The q of resonant neurons starts
-            at 0.
-        bias_init: the initial bias.
-        bias_max: upper bound to which :meth:`constrain_` clamps the bias.
-        input_gain: multiply the initial weights of the first layer by this factor, above 0 and at most a hundredth of
-            the largest number of their dtype, and by ``sqrt((1 - alpha^2) / (1 - 0.9^2))``, which is 1 for the default
-            alpha: under noise the integrators of slow and fast neurons are then equally large. None: neither.
-        device: of the parameters.
-        dtype: of the parameters.
 
     Attributes:
         weight_ih_l{k}: (N, K) for the first layer, (N, N) for later ones.
