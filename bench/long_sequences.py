@@ -31,15 +31,15 @@ STEPS, BATCH, NEURONS, DELAYS, CHUNK = 784, 128, 256, 240, 20
 DIGITS = 60_000
 
 
-def layer(lateral: bool = True, resonant: bool = True, delayed: bool = True) -> SRC:
+def layer(recurrent: bool = True, resonant: bool = True, delayed: bool = True) -> SRC:
     torch.manual_seed(0)
     options: dict[str, Any] = {}
-    if delayed and lateral:
+    if delayed and recurrent:
         options = {"delay_hh": (DELAYS * torch.rand(NEURONS)).round(), "max_delay": DELAYS}
     return SRC(
         1,
         NEURONS,
-        recurrent=lateral,
+        recurrent=recurrent,
         alpha=spread(0.5, 0.998),
         omega=spread_frequencies(0.01, 1.0) if resonant else 0.0,
         zs_hyp=0.5,
@@ -146,9 +146,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch._dynamo.config.recompile_limit = 64  # more than the default: with and without gradients, and the last chunk
     variants = {
-        "resonant, lateral, delayed": layer(),
-        "resonant, lateral": layer(delayed=False),
-        "lateral": layer(resonant=False, delayed=False),
+        "resonant, recurrent, delayed": layer(),
+        "resonant, recurrent": layer(delayed=False),
+        "recurrent": layer(resonant=False, delayed=False),
         "resonant": layer(recurrent=False),
         "plain": layer(recurrent=False, resonant=False),
     }
@@ -156,7 +156,7 @@ def main() -> None:
     for name, made in variants.items():
         results[name] = measure(lambda x, made=made: made(x)[0], list(made.parameters()), arguments.repeats)
         print(name, {key: round(value, 3) for key, value in results[name].items()}, flush=True)
-    for name in ("resonant, lateral", "resonant, lateral, delayed") if arguments.torch else ():
+    for name in ("resonant, recurrent", "resonant, recurrent, delayed") if arguments.torch else ():
         compiled = Compiled(variants[name])
         name = f"PyTorch, compiled: {name}"
         results[name] = measure(compiled, list(compiled.parameters()), 3)

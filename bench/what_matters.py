@@ -36,8 +36,8 @@ class Settings(NamedTuple):
     neurons: int = 256
     layers: int = 1
     joined: bool = False  # whether the readout reads both layers
-    lateral: bool = True
-    lateral_scale: float = 1.0  # of the initial recurrent weights
+    recurrent: bool = True
+    recurrent_scale: float = 1.0  # of the initial recurrent weights
     input_scale: float = 1.0
     scaled: bool = False  # initial input weights scaled by each neuron's alpha, as in SRC.for_sequences
     lowest: float = 0.01  # omega
@@ -117,7 +117,7 @@ def layer(of: Settings, inputs: int) -> SRC:
         scale = ((1 - made.alpha_l0.square()) / (1 - 0.9**2)).sqrt()[:, None] if of.scaled else 1.0
         made.weight_ih_l0.mul_(scale * of.input_scale)
         if of.recurrent:
-            made.weight_hh_l0.mul_(of.lateral_scale)
+            made.weight_hh_l0.mul_(of.recurrent_scale)
     return made
 
 
@@ -230,8 +230,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "input weights x 2": {"input_scale": 2.0},
     "input weights x 4": {"input_scale": 4.0},
     "input weights scaled by alpha": {"scaled": True},
-    "recurrent weights x 0.5": {"lateral_scale": 0.5},
-    "recurrent weights x 2": {"lateral_scale": 2.0},
+    "recurrent weights x 0.5": {"recurrent_scale": 0.5},
+    "recurrent weights x 2": {"recurrent_scale": 2.0},
     "relu surrogate": {"surrogate": "relu"},
     "straight through the recurrent weights": {"recurrent_surrogate": "straight_through"},
     "gradients through h and hs": {"surrogate": "relu", "full_gradient": True},

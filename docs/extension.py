@@ -9,7 +9,7 @@
 Console blocks get the output that their commands really have, in place of what the page expects. The gallery's examples
 are run by sphinx-gallery, which asks here for their pictures and their order.
 
-``conf.py`` loads it; it must never know what a page says.
+``conf.py`` loads it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the pages of docs/play take besides their scripts: the WebAssembly module and the networks, beside them.
 
-``extension.py`` calls ``write`` when the pages are built; it must never know what a page shows.
+``extension.py`` calls ``write`` when the pages are built.
 """
 
 from __future__ import annotations

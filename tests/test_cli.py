@@ -381,7 +381,7 @@ NUMBERS = [setting.option for setting in SETTINGS.values() if type(setting.defau
         ("train digits --lateral", "unrecognized arguments: --lateral: did you mean --recurrent?"),
         (
             "train digits --no-recurrent-grad",
-            "unrecognized arguments: --no-recurrent-grad: did you mean --full-gradient?",
+            "unrecognized arguments: --no-recurrent-grad: did you mean --no-full-gradient?",
         ),
         ("eval full --checkpoint-seconds 1", "unrecognized arguments: --checkpoint-seconds 1"),
         ("--versoin", "unrecognized arguments: --versoin: did you mean --version?"),

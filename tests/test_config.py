@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from srcell.data import HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding
-from srcell.training.config import ADDED, BEFORE, SETTINGS, TrainingConfig
+from srcell.training.config import BEFORE, SETTINGS, TrainingConfig
 from srcell.training.run_folder import RunFolder
 from srcell.training.samples import make_encoding
 from support.runs import TINY
@@ -122,11 +122,12 @@ def test_settings_are_stored_as_python_numbers(tmp_path: Path) -> None:
     assert RunFolder.open(folder.path).config == config
 
 
-def test_a_file_may_lack_only_settings_of_later_versions() -> None:
+def test_a_file_must_have_every_setting_of_srcell_0_2(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = asdict(TINY)
-    for name in ADDED:
-        del settings[name]
-    assert TrainingConfig.from_dict(settings) == TINY
+    monkeypatch.setattr("srcell.training.config.ADDED", {"epochs"})  # as if it were newer
+    later = {name: x for name, x in settings.items() if name != "epochs"}
+    assert TrainingConfig.from_dict(later) == replace(TINY, epochs=TrainingConfig().epochs)
+    monkeypatch.undo()
     invalid = {name: {key: x for key, x in settings.items() if key != name} for name in settings}
     invalid["colour"] = settings | {"colour": 1}
     for name, given in invalid.items():
@@ -141,6 +142,8 @@ def test_settings_of_srcell_0_2_get_their_new_names() -> None:
         settings[old] = settings.pop(name)
     assert {"lateral", "lateral_delay", "recurrent_grad", "delay"} <= settings.keys()
     assert TrainingConfig.from_dict(settings) == config
+    with pytest.raises(ValueError, match=r"^settings: expected recall_delay alone, got delay beside it$"):
+        TrainingConfig.from_dict(settings | {"recall_delay": 3})
 
 
 def test_a_configuration_is_immutable_and_hashable() -> None:

@@ -19,6 +19,7 @@ import srcell
 import srcell.models
 from srcell import _names
 from srcell.layers.options import DEFAULTS, Recurrent
+from srcell.reference import delay_reference, src_reference
 from srcell.training import TrainingConfig
 from support.calls import in_process
 
@@ -92,6 +93,7 @@ OLD_NAMES: dict[str, Callable[[], Any]] = {
     "SRC: lateral_surrogate is called recurrent_surrogate": lambda: srcell.SRC.for_sequences(3, 4, lateral_surrogate=1),
     "SRCCell: bias is called learn_bias": lambda: srcell.SRCCell(3, 4, bias=False),  # type: ignore[call-arg]
     "SRCConv2d: recurrent_grad is called full_gradient": lambda: srcell.SRCConv2d(1, 2, 3, recurrent_grad=True),  # type: ignore[call-arg]
+    "SRC: gain is called input_gain": lambda: srcell.SRC.for_sequences(3, 4, gain=2.0),
     "src: recurrent_grad is called full_gradient": lambda: srcell.src(CURRENT, -6.0, recurrent_grad=True),  # type: ignore[call-arg]
     "src_linear: lateral_surrogate is called recurrent_surrogate": lambda: srcell.src_linear(
         CURRENT,
@@ -107,6 +109,17 @@ OLD_NAMES: dict[str, Callable[[], Any]] = {
         2,
         lateral_delay=3,  # type: ignore[call-arg]
     ),
+    "SRCConvClassifier.__init__: recurrent_grad is called full_gradient": lambda: srcell.models.SRCConvClassifier(
+        (1, 8, 8),
+        [4],
+        [],
+        2,
+        recurrent_grad=True,  # type: ignore[call-arg]
+    ),
+    "delay_reference: width is called delay_width": lambda: delay_reference(CURRENT, CURRENT, width=2),  # type: ignore[call-arg]
+    "src_reference: recurrent_grad is called full_gradient": lambda: src_reference(
+        CURRENT, CURRENT, recurrent_grad=True
+    ),  # type: ignore[call-arg]
     "TrainingConfig.__init__: delay is called recall_delay": lambda: TrainingConfig(delay=3),  # type: ignore[call-arg]
 }
 

@@ -1046,7 +1046,7 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
             lambda: map_file(bias=torch.zeros(16)),
         ),
         (r"layers.0.initial: expected F32 \(3, 4\)", lambda: map_file(initial=torch.zeros(3, 16))),
-        ("header: expected 10 tensors", lambda: map_file(recurrent=torch.zeros(4, 4))),
+        ("header: expected 10 tensors", lambda: map_file(lateral=torch.zeros(4, 4))),
         ("header: expected 'readout' among the metadata", lambda: altered(readout=None)),
         ("readout: expected none, votes or linear, got 'x'", lambda: altered(readout="x")),
         ("readout: expected none, votes or linear", lambda: altered(readout="x\ny" + "z" * 1000)),

@@ -59,8 +59,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from srcell import runtime, spread_frequencies
-from srcell import export
+from srcell import export, runtime, spread_frequencies
 from srcell.models import SRCClassifier
 from test_cochlea import CURRENTS, EVENTS, chirp, network_for
 from test_export_networks import composed
@@ -85,7 +84,7 @@ steps = np.random.default_rng(0).random((100, 64)) < 0.1
 for name, options in (
     ("net", {}),
     ("resonant", {"omega": spread_frequencies(0.05, 2)}),
-    ("delayed", {"input_delay": 30, "taps": 2, "lateral_delay": 20}),
+    ("delayed", {"input_delay": 30, "taps": 2, "recurrent_delay": 20}),
 ):
     network = SRCClassifier(64, [40], 10, recurrent=True, initial_state="rest", **options)
     network.export(f"{folder}/{name}.srcell")

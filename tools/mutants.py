@@ -68,7 +68,7 @@ one more rounding in tanh
     e_plus_two = fma(scale, reduced.expm1, scale + one) => e_plus_two = e + splat<V>(2)
 == common-inl.h: core events device gradients.py resonance.py
 the adjoint goes without q
-    return parameters || (recurrent => return (parameters && state != kQ) || (recurrent
+    return parameters || (full_gradient => return (parameters && state != kQ) || (full_gradient
 a length is not clamped
     clamp_to(read_once(shape.lengths + sample), 0, shape.steps);
     => clamp_to(read_once(shape.lengths + sample), 0, INT64_MAX);

@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--deep", type=Path, required=True, help="run folder of a deep network")
-    parser.add_argument("--recurrent", type=Path, required=True, help="run folder of a lateral network")
+    parser.add_argument("--recurrent", type=Path, required=True, help="run folder of a recurrent network")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     runs = {"784-100": RESULTS / "mnist-100", "deep": arguments.deep, "lateral": arguments.recurrent}

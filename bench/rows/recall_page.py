@@ -31,9 +31,9 @@ TESTED = (10, 20, 30, 40, 50, 60, 80, DELAY, 200, 400)
 RECALL = data.load("delayed-recall")
 
 
-def train(lateral: bool) -> SRCClassifier:
+def train(recurrent: bool) -> SRCClassifier:
     torch.manual_seed(SEED)
-    model = SRCClassifier(25, [NEURONS], 8, recurrent=lateral, alpha=srcell.spread(*ALPHA), **NETWORK)
+    model = SRCClassifier(25, [NEURONS], 8, recurrent=recurrent, alpha=srcell.spread(*ALPHA), **NETWORK)
     model.encoder = data.RecallEncoding(DELAY)  # the exported file names it
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=BATCHES + 1)

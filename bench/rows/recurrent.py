@@ -26,7 +26,7 @@ NEURONS = ("lif", "gru")
 
 
 class RecurrentLIF(nn.Module):
-    """RLeaky over all steps; its recurrent weights are initialised as those of a lateral SRC are."""
+    """RLeaky over all steps; its recurrent weights are initialised as those of a recurrent SRC are."""
 
     def __init__(self, inputs: int, neurons: int, betas: Tensor, gain: float) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Row-sequential MNIST with one layer that has recurrent weights, or with the same layer without them.
 
-    python bench/rows/row_sequential.py --data data [--epochs 4] [--no-lateral]
+    python bench/rows/row_sequential.py --data data [--epochs 4] [--no-recurrent]
 
 The 28 rows of a digit come one after the other, each held for 4 steps as currents of its grey levels. The layer has 256
 neurons with spread time constants; leaky sums of their spikes are read out linearly at the end. The script prints the
@@ -23,9 +23,9 @@ HOLD, NEURONS, BATCH, LEAK = 4, 256, 128, 0.97
 
 
 class RowReader(nn.Module):
-    def __init__(self, lateral: bool) -> None:
+    def __init__(self, recurrent: bool) -> None:
         super().__init__()
-        self.layer = SRC(28, NEURONS, recurrent=lateral, alpha=spread(0.5, 0.99), zs_hyp=0.5, initial_state="rest")
+        self.layer = SRC(28, NEURONS, recurrent=recurrent, alpha=spread(0.5, 0.99), zs_hyp=0.5, initial_state="rest")
         self.readout = nn.Linear(NEURONS, 10)
         weights = LEAK ** torch.arange(28 * HOLD - 1, -1, -1.0)
         self.register_buffer("weights", weights)
@@ -43,11 +43,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-lateral", action="store_true")
+    parser.add_argument("--no-recurrent", action="store_true")
     arguments = parser.parse_args()
     train, test, *_ = data.load("mnist", arguments.data)
     torch.manual_seed(arguments.seed)
-    model = RowReader(not arguments.no_lateral)
+    model = RowReader(not arguments.no_recurrent)
     optimizer = torch.optim.Adam(model.parameters(), lr=arguments.lr)
     steps = arguments.epochs * len(range(0, len(train.labels), BATCH))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, arguments.lr, total_steps=steps)

@@ -31,7 +31,7 @@ enum Field {
     kPastSteps
 };
 
-// Those of a record UserArguments of srcell.functional, and of its record Lateral.
+// Those of a record UserArguments of srcell.functional, and of its record Recurrence.
 struct OfUsers {
     enum { kBias, kState, kCell, kSurrogate, kFullGradient, kLateral };
     enum { kWeightHh, kLateralSurrogate, kDelayHh, kMaxDelay, kDelayWidth };

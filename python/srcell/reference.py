@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ._renamed import renamed
 from ._state import AnyState, state_type
 
 
@@ -36,11 +37,13 @@ def _spike(h: Tensor, surrogate: str) -> Tensor:
     raise ValueError(f"surrogate: expected 'relu' or 'straight_through', got {surrogate!r}")
 
 
+@renamed("width")
 def delay_reference(x: Tensor, delay: Tensor, *, delay_width: int = 1, lengths: Sequence[int] | None = None) -> Tensor:
     r"""Dense reference of :func:`srcell.delay`: (T, B, K) and delays (K,) or (K, M) to (T, B, K M).
 
-    Output t is the sum over u of ``max(0, width - |u - d|) / width^2`` times input t - u, from u = 0 on; the weights
-    are scaled to the sum 1 where some lie before. At a whole delay the derivative is the right-hand one.
+    With W = ``delay_width``, output t is the sum over u of ``max(0, W - |u - d|) / W^2`` times input t - u, from u = 0
+    on; the weights are scaled to the sum 1 where some lie before. At a whole delay the derivative is the right-hand
+    one.
 
     Example:
         >>> import torch
@@ -72,6 +75,7 @@ def _terms(d: Tensor, width: int) -> dict[int, Tensor]:
     return {u: weight / mass for u, weight in kept.items()}
 
 
+@renamed("lateral_surrogate", "recurrent_grad")
 def src_reference(
     current: Tensor,
     bias: Tensor,

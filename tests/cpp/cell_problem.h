@@ -189,7 +189,7 @@ struct ScanCall {
     const Array<T>& current;
     const bool backward;
     CellOutputs<T> out;
-    Array<T> checkpoints = out.plane(backward ? segments(out.in.o.steps) * (3 + out.in.o.resonant) : 0);
+    Array<T> checkpoints = out.plane(backward ? segments(out.in.o.steps) * states_of(out.in.o.resonant) : 0);
     Array<T> grad_current = out.plane(backward ? out.in.o.steps : 0);
 
     ScanCall(const CellInputs<T>& in, const Array<T>& current, bool backward, int poison)

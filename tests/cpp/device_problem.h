@@ -164,7 +164,7 @@ Result<T> run_on(const Card& card, const CellInputs<T>& in, const EventRows<T>& 
     const CellForward<T> forward = out.forward(1);
     const Array<T> weight_t = transposed(weight, in.o.neurons, rows.inputs);
     Array<T> trace = out.plane(wanted.save ? in.o.steps : 0), grad_current = out.plane(wanted.save ? in.o.steps : 0);
-    Array<T> checkpoints = out.plane(wanted.save ? segments(in.o.steps) * (2 + in.o.resonant) : 0);
+    Array<T> checkpoints = out.plane(wanted.save ? segments(in.o.steps) * (states_of(in.o.resonant) - 1) : 0);
     const Dense<T> dense(card, forward.shape, rows);
     DeviceInput<T> input = events;
     if (masked) input = MaskedElements<T>{dense.mask.data(), dense.elements.data(), rows.inputs};

@@ -17,7 +17,7 @@ bool scans_agree(Input& in, const CellOptions& o) {
     for (const Card& card : cards(in)) {
         ScanCall<T> call(cell, current, backward, kOtherPoison);
         CHECK(call.run(card, 1) == expected && same(call.checkpoints, on_cpu.checkpoints));
-        check_padding(clamped(o), call.checkpoints, 3 + o.resonant, kSegment);
+        check_padding(clamped(o), call.checkpoints, states_of(o.resonant), kSegment);
     }
     return current.size();
 }
@@ -97,7 +97,7 @@ void altered_rows_stay_within_bounds(const Card& card, const CellInputs<T>& cell
         run(*kernels_scalar(), cell, rows.as_read_by_device(), weight, {false, false, false}, 1, kPoison);
     const Array<T> weight_t = transposed(weight, o.neurons, rows.inputs);
     CellOutputs<T> out(cell, kOtherPoison);
-    Array<T> trace = out.plane(o.steps), checkpoints = out.plane(segments(o.steps) * (2 + o.resonant));
+    Array<T> trace = out.plane(o.steps), checkpoints = out.plane(segments(o.steps) * (states_of(o.resonant) - 1));
     device::Queue queue = card.queue();
     device::events_forward(
         queue, DeviceEventsForward<T>{

@@ -218,7 +218,8 @@ struct EventsCall {
     CellOutputs<T> out;
     Array<T> packed = tile_rows(event_tiles(in.o.neurons) * packed_rows(rows.inputs, rows.events().count));
     Array<T> trace = out.plane(wanted.save ? in.o.steps : 0);
-    Array<T> checkpoints = out.plane(wanted.save ? segments(in.o.steps, kEventSegment) * (2 + in.o.resonant) : 0);
+    Array<T> checkpoints =
+        out.plane(wanted.save ? segments(in.o.steps, kEventSegment) * (states_of(in.o.resonant) - 1) : 0);
     Array<T> grad_current = out.plane(wanted.grad_current ? in.o.steps : 0);
     Array<T> grad_weight = weight_like(wanted.grad_weight ? rows.inputs : 0);
     Array<T> weight_partials = partials(wanted.grad_weight ? rows.inputs : 0);

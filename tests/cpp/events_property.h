@@ -64,7 +64,7 @@ void check_dots(const CellOptions& o, const EventRows<T>& rows, const Array<T>& 
 template <class T>
 void check_padding(const EventsCall<T>& call) {
     const CellOptions& o = call.in.o;
-    check_padding(o, call.checkpoints, 2 + o.resonant, kEventSegment);
+    check_padding(o, call.checkpoints, states_of(o.resonant) - 1, kEventSegment);
     const int64_t width = event_tile_width(o.neurons);
     for (size_t b = 0; b < o.lengths.size() && call.trace.size(); ++b)
         for (int64_t first = 0; first < o.neurons; first += width) {

@@ -88,7 +88,7 @@ Result<T> scans_agree(Input& in, CellInputs<T>& cell, const Array<T>& current, b
                       const std::vector<int64_t>& lengths) {
     ScanCall<T> whole(cell, current, backward, kPoison);
     const Result<T> expected = whole.run(*kernels_scalar(), 1);
-    check_padding(cell.o, whole.checkpoints, 3 + cell.o.resonant, kSegment);
+    check_padding(cell.o, whole.checkpoints, states_of(cell.o.resonant), kSegment);
     cell.lengths = Array<int64_t>(lengths);
     for_each_table(in.thread_counts(), [&](const Kernels& kernels, int threads) {
         ScanCall<T> call(cell, current, backward, kOtherPoison);

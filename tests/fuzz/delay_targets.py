@@ -49,7 +49,7 @@ def delayed(draw: Draw) -> None:
     dtype = draw.pick(*FLOATS, *FLOATS, torch.float16, torch.bfloat16)
     given = drawn_input(draw, dtype)
     given["delay"] = drawn_delays(draw, given["input"].shape[2], draw.pick(dtype, *FLOATS))
-    given |= {"max_delay": draw.pick(MOST, MOST, 65535), "width": draw.pick(1, 1, 1, 2, 7, 300)}
+    given |= {"max_delay": draw.pick(MOST, MOST, 65535), "delay_width": draw.pick(1, 1, 1, 2, 7, 300)}
     spoilt = draw.spoil(given, 35)
     inputs = tensors_in(given)
     seen = contents(inputs)
@@ -77,7 +77,7 @@ def assert_the_reference(made: Any, given: dict[str, Any]) -> None:
     else:
         half = given_input.dtype in (torch.float16, torch.bfloat16)
     d = given["delay"].detach().to(torch.float64)
-    expected = delay_reference(x.detach().to(torch.float64), d, delay_width=given["width"], lengths=lengths)
+    expected = delay_reference(x.detach().to(torch.float64), d, delay_width=given["delay_width"], lengths=lengths)
     assert got.shape == expected.shape
     bound = 1e-2 if half else 1e-5
     assert bool(((got.detach().to(torch.float64) - expected).abs() <= bound * (1 + expected.abs())).all())

@@ -47,7 +47,7 @@ def programs(draw: Draw) -> None:
     kinds = (SRC, SRCCell, SRCConv2d, *((IntegerSRC,) if NEW_TORCH else ()))  # torch 2.4 exports no changed buffer
     kind, inputs = draw.pick(*kinds), 4
     if kind is not IntegerSRC:
-        options |= {"learnable": draw.pick((), ("rho",), ("alpha", "rho", "r")), "bias": draw.chance(70)}
+        options |= {"learnable": draw.pick((), ("rho",), ("alpha", "rho", "r")), "learn_bias": draw.chance(70)}
         options |= {"recurrent": True} if kind is SRC and draw.chance(40) else {}
         options |= {"delay_hh": draw.pick(2.5, 1.0)} if "recurrent" in options and draw.chance(40) else {}
         options |= {"omega": draw.pick(0.3, spread_frequencies(0.1, 1))} if draw.chance(30) else {}

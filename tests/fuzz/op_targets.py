@@ -293,7 +293,7 @@ def cell_options(draw: Draw, neurons: int) -> dict[str, Any]:
     """The options that every layer takes besides its sizes."""
     recurrent = draw.chance(50)
     given: dict[str, Any] = {"full_gradient": recurrent, "surrogate": draw.pick(*SURROGATES)}
-    given |= {"bias_init": -6.0, "bias_max": -4.0, "bias": draw.chance(80)}
+    given |= {"bias_init": -6.0, "bias_max": -4.0, "learn_bias": draw.chance(80)}
     given |= {"initial_state": draw.pick("zeros", "rest"), "learn_initial_state": recurrent and draw.chance(30)}
     learnable = [name for name in PARAMETERS if draw.chance(15) and (recurrent or name not in ("zs_hyp", "zs_dep"))]
     given |= {"learnable": learnable, **{name: DEFAULTS[name] for name in learnable}}

@@ -5,8 +5,8 @@ workload runs in its own process: the state that it leaves in the heap, in torch
 would change the times of the next one.
 """
 
+from ._document import document
 from .cases import CASES, LABELS, Workload, choose
-from .document import document
 from .timing import Result, measure, run
 
 __all__ = ["CASES", "LABELS", "Result", "Workload", "choose", "document", "measure", "run"]

@@ -49,7 +49,7 @@ class Workload:
     """One workload and the rows that are measured on it.
 
     Attributes:
-        case: the key in ``CASES`` that the setting belongs to.
+        case: the key in ``CASES`` that the workload belongs to.
         subject: what is timed: "recurrence" (neurons on given currents), "layer" (neurons behind a linear synapse),
             "lateral" (such a layer with recurrent weights, on events in srcell and on a dense input in PyTorch),
             "stack" (several layers), "classifier" (a stack and its readout, forward only), "module" (a torch module),
@@ -148,11 +148,11 @@ CASES = _make_cases()
 
 
 def choose(cases: Sequence[str], *, threads: int | None = None, quick: bool = False) -> list[Workload]:
-    """The settings of the given cases.
+    """The workloads of the given cases.
 
     Args:
         cases: keys of ``CASES``; all of them if empty.
-        threads: number of threads of the settings that do not fix their own.
+        threads: number of threads of the workloads that do not fix their own.
         quick: batches of at most 32 and no compiled rows, for rough times.
 
     Raises:

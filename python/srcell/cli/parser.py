@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .._arguments import RENAMED
+from .._renamed import RENAMED
 from ..training.config import SETTINGS
 from ..training.options import DATA, RunOptions
 from ..training.presets import PRESETS
@@ -32,8 +32,11 @@ class Parser(argparse.ArgumentParser):
         if rest:
             given = next((word[2:].partition("=")[0] for word in rest if word.startswith("--")), "")
             own = [option[2:] for option in self.options().values()]
-            now = RENAMED.get(given.removeprefix("no-").replace("-", "_"), "").replace("_", "-")
-            nearest = [now] if now in own else difflib.get_close_matches(given, own, n=1)
+            positive = given.removeprefix("no-")
+            now = RENAMED.get(positive.replace("-", "_"), "").replace("_", "-")
+            nearest = difflib.get_close_matches(given, own, n=1)
+            if now in own:
+                nearest = [given.replace(positive, now)]
             hint = f"did you mean --{nearest[0]}?" if nearest else f"see {self.prog} --help"
             self.error(f"unrecognized arguments: {' '.join(rest)}: {hint}")
         return known, rest

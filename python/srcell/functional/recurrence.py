@@ -8,7 +8,8 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from .._arguments import renamed, require_dense
+from .._arguments import require_dense
+from .._renamed import renamed
 from .._state import AnyState
 from ..ops import _gpu
 from ..ops._layer import HALF, STATE, LayerArguments, states_of

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._arguments import check_choice, renamed, require_dense
+from .._arguments import check_choice, require_dense
+from .._renamed import renamed
 from .._state import AnyState
 from ..events import EventBatch
 from ..ops import _dense

@@ -584,10 +584,11 @@ class Neurons(HasConstants):
     def _describe_constant(self, name: str) -> str:
         """A parameter's option: of one that is learnt the initial value, of others the present one."""
         initial = self._delay_hh if name == "delay_hh" else getattr(self._cell, name)
+        stored = name in self._stored() and name not in self.learnable  # a state_dict may have brought others
         if not isinstance(initial, Tensor):
-            return repr(initial)
+            return repr(getattr(self, f"{name}{self._suffixes[0]}").item() if stored else initial)
         values = initial
-        if name not in self.learnable:  # a state_dict may have brought others
+        if stored:
             values = torch.stack([getattr(self, f"{name}{suffix}") for suffix in self._suffixes])
         if not values.numel() or not has_memory(values):
             return f"tensor({initial.numel()} values)"

@@ -34,7 +34,8 @@ class SRCConv2d(Neurons):
         padding: zeros beyond the edge, as numbers, ``"valid"`` or ``"same"``.
         dilation: dilation of the convolution.
         groups: groups of the convolution.
-        **options: bias and all that follow, as in :class:`SRC`; tensors have shape (out_channels,).
+        **options: the other options of :class:`SRC`, without those of a stack and of recurrent weights; tensors have
+            shape (out_channels,).
 
     Attributes:
         weight: (out_channels, in_channels / groups, \*kernel_size).

@@ -8,7 +8,8 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from .._arguments import as_int, check_bool, renamed, require_dense
+from .._arguments import as_int, check_bool, require_dense
+from .._renamed import renamed
 from ..events import EventBatch
 from ..events.selection import followed_by
 from ..functional.delays import check_input, delayed

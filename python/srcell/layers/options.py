@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, SupportsIndex, TypedDict, TypeVar, cast
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, check_bool, check_choice, refuse_renamed
+from .._arguments import as_float, check_bool, check_choice
 from .._parameters import TABLE
+from .._renamed import RENAMED, refuse_renamed
 from ..functional.layer import Cell, Parameter
 from ..functional.terms import MOST_DELAY
 from ..ops._layer import SURROGATES
@@ -255,8 +256,10 @@ def completed(layer: object, options: Options) -> dict[str, Any]:
         TypeError: an unknown option.
 
     """
-    refuse_renamed(type(layer).__name__, options, ("bias", "gain", "lateral", "lateral_surrogate", "recurrent_grad"))
+    where = type(layer).__name__
     for name in options:
         if name not in DEFAULTS:
-            raise TypeError(f"{type(layer).__name__}.__init__() got an unexpected keyword argument {name!r}")
+            own = inspect.signature(type(layer)).parameters
+            refuse_renamed(where, options, [old for old, now in RENAMED.items() if now in own])
+            raise TypeError(f"{where}.__init__() got an unexpected keyword argument {name!r}")
     return {**DEFAULTS, **options}

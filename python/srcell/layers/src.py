@@ -92,7 +92,7 @@ class SRC(_Linear):
     r"""A stack of Spiking Recurrent Cell layers, used like torch.nn.RNN.
 
     It is trained with backpropagation through time; ``surrogate`` and ``full_gradient`` choose the gradient. Its repr
-    builds it again, unless a tensor of more than eight values was given.
+    builds it again, but for device and dtype, and unless a tensor of more than eight values was given.
 
     Args:
         input_size: K, inputs of the first layer.
@@ -362,8 +362,8 @@ class SRCCell(_Linear):
             cost less in one call of :class:`SRC` over many steps.
         max_delay: as in :class:`SRC`.
         delay_width: as in :class:`SRC`.
-        **options: bias and all that follow, as in :class:`SRC`; with ``full_gradient`` gradients flow through h and
-            hs from step to step.
+        **options: the other options of :class:`SRC`, without those of a stack; with ``full_gradient`` gradients flow
+            through h and hs from step to step.
 
     Attributes:
         weight_ih: (N, K).

@@ -10,12 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .._arguments import as_int, check_bool, check_choice, renamed
+from .._arguments import as_int, check_bool, check_choice
+from .._renamed import renamed
 from ..events import EventBatch
 from ..functional.layer import is_resonant
 from ..functional.terms import MOST_DELAY
 from ..layers import SRC, Delay, LeakyReadout, LinearReadout, SRCConv2d
-from ..layers.init import as_gain
 from ..layers.options import Spread, SpreadFrequencies
 from .classifier import READOUTS, AnyLayer, Classifier, as_sizes, sample_lengths
 
@@ -39,7 +39,7 @@ class SRCClassifier(Classifier):
             ``srcell.spread_frequencies``. Voting neurons do not resonate.
         recurrent: whether hidden layers have recurrent weights, as in ``SRC``.
         input_gain: scale the initial input weights of the first layer by each neuron's alpha and this factor, above 0,
-            as ``SRC.for_sequences`` does with its ``gain``; None: draw them as ``SRC`` does.
+            as the option of ``SRC``; None: draw them as ``SRC`` does.
         surrogate: "straight_through" or "relu", as in ``SRC``.
         full_gradient: whether gradients flow through time along h and hs too, as in ``SRC``.
         initial_state: "zeros" or "rest", as in ``SRC``.
@@ -126,8 +126,6 @@ class SRCClassifier(Classifier):
             check_bool(name, given)
             if given and not (input_delay or recurrent_delay):
                 raise ValueError(f"{name}: expected False without an input_delay or a recurrent_delay, got True")
-        if input_gain is not None:
-            as_gain("input_gain", input_gain, torch.finfo(torch.get_default_dtype()).max)
         self._whole_delays = whole_delays  # before super().__init__(), which draws the delays
         delay = Delay(input_size, input_delay, taps=taps, learnable=learn_delays) if input_delay else None
         sizes = [input_size * taps, *hidden_sizes, *([neurons_per_class * num_classes] if votes else [])]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import data
-from .._arguments import RENAMED, renamed
+from .._renamed import RENAMED, renamed
 from ..functional.integer import MOST_BITS
 from ..functional.terms import MOST_DELAY
 from ..layers.options import INITIAL_STATES
@@ -317,6 +317,9 @@ class TrainingConfig:
         """
         if not isinstance(settings, Mapping):
             raise ValueError(f"settings: expected names and values, got {type(settings).__name__}")
+        twice = sorted(old for old, name in BEFORE.items() if {old, name} <= settings.keys())
+        if twice:
+            raise ValueError(f"settings: expected {BEFORE[twice[0]]} alone, got {twice[0]} beside it")
         settings = {BEFORE.get(name, name): value for name, value in settings.items()}
         names = {field.name for field in dataclasses.fields(cls)}
         differing = sorted((settings.keys() ^ names) - (ADDED - settings.keys()))
