@@ -206,8 +206,7 @@ def test_an_integer_network_has_the_same_bits(cell: srcell.IntegerCell, tmp_path
 
 def test_trained_weights_keep_the_documented_share_of_spikes(tmp_path: Path) -> None:
     """A 784-100 network on scikit-learn's digits, at the size of MNIST's, keeps 99.5 % of spikes and all answers."""
-    with pytest.warns(UserWarning, match=r"0\.1"):
-        net = srcell.load(ROOT / "bench" / "results" / "mnist-100")
+    net = srcell.load(ROOT / "bench" / "results" / "mnist-100")
     digits = data.load("digits").test.images[:150].view(-1, 1, 8, 8)
     images = nn.functional.interpolate(digits, (28, 28), mode="bilinear")
     events = net.encoder(images, seed=1).to_dense()

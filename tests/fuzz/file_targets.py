@@ -543,7 +543,7 @@ def stubbed(reached: list[str]) -> Iterator[None]:
 
     with (
         mock.patch.multiple(training, train=stub(result), resume=stub(result), evaluate_run=stub(result)),
-        mock.patch.multiple(benchmark, run=stub([]), record=lambda *_: {}),
+        mock.patch.multiple(benchmark, run=stub([]), document=lambda *_: {}),
         mock.patch.object(sweep, "write_summary"),
     ):
         yield

@@ -76,6 +76,11 @@ class SRCNode(nir.NIRNode):  # type: ignore[misc]
         self.input_type = {"input": np.array(self.alpha.shape)}
         self.output_type = {"output": np.array(self.alpha.shape)}
 
+    @classmethod
+    def from_dict(cls, kwargs: dict[str, Any]) -> SRCNode:
+        """The node of a file's fields, among them its type."""
+        return cls(**{name: value for name, value in kwargs.items() if name != "type"})
+
     def to_dict(self) -> dict[str, Any]:
         """The fields that the node has, and its type."""
         return {name: value for name, value in super().to_dict().items() if value is not None} | {"type": "SRC"}
