@@ -1,6 +1,6 @@
 """Which modules of the package import which: read from the source, for a test and for the figure in the docs.
 
-A room is a file or folder directly in the package. Imports inside functions count, those under TYPE_CHECKING do not.
+A room is a file or folder directly in the package. Imports inside functions count, and those for types only if asked.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def imports_of(package: Path) -> dict[str, set[str]]:
+def imports_of(package: Path, *, types: bool = False) -> dict[str, set[str]]:
     """For each module, named relative to the package (``ops._layer``), the modules of the package that it imports."""
     found = {}
     for path in sorted(package.rglob("*.py")):
         parts = list(path.relative_to(package).with_suffix("").parts)
-        found[".".join(parts)] = set(_imports(ast.parse(path.read_text()), parts, package.name))
+        found[".".join(parts)] = set(_imports(ast.parse(path.read_text()), parts, package.name, types))
     return found
 
 
@@ -32,9 +32,9 @@ def rooms_of(imports: dict[str, set[str]]) -> dict[str, set[str]]:
     return rooms
 
 
-def _imports(tree: ast.AST, parts: list[str], package: str) -> Iterator[str]:
+def _imports(tree: ast.AST, parts: list[str], package: str, types: bool) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if not types and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
         if isinstance(node, ast.ImportFrom) and node.level:
             base = parts[: len(parts) - node.level]
@@ -46,4 +46,4 @@ def _imports(tree: ast.AST, parts: list[str], package: str) -> Iterator[str]:
         elif isinstance(node, ast.Import):
             yield from (x.name.removeprefix(f"{package}.") for x in node.names if x.name.startswith(f"{package}."))
         else:
-            yield from _imports(node, parts, package)
+            yield from _imports(node, parts, package, types)

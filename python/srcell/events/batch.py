@@ -274,7 +274,7 @@ class EventBatch:
         for batch in batches:
             if not isinstance(batch, EventBatch):
                 raise TypeError(f"batches: expected EventBatches, got {type(batch).__name__}")
-        return cls._trusted(*selection.joined(batches, steps))
+        return cls._trusted(*selection.joined([batch._parts() for batch in batches], steps))
 
     def truncate(self, steps: int) -> EventBatch:
         """Keep the first steps of every sample: drop later events, and reduce longer lengths to ``steps``.
@@ -294,7 +294,7 @@ class EventBatch:
             EventBatch(shape=(2, 2, 3), num_events=12, values=None, lengths=None, device=cpu)
 
         """
-        return self._trusted(*selection.truncated(self, steps))
+        return self._trusted(*selection.truncated(self._parts(), steps))
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the dense tensor: each element is the sum of its events, 0 without events.
@@ -316,7 +316,7 @@ class EventBatch:
             True
 
         """
-        return conversion.to_dense(self, dtype)
+        return conversion.to_dense(self._parts(), dtype)
 
     def to_sparse_csr(self, dtype: torch.dtype = torch.float32) -> Tensor:
         r"""Return the sparse CSR tensor whose row ``b * T + t`` is step t of sample b; events of one element add up.
@@ -338,7 +338,7 @@ class EventBatch:
             tensor([3., 3.])
 
         """
-        return conversion.to_sparse_csr(self, dtype)
+        return conversion.to_sparse_csr(self._parts(), dtype)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EventBatch):
@@ -363,10 +363,10 @@ class EventBatch:
         if isinstance(samples, slice):
             chosen = range(*samples.indices(len(self)))
             if chosen.step == 1:
-                return self._trusted(*selection.slice_of(self, chosen.start, max(chosen.start, chosen.stop)))
+                return self._trusted(*selection.slice_of(self._parts(), chosen.start, max(chosen.start, chosen.stop)))
             return self._gathered(torch.tensor(chosen, dtype=torch.int64, device=self.device))
         if isinstance(samples, Sequence) or (isinstance(samples, Tensor | np.ndarray) and samples.ndim > 0):
-            return self._gathered(selection.check_samples(self, samples))
+            return self._gathered(selection.check_samples(self._parts(), samples))
         try:
             sample = operator.index(samples)
         except (TypeError, RuntimeError):
@@ -375,7 +375,7 @@ class EventBatch:
         if not -len(self) <= sample < len(self):
             raise IndexError(f"samples: expected a value in [{-len(self)}, {len(self)}), got {sample}")
         sample %= len(self)
-        return self._trusted(*selection.slice_of(self, sample, sample + 1))
+        return self._trusted(*selection.slice_of(self._parts(), sample, sample + 1))
 
     @property
     def num_events(self) -> int:
@@ -385,7 +385,7 @@ class EventBatch:
     @property
     def num_steps(self) -> int:
         """The sum of all samples' lengths; T for each sample of a batch without lengths."""
-        return int(selection.lengths_or_steps(self).sum())
+        return int(selection.lengths_or_steps(self._parts()).sum())
 
     @property
     def density(self) -> float:
@@ -441,7 +441,7 @@ class EventBatch:
         return Parts(self.offsets, self.indices, self.values, self.shape, self.lengths)
 
     def _gathered(self, samples: Tensor) -> EventBatch:
-        return self._trusted(*selection.gathered(self, samples))
+        return self._trusted(*selection.gathered(self._parts(), samples))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> EventBatch:
         offsets, indices = function(self.offsets), function(self.indices)

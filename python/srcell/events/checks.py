@@ -44,6 +44,11 @@ class Parts(NamedTuple):
     shape: Shape
     lengths: Tensor | None
 
+    @property
+    def device(self) -> torch.device:
+        """The device of all tensors."""
+        return self.offsets.device
+
 
 def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = False) -> Tensor:
     """Convert a vector of integers, or of bools if allowed, to contiguous int64 on the device."""

@@ -6,16 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .._arguments import require_values
 from .checks import Array, Parts, as_tensor, check_float_dtype, check_lengths, check_shape, first, offsets_of
-
-if TYPE_CHECKING:
-    from .batch import EventBatch
 
 
 def from_dense(x: Array, lengths: Array | None) -> Parts:
@@ -68,7 +64,7 @@ def from_sparse_csr(csr: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor, 
     return offsets.to(torch.int64), indices.to(torch.int32), kept
 
 
-def to_dense(events: EventBatch, dtype: torch.dtype) -> Tensor:
+def to_dense(events: Parts, dtype: torch.dtype) -> Tensor:
     """``EventBatch.to_dense``."""
     check_float_dtype(dtype)
     steps, batch, inputs = events.shape
@@ -78,7 +74,7 @@ def to_dense(events: EventBatch, dtype: torch.dtype) -> Tensor:
     return dense.index_add(0, elements, values_or_ones(events, dtype).to(dtype)).view(events.shape)
 
 
-def to_sparse_csr(events: EventBatch, dtype: torch.dtype) -> Tensor:
+def to_sparse_csr(events: Parts, dtype: torch.dtype) -> Tensor:
     """``EventBatch.to_sparse_csr``."""
     check_float_dtype(dtype)
     steps, batch, inputs = events.shape
@@ -94,8 +90,8 @@ def to_sparse_csr(events: EventBatch, dtype: torch.dtype) -> Tensor:
     return coo.coalesce().to_sparse_csr()
 
 
-def values_or_ones(events: EventBatch, dtype: torch.dtype) -> Tensor:
+def values_or_ones(events: Parts, dtype: torch.dtype) -> Tensor:
     """The value of each event, 1 if the batch has no values."""
     if events.values is not None:
         return events.values
-    return torch.ones(events.num_events, dtype=dtype, device=events.device)
+    return torch.ones(events.indices.numel(), dtype=dtype, device=events.device)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,11 +14,8 @@ from .._arguments import as_int
 from .checks import MAX_SIZE, Array, Parts, as_integers, check_shape, first, offsets_of
 from .conversion import values_or_ones
 
-if TYPE_CHECKING:
-    from .batch import EventBatch
 
-
-def joined(batches: Sequence[EventBatch], steps: int | None) -> Parts:
+def joined(batches: Sequence[Parts], steps: int | None) -> Parts:
     """The parts of ``EventBatch.cat``."""
     (first_steps, _, inputs), device = batches[0].shape, batches[0].device
     shortest, steps = (first_steps, first_steps) if steps is None else (0, as_int("steps", steps, MAX_SIZE))
@@ -42,7 +38,7 @@ def joined(batches: Sequence[EventBatch], steps: int | None) -> Parts:
     return Parts(offsets, indices, values, shape, lengths)
 
 
-def followed_by(past: EventBatch, batch: EventBatch) -> EventBatch:
+def followed_by(past: Parts, batch: Parts) -> Parts:
     """Each sample of ``past``, whose samples have all steps, followed by the same sample of ``batch``."""
     (before, samples, inputs), steps = past.shape, batch.shape[0]
     both = past, batch
@@ -53,7 +49,7 @@ def followed_by(past: EventBatch, batch: EventBatch) -> EventBatch:
     values = None
     if any(x.values is not None for x in both):
         values = torch.cat([values_or_ones(x, torch.float32) for x in both])[order]
-    return type(batch)._trusted(
+    return Parts(
         offsets_of(torch.cat(counts, 1).flatten()),
         torch.cat([x.indices for x in both])[order],
         values,
@@ -62,7 +58,7 @@ def followed_by(past: EventBatch, batch: EventBatch) -> EventBatch:
     )
 
 
-def truncated(events: EventBatch, steps: int) -> Parts:
+def truncated(events: Parts, steps: int) -> Parts:
     """The parts of ``EventBatch.truncate``."""
     own, samples, inputs = events.shape
     steps = as_int("steps", steps, own)
@@ -77,16 +73,18 @@ def truncated(events: EventBatch, steps: int) -> Parts:
     )
 
 
-def check_samples(events: EventBatch, samples: Sequence[int] | Array) -> Tensor:
+def check_samples(events: Parts, samples: Sequence[int] | Array) -> Tensor:
     """Check sample numbers in [-B, B); return them in [0, B)."""
     numbers = as_integers("samples", samples, events.device)
-    outside = first((numbers < -len(events)) | (numbers >= len(events)))
+    outside = first((numbers < -events.shape[1]) | (numbers >= events.shape[1]))
     if outside is not None:
-        raise IndexError(f"samples: expected values in [{-len(events)}, {len(events)}), got {int(numbers[outside])}")
-    return torch.where(numbers < 0, numbers + len(events), numbers)
+        raise IndexError(
+            f"samples: expected values in [{-events.shape[1]}, {events.shape[1]}), got {int(numbers[outside])}"
+        )
+    return torch.where(numbers < 0, numbers + events.shape[1], numbers)
 
 
-def slice_of(events: EventBatch, start: int, stop: int) -> Parts:
+def slice_of(events: Parts, start: int, stop: int) -> Parts:
     """The samples in [start, stop); indices, values and lengths are views of the batch's."""
     steps, _, inputs = events.shape
     offsets = events.offsets[start * steps : stop * steps + 1]
@@ -100,7 +98,7 @@ def slice_of(events: EventBatch, start: int, stop: int) -> Parts:
     )
 
 
-def gathered(events: EventBatch, samples: Tensor) -> Parts:
+def gathered(events: Parts, samples: Tensor) -> Parts:
     """The samples with the given numbers, in that order."""
     steps, batch, inputs = events.shape
     counts = events.offsets.diff().view(batch, steps)[samples]
@@ -116,7 +114,7 @@ def gathered(events: EventBatch, samples: Tensor) -> Parts:
     )
 
 
-def _counts(events: EventBatch, steps: int) -> Tensor:
+def _counts(events: Parts, steps: int) -> Tensor:
     """The number of events of each row, (B * steps,), after extending each sample to ``steps`` >= T steps."""
     own, batch, _ = events.shape
     counts = events.offsets.diff()
@@ -125,8 +123,8 @@ def _counts(events: EventBatch, steps: int) -> Tensor:
     return torch.nn.functional.pad(counts.view(batch, own), (0, steps - own)).flatten()
 
 
-def lengths_or_steps(events: EventBatch) -> Tensor:
+def lengths_or_steps(events: Parts) -> Tensor:
     """The length of each sample, T in a batch without lengths."""
     if events.lengths is not None:
         return events.lengths
-    return torch.full((len(events),), events.shape[0], dtype=torch.int64, device=events.device)
+    return torch.full((events.shape[1],), events.shape[0], dtype=torch.int64, device=events.device)

@@ -142,7 +142,10 @@ class Delay(nn.Module):
         last: Tensor | None = None
         if isinstance(input, EventBatch):
             ends, after = input.lengths, None
-            whole = input if state is None else followed_by(EventBatch.from_dense(state.transpose(0, 1)), input)
+            whole = input
+            if state is not None:
+                past = EventBatch.from_dense(state.transpose(0, 1))
+                whole = EventBatch._trusted(*followed_by(past._parts(), input._parts()))
             if return_state:
                 last = self._last_events(whole, past_steps, steps, ends)
         else:

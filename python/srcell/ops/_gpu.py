@@ -9,7 +9,7 @@ import functools
 import importlib
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,9 +18,43 @@ from .._parameters import PARAMETERS
 from ._cpu import EventRows, core, mask_shape
 from ._memory import Optionals, address, addresses
 
-if TYPE_CHECKING:
-    from ._layer import Layer
-    from .integer import IntegerLayer
+
+class Layer(NamedTuple):
+    """The layer of a call, as kernels take it."""
+
+    sizes: tuple[int, ...]
+    """T, B and N."""
+    like: Any
+    """The argument whose dtype and device all tensors have, a ``Like``."""
+    given: Any
+    """The ``LayerArguments``, checked and contiguous: kernels use the addresses of their tensors."""
+    struct: core.Layer
+    """The struct that kernels take, with these addresses."""
+    turn: Tensor | None
+    """Of resonant neurons: their turn, whose address the struct has."""
+
+
+class IntegerLayer(NamedTuple):
+    """The layer of integer neurons of a call with its input, checked and contiguous.
+
+    Attributes:
+        sizes: T, B and N.
+        rows: the events, or None for a dense input.
+        input, weight, scale, state, lengths: as in the schema; kept alive while kernels have their addresses.
+        rho: as in the schema.
+        struct: the layer as kernels take it.
+
+    """
+
+    sizes: tuple[int, ...]
+    rows: EventRows | None
+    input: Tensor | None
+    weight: Tensor
+    scale: Tensor | None
+    state: list[Tensor]
+    lengths: Tensor | None
+    rho: float
+    struct: core.IntegerLayer
 
 
 class Forward(NamedTuple):

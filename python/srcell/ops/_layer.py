@@ -309,21 +309,6 @@ def differentiate(
     return forward.gradient(keep, options, outputs=1 + len(STATE))(gradient)
 
 
-class Layer(NamedTuple):
-    """The layer of a call on a GPU, as kernels take it."""
-
-    sizes: Sizes
-    """T, B and N."""
-    like: Like
-    """The argument whose dtype and device all tensors have."""
-    given: LayerArguments
-    """The arguments, checked and contiguous; keep them alive while kernels use the addresses of their tensors."""
-    struct: core.Layer
-    """The struct that kernels take, with these addresses."""
-    turn: Tensor | None
-    """Of resonant neurons: their turn, whose address the struct has."""
-
-
 def _contiguous(argument: Any) -> Any:
     """An argument with its tensors contiguous."""
     if isinstance(argument, list):
@@ -331,12 +316,12 @@ def _contiguous(argument: Any) -> Any:
     return contiguous(argument) if isinstance(argument, Tensor) else argument
 
 
-def layer_on_gpu(sizes: Sizes, like: Like, given: LayerArguments, *, backward: bool = False) -> Layer:
+def layer_on_gpu(sizes: Sizes, like: Like, given: LayerArguments, *, backward: bool = False) -> _gpu.Layer:
     """The layer of a checked call on a GPU."""
     given = LayerArguments(*map(_contiguous, given))
     struct = core.layer_on_gpu(given, tuple(sizes), like.dtype == torch.float64, backward)
     turn = _gpu.gpu_of(like.name, given.bias).make_turn(struct, given.bias) if resonates(given) else None
-    return Layer(sizes, like, given, struct, turn)
+    return _gpu.Layer(sizes, like, given, struct, turn)
 
 
 def saved_sizes(on_gpu: bool, sizes: Sizes, layer: LayerArguments, traced: bool) -> tuple[int, int]:

@@ -30,28 +30,21 @@ integer_src = Operator(
 )
 
 
-class IntegerLayer:
-    """The layer of a call on a GPU with its input, checked and contiguous.
-
-    Attributes:
-        sizes: T, B and N.
-        rows: the events, or None for a dense input.
-        input, weight, scale, state, lengths: as in the schema; kept alive while kernels have their addresses.
-        rho: as in the schema.
-        struct: the layer as kernels take it.
-
-    """
-
-    __slots__ = ("input", "lengths", "rho", "rows", "scale", "sizes", "state", "struct", "weight")
-
-    def __init__(self, call: Any) -> None:
-        self.sizes, state = check_arguments(call), getattr(call, "state", ())
-        self.weight, self.state = contiguous(call.weight), [contiguous(x) for x in state]
-        self.scale, self.lengths = or_contiguous(call.scale), or_contiguous(call.lengths)
-        self.rho = getattr(call, "rho", 1.0)
-        self.input = or_contiguous(call.input)
-        self.rows = None if call.offsets is None else rows_of(call)
-        self.struct = core.IntegerLayer(self.sizes, address(self.lengths), list(call.cell), addresses(self.state))
+def layer_on_gpu(call: Any) -> _gpu.IntegerLayer:
+    """The layer of a checked call on a GPU, with its input."""
+    sizes, state = check_arguments(call), [contiguous(x) for x in getattr(call, "state", ())]
+    lengths = or_contiguous(call.lengths)
+    return _gpu.IntegerLayer(
+        sizes,
+        None if call.offsets is None else rows_of(call),
+        or_contiguous(call.input),
+        contiguous(call.weight),
+        or_contiguous(call.scale),
+        state,
+        lengths,
+        getattr(call, "rho", 1.0),
+        core.IntegerLayer(sizes, address(lengths), list(call.cell), addresses(state)),
+    )
 
 
 @integer_src.kernel("CPU", "CUDA")
@@ -61,7 +54,7 @@ def forward(call: Any) -> tuple[Any, ...]:
         *made, clamped, slopes = on_cpu(core.integer_src, forward_fake, call)
         return *made, torch.tensor(clamped, dtype=torch.int64, device="cpu"), slopes
     *outputs, clamped, slopes = forward_fake(call)
-    gpu, layer = _gpu.gpu_of("weight", call.weight), IntegerLayer(call)
+    gpu, layer = _gpu.gpu_of("weight", call.weight), layer_on_gpu(call)
     gpu.integer_forward(layer, outputs, slopes if call.save else None, clamped.zero_(), floats=call.floats)
     return *outputs, clamped, slopes
 
@@ -141,7 +134,7 @@ def backward(call: Any) -> tuple[Tensor, ...]:
         grad_current = slopes.new_empty(slopes.shape) if want_input else None
         grad_latent = slopes.new_empty(weight.shape) if want_latent else None
         gpu = _gpu.gpu_of("weight", weight)
-        gpu.integer_backward(IntegerLayer(call), grad_spikes, slopes, grad_current, grad_latent)
+        gpu.integer_backward(layer_on_gpu(call), grad_spikes, slopes, grad_current, grad_latent)
     return (
         grad_current @ weight.to(slopes.dtype) if want_input else slopes.new_empty(0),
         grad_latent.mul_(call.scale) if want_latent else slopes.new_empty(0),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 
 from ..data import EventLoader
 from .config import TrainingConfig
 from .metrics import EpochMetrics, Tally, check_metrics, numbers
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
 
 RECORD = {"config", "history", "batches", "learning_rate", "groups", "tally", "seconds"}
 
@@ -43,8 +40,16 @@ class Progress(NamedTuple):
     tally: list[float]
 
 
-def read(trainer: Trainer, tensors: dict[str, Tensor], record: dict[str, Any], source: str) -> Progress:
-    """Read the progress from a checkpoint, i.e. from the tensors and the record that ``Trainer.state`` made.
+def read(
+    run: TrainingConfig,
+    model: nn.Module,
+    optimizer: optim.Optimizer,
+    loader: EventLoader,
+    tensors: dict[str, Tensor],
+    record: dict[str, Any],
+    source: str,
+) -> Progress:
+    """Read the progress of a run from a checkpoint, i.e. from the tensors and the record that ``Trainer.state`` made.
 
     Raises:
         ValueError: the state is incomplete, or belongs to another configuration or network.
@@ -53,21 +58,21 @@ def read(trainer: Trainer, tensors: dict[str, Tensor], record: dict[str, Any], s
     missing = sorted(RECORD - record.keys())
     if missing:
         raise ValueError(f"{source}: cannot resume: the checkpoint lacks {', '.join(missing)}")
-    weights = {name: tensors[f"model.{name}"] for name in trainer.model.state_dict() if f"model.{name}" in tensors}
+    weights = {name: tensors[f"model.{name}"] for name in model.state_dict() if f"model.{name}" in tensors}
     try:
         config = TrainingConfig.from_dict(record["config"])
-        moments, groups = _moments(trainer.optimizer, tensors), _groups(trainer.optimizer, record["groups"])
+        moments, groups = _moments(optimizer, tensors), _groups(optimizer, record["groups"])
         history = [EpochMetrics(*numbers(row)) for row in record["history"]]
         batches, rate, seconds = numbers([record[name] for name in ("batches", "learning_rate", "seconds")])
         tally = numbers(record["tally"])
-        if len(history) > trainer.config.epochs or not 0 <= batches <= len(trainer.loader) or batches != int(batches):
+        if len(history) > run.epochs or not 0 <= batches <= len(loader) or batches != int(batches):
             raise ValueError(f"{len(history)} epochs and {batches} batches are not in the run")
         for epoch, row in enumerate(history, start=1):
             check_metrics(row, epoch)
-        _check_epoch(trainer.loader, int(batches), rate, seconds, tally)
+        _check_epoch(loader, int(batches), rate, seconds, tally)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ValueError(f"{source}: cannot resume from this checkpoint ({type(error).__name__}: {error})") from error
-    if config != trainer.config:
+    if config != run:
         raise ValueError(f"{source}: belongs to another configuration than the run's config.json")
     return Progress(weights, moments, groups, history, int(batches), seconds, rate, tally)
 

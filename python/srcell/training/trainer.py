@@ -169,7 +169,7 @@ class Trainer:
             ValueError: the state is incomplete, or belongs to another configuration or network.
 
         """
-        found = progress.read(self, tensors, record, source)
+        found = progress.read(self.config, self.model, self.optimizer, self.loader, tensors, record, source)
         load_weights(self.model, found.weights, source)
         self.optimizer.load_state_dict({"state": found.moments, "param_groups": found.groups})
         self.history, self._batches_done, self._seconds = found.history, found.batches, found.seconds
