@@ -71,11 +71,18 @@ class HasConstants(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        key = f"{prefix}_extra_state"
         others = (missing_keys, unexpected_keys, error_msgs)
         try:
             super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *others)
         except ValueError as error:
             error_msgs.append(str(error))
+        if key not in state_dict:
+            missing_keys[:] = [name for name in missing_keys if name != key]
+            if any(name.startswith(prefix) for name in state_dict):
+                warnings.warn(
+                    f"the state_dict has no constants (_extra_state): {type(self).__name__} keeps its own", stacklevel=2
+                )
 
 
 def _differences(own: Mapping[str, float | None], held: float) -> str:
