@@ -144,12 +144,12 @@ struct Layer {
     // not used.
     Layer(bool is_double, bool on_host, const Sizes& sizes, Address lengths, int threads,
           const std::vector<double>& constants, const std::vector<Address>& addresses,
-          const std::vector<int64_t>& strides, std::vector<Address> of_state, bool follow_relu, bool follow_recurrence,
+          const std::vector<int64_t>& strides, std::vector<Address> of_state, bool follow_relu, bool with_full_gradient,
           Address weight_hh, bool follow_lateral_relu, const LateralDelayCall& delays_hh)
         : shape(make_shape(sizes, lengths, threads, on_host)),
           state(std::move(of_state)),
           relu(follow_relu),
-          full_gradient(follow_recurrence),
+          full_gradient(with_full_gradient),
           lateral(weight_hh),
           lateral_relu(follow_lateral_relu),
           delays(delays_hh) {
