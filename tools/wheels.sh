@@ -16,7 +16,7 @@ MACHINES=${MACHINES:-$(uname -m)}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# check_isas PYTHON MODULE: the module has kernels for every instruction set of this processor.
+# check_isas PYTHON MODULE: in a Python with NumPy, which it imports, the module has kernels for every instruction set of this processor.
 check_isas() {
     local isas isa
     isas=$("$1" - "$2" <<'END'
@@ -56,7 +56,7 @@ done
 for python in "$@"; do
     name=$("$python" -c 'import sys; print(f"cp{sys.version_info[0]}{sys.version_info[1]}{sys.abiflags}")')
     "$python" -m venv "$work/$name"
-    "$work/$name/bin/pip" install --quiet "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.20" ninja
+    "$work/$name/bin/pip" install --quiet "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.20" ninja numpy
     for machine in $MACHINES; do
         build=$work/$machine/$name
         mkdir "$build"
@@ -80,7 +80,7 @@ for python in "$@"; do
         module=$(find "$build/content" -name '*.so*')
         "$python" tools/check_wheel.py "$wheel" "$machine"
         if [ "$machine" = "$(uname -m)" ]; then
-            check_isas "$python" "$module"
+            check_isas "$work/$name/bin/python" "$module"
         elif [[ $module != *-"$machine"-linux-gnu.so ]]; then
             echo "$wheel: expected a module named for $machine, got: $module" >&2
             exit 1
