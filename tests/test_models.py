@@ -23,6 +23,7 @@ from srcell import (
     src_linear,
 )
 from srcell.functional.readout import scale_neurons
+from srcell.layers.exported import exported
 from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support.refusals import Refusal, refusals
 
@@ -88,7 +89,7 @@ def test_weights_start_as_documented() -> None:
 def test_hidden_layers_resonate_and_voters_do_not(omega: Any) -> None:
     model = SRCClassifier(6, [5, 4], 3, omega=omega)
     assert [layer.resonates for layer in model.layers] == [True, True, False]
-    of_layer, alone = model.layers[0].exported()[0], SRC(6, 5, omega=omega).exported()[0]
+    of_layer, alone = exported(model.layers[0])[0], exported(SRC(6, 5, omega=omega))[0]
     assert torch.equal(of_layer["omega"], alone["omega"]) and alone["omega"].any()
     assert not any(layer.resonates for layer in SRCClassifier(6, [5, 4], 3, omega=0.0).layers)
     with pytest.raises(ValueError, match=r"^hidden_sizes: expected a hidden layer for the omega"):

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 import srcell
 from srcell import data
+from srcell.layers.exported import exported
 from srcell.training import (
     EpochMetrics,
     Observer,
@@ -173,7 +174,7 @@ def test_a_convolutional_network_trains_and_resumes(tmp_path: Path) -> None:
 def test_a_resonant_network_trains_and_is_loaded_and_exported(tmp_path: Path) -> None:
     config = replace(TINY, hidden_sizes=(12,), omega=0.05, highest_omega=1.0, readout="linear", epochs=1, steps=40)
     run = train(config, tmp_path)
-    omega = run.model.layers[0].exported()[0]["omega"]
+    omega = exported(run.model.layers[0])[0]["omega"]
     assert omega.max() == 1 and omega[omega > 0].min() == pytest.approx(0.05) and (omega == 0).sum() == 2
     network = srcell.load(tmp_path)
     assert_equal_weights(network, run.model)

@@ -24,6 +24,7 @@ from ._arguments import as_int, describe
 from ._files import write_output
 from ._parameters import TABLE
 from .layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, Sequential, SpikesOnly, SRCConv2d
+from .layers.exported import exported
 from .runtime import Network
 
 FORMAT = "srcell.network"
@@ -403,12 +404,12 @@ def exported_layers(
     for part, shape in parts:
         module = part.module
         if isinstance(module, Delay):
-            delays = module.exported()
+            (delays,) = exported(module)
         elif isinstance(module, nn.Linear):
             _check_numbers(part, module.weight)
             linear = _LinearMap.of(part, linear)
         elif isinstance(module, LAYERS):
-            for layer in module.exported():
+            for layer in exported(module):
                 _check_numbers(part, layer["weight"])
                 if isinstance(module, SRCConv2d) and shape is not None:  # check_parts refuses a convolution without
                     layer["convolution"] = torch.tensor(module.geometry(*shape[1:]), dtype=torch.int32)

@@ -18,6 +18,7 @@ from ._arguments import describe
 from .events import EventBatch
 from .layers import SRC, IntegerSRC, SRCConv2d
 from .layers.base import Neurons
+from .layers.exported import exported
 from .recording import Recorded, record, recorded_modules
 
 # At |i| = 3 rho the derivative of the tanh, 1 - tanh(3)^2, is 0.0099: the drive passes a hundredth of the gradient.
@@ -196,7 +197,7 @@ class _Layer:
         self.parameters = {name: parameter for name, parameter in own.items() if name.endswith(suffix)}
         self.weight = own.get(f"weight_ih{suffix}", own.get("weight"))
         self.weight_hh = own.get(f"weight_hh{suffix}")
-        self.numbers = None if isinstance(module, IntegerSRC) else module.exported()[number]
+        self.numbers = None if isinstance(module, IntegerSRC) else exported(module)[number]
         self.spikes = recorded.spikes.flatten(2)
         steps, self.samples, self.neurons = self.spikes.shape
         device = self.spikes.device

@@ -15,7 +15,7 @@ from ._arguments import describe
 from ._processes import Processes
 from .data import EventLoader
 from .events import EventBatch
-from .functional import count_spikes
+from .functional import count_spikes, delay
 from .layers import SRC, Delay, IntegerSRC
 from .models import Classifier, IntegerClassifier
 
@@ -150,7 +150,7 @@ def evaluate(
                 crossings[k] += counted.spikes.sum().cpu()
                 layer = model.layers[k - 1]
                 if isinstance(layer, SRC) and layer.delayed:
-                    of_arrivals[k] += layer.count_arrivals(output, events.lengths) * layer.hidden_size
+                    of_arrivals[k] += count_arrivals(layer, output, events.lengths) * layer.hidden_size
                     replaced[k] += int(counted.events.sum()) * layer.hidden_size
     finally:
         model.train(was_training)
@@ -171,6 +171,26 @@ def evaluate(
         counts.append(LayerCounts(events_, float(crossings[k] / samples), additions, multiply_adds))
     accuracy, rates = int(confusion.trace()) / answers, [sums / elements for sums in active[1:]]
     return Evaluation(accuracy, confusion, counts, rates, float(loss) / answers, int(clamped))
+
+
+@torch.no_grad()
+def count_arrivals(layer: SRC, spikes: Tensor, lengths: Tensor | None = None) -> int:
+    """Count what arrives through a layer's delayed recurrent weights before the end of each sample.
+
+    Args:
+        layer: a layer that is not stacked, whose recurrent weights have delays.
+        spikes: (T, B, N), its spikes.
+        lengths: (B,), number of steps of each sample; T for all by default.
+
+    Returns:
+        For each spike, the number of steps at which it arrives, summed. As without delays, a spike of a sample's last
+        step counts, if its delay is 0.
+
+    """
+    events = EventBatch.from_dense((spikes != 0).float(), lengths)
+    delays = cast(Tensor, layer.delay_hh_l0).float().clamp(0, layer.max_delay).expand(layer.hidden_size)
+    arrived = delay(events, delays, max_delay=layer.max_delay, delay_width=layer.delay_width)
+    return cast(EventBatch, arrived).num_events
 
 
 def _answers_of_steps(logits: Tensor, labels: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ._state import AnyState, SRCState
 from .layers import IntegerSRC
-from .layers.base import Call, Neurons
+from .layers.base import Neurons
+from .layers.recorded import Call
 
 
 class Recorded:

@@ -1,89 +1,40 @@
-"""``Neurons``, the base class of all SRC layers: parameters, their checks, initial values and states."""
+"""``Neurons``, the base class of all SRC layers: parameters, initial values and states."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, SupportsIndex, cast
+from typing import Any, SupportsIndex, cast
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack  # torch needs it too
 
-from .._arguments import as_float, as_int, check_bool, check_choice, describe, present_device, require_dense
-from .._parameters import LATER, PARAMETERS, RESONANCE, TABLE
+from .._arguments import as_float, as_int, check_bool, check_choice, present_device
+from .._parameters import LATER, RESONANCE, TABLE
 from .._state import AnyState, state_type
-from ..events import EventBatch
 from ..events.checks import check_float_dtype
-from ..functional import rest_state, src
-from ..functional.layer import (
-    NO_RECURRENCE,
-    Cell,
-    Parameter,
-    Recurrence,
-    State,
-    check_gradient_mode,
-    check_state,
-    in_work_dtype,
-)
-from ..functional.terms import MOST_DELAY, exported_delays, tables
+from ..functional import rest_state
+from ..functional.layer import NO_RECURRENCE, Cell, Parameter, Recurrence, State, check_gradient_mode, in_work_dtype
+from ..functional.terms import MOST_DELAY
 from ..ops._memory import has_memory
 from .constants import HasConstants
+from .description import changed, shown_parameter
+from .domains import UNBOUNDED, check_learnable, check_max_delay, check_parameter, clamped, domain, is_zero
 from .init import FIRST_WEIGHT_SCALE, LATERAL_WEIGHT_SCALE, as_gain, draw_relays, draw_weights
 from .options import (
     CELL_DEFAULTS,
     DEFAULTS,
     INITIAL_STATES,
     NOT_RECURRENT,
-    UNBOUNDED,
     Options,
     Recurrent,
     Spread,
     SpreadFrequencies,
     completed,
-    domain,
 )
+from .recorded import Call, states_of_steps
 
 INITIAL = ("i0", "h0", "hs0")  # q starts at 0
-MOST_SHOWN = 8  # values of a tensor that the repr of a layer shows; of more it shows the range
-
-
-class _Clamped(torch.autograd.Function):
-    """Clamps a parameter to its domain. The gradient passes unchanged, except where an element lies outside the domain
-    and a descent step would move it further out: so an element neither runs away nor gets stuck.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, name: str, max_delay: int) -> Tensor:
-        low, high = domain(name, max_delay)
-        return x.clamp(low, high)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, str, int], output: Tensor) -> None:
-        x, ctx.name, ctx.max_delay = inputs
-        ctx.save_for_backward(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (x,), (grad,) = ctx.saved_tensors, grads
-        low, high = domain(ctx.name, ctx.max_delay)
-        outward = ((x > high) & (grad < 0)) | ((x < low) & (grad > 0))
-        return grad.masked_fill(outward, 0), None, None
-
-
-_clamped: Callable[..., Tensor] = _Clamped.apply
-
-
-class Call(NamedTuple):
-    r"""A call of a layer, as a recorder gets it: the spikes (T, B, \*F), the states (1, B, \*F), step by step, and the
-    input (T, B, ...) with its place in the graph of autograd.
-    """
-
-    spikes: Tensor
-    states: Callable[[], Iterator[AnyState]]
-    input: Tensor | EventBatch
 
 
 class Neurons(HasConstants):
@@ -134,15 +85,14 @@ class Neurons(HasConstants):
             self.input_gain = as_gain("input_gain", self.input_gain, self._float_max)
         self._neurons = neurons
         self._suffixes = tuple(weight_shapes)
-        self._cell = Cell(*(self._check_cell_parameter(name, given[name]) for name in Cell._fields))
+        self._cell = Cell(*(self._checked(name, given[name]) for name in Cell._fields))
         self._spread = {
             name: given[name] for name in Cell._fields if isinstance(given[name], Spread | SpreadFrequencies)
         }
-        self._delay_hh = (
-            None if recurrent.delay_hh is None else self._check_cell_parameter("delay_hh", recurrent.delay_hh)
-        )
-        self.max_delay, self.delay_width = self._check_max_delay(recurrent.max_delay), recurrent.delay_width
-        if RESONANCE in self.learnable and _is_zero(self._cell[-1]):
+        self._delay_hh = None if recurrent.delay_hh is None else self._checked("delay_hh", recurrent.delay_hh)
+        self.max_delay = check_max_delay(recurrent.max_delay, self._delay_hh, "delay_hh" in self.learnable)
+        self.delay_width = recurrent.delay_width
+        if RESONANCE in self.learnable and is_zero(self._cell[-1]):
             raise ValueError(
                 f"{RESONANCE}: expected values other than 0 to learn from (at 0 the gradient is 0), such as "
                 f"srcell.spread_frequencies(0.01, 1), got {given[RESONANCE]!r}"
@@ -198,83 +148,19 @@ class Neurons(HasConstants):
     def _past_steps(self) -> int:
         return self.max_delay + self.delay_width if self.delayed else 0
 
-    def _check_max_delay(self, given: SupportsIndex | None) -> int:
-        """The largest delay allowed: the given one, or the ceiling of the fixed delays; 0 without delays."""
-        delay = self._delay_hh
-        if delay is None:
-            return 0
-        known = not isinstance(delay, Tensor) or has_memory(delay)
-        if given is None and (not known or "delay_hh" in self.learnable):
-            raise ValueError("max_delay: expected the largest delay that may be learnt or loaded, got None")
-        if isinstance(delay, Tensor):
-            largest = float(delay.double().max()) if known and delay.numel() else 0.0
-        else:
-            largest = delay
-        if given is None:
-            return math.ceil(largest)
-        most = as_int("max_delay", given, MOST_DELAY)
-        if largest > most:
-            raise ValueError(f"delay_hh: expected values in [0, max_delay] = [0, {most}], got {largest}")
-        return most
-
     def _stored(self) -> dict[str, Parameter]:
         """The initial values of what the layer has as tensors beside weights and bias."""
         stored = {name: cast("Parameter", getattr(self._cell, name)) for name in self._cell_tensors}
         return stored if self._delay_hh is None else {**stored, "delay_hh": self._delay_hh}
 
-    def _check_cell_parameter(self, name: str, value: Parameter | Spread | SpreadFrequencies) -> Parameter:
-        """Check a cell parameter and return it as the layer stores it: a float, or a copy of a tensor on the CPU."""
-        if isinstance(value, (Spread, SpreadFrequencies)):
-            if name == "delay_hh":
-                raise TypeError(f"delay_hh: expected a number or a tensor, got {type(value).__name__}")
-            kinds = ("spread", "spread_frequencies")
-            if (name == RESONANCE) != isinstance(value, SpreadFrequencies):
-                wrong, right = kinds if name == RESONANCE else reversed(kinds)
-                raise TypeError(f"{name}: expected a number, a tensor or srcell.{right}, got srcell.{wrong}")
-            value = value.values(self._neurons)
-        if not isinstance(value, Tensor):
-            value = as_float(name, value)
-            self._check_domain(name, value, value)
-            return value
-        require_dense(name, value)
-        if value.is_quantized or value.is_complex():
-            raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
-        if isinstance(value, nn.Parameter) and name not in self.learnable:
-            raise ValueError(
-                f"{name}: expected a float or a tensor, whose values are copied, got a Parameter: name it in learnable "
-                "to learn it"
-            )
-        if tuple(value.shape) not in ((), (1,), (self._neurons,)):
-            raise ValueError(
-                f"{name}: expected a float or a tensor of shape ({self._neurons},), got shape {tuple(value.shape)}"
-            )
-        copy = value.detach().clone()
-        if not has_memory(copy):  # in a module built on meta, whose values are loaded later
-            return copy
-        copy = copy.to("cpu")
-        if copy.numel():
-            self._check_domain(name, *(x.item() for x in copy.double().aminmax()))
-        return copy
+    def _checked(self, name: str, value: Parameter | Spread | SpreadFrequencies) -> Parameter:
+        return check_parameter(name, value, self._neurons, self._float_max, name in self.learnable)
 
     def _check_bias(self, bias: float) -> float:
         number = as_float("bias_init", bias)
         if not abs(number) <= self._float_max:
             raise ValueError(f"bias_init: expected a finite value of the dtype, got {bias}")
         return number
-
-    def _check_domain(self, name: str, least: float, largest: float) -> None:
-        """Raise unless the layer can run with values of a cell parameter from ``least`` to ``largest``."""
-        row = TABLE.get(name)  # none for delay_hh
-        bounded = row is None or math.isfinite(row.most)
-        low, high = (row.least, row.most) if row and bounded else domain(name)
-        for x in (least, largest):
-            if row and row.divides and not (0 < x < math.inf and 1 / x <= self._float_max):
-                raise ValueError(f"{name}: expected finite values > 0 with a finite reciprocal, got {x!r}")
-            if (bounded or name in self.learnable) and not low <= x <= high:
-                why = "" if bounded else " for a learnable parameter"
-                raise ValueError(f"{name}: expected values in [{low:g}, {high:g}]{why}, got {x!r}")
-            if not abs(x) <= self._float_max:
-                raise ValueError(f"{name}: expected finite values of the dtype, got {x!r}")
 
     def _constants(self) -> dict[str, float | None]:
         cell = {name: None if name in self._cell_tensors else value for name, value in self._cell._asdict().items()}
@@ -314,7 +200,7 @@ class Neurons(HasConstants):
 
     def _set_constants(self, constants: Mapping[str, float]) -> None:
         fixed = [name for name in Cell._fields if name not in self._cell_tensors]
-        cell = {name: self._check_cell_parameter(name, constants[name]) for name in fixed}
+        cell = {name: self._checked(name, constants[name]) for name in fixed}
         if not self.learn_initial_state:
             state = constants["initial_state"]
             if state not in range(len(INITIAL_STATES)):
@@ -359,7 +245,7 @@ class Neurons(HasConstants):
         if delay is not None:
             delay = in_work_dtype(delay)
             if "delay_hh" in self.learnable:
-                delay = _clamped(delay, "delay_hh", self.max_delay)
+                delay = clamped(delay, "delay_hh", self.max_delay)
             elif delay is not getattr(self, f"delay_hh{suffix}"):  # half precision may have rounded up
                 delay = delay.clamp(0, self.max_delay)
         most = self.max_delay if self.delayed else None
@@ -373,7 +259,7 @@ class Neurons(HasConstants):
         for name in self._cell_tensors:
             tensor = getattr(self, f"{name}{suffix}")
             bounded = name in self.learnable and name not in UNBOUNDED
-            tensors[name] = _clamped(tensor, name, MOST_DELAY) if bounded else tensor
+            tensors[name] = clamped(tensor, name, MOST_DELAY) if bounded else tensor
         # torch.compile of torch 2.4 cannot trace _replace and _asdict of NamedTuples.
         return Cell(*[tensors.get(name, value) for name, value in zip(Cell._fields, self._cell, strict=True)])
 
@@ -388,31 +274,6 @@ class Neurons(HasConstants):
             name: over_space(value, space) if isinstance(value, Tensor) and value.dim() else value
             for name, value in zip(Cell._fields, self._cell_of(suffix), strict=True)
         }
-
-    def _states(
-        self,
-        suffix: str,
-        currents: Callable[[], Tensor],
-        state: State | None,
-        lengths: Tensor | Sequence[int] | None,
-        space: int = 0,
-    ) -> Iterator[AnyState]:
-        r"""Yield the state after each step of a call with these currents, which have ``space`` spatial dimensions.
-
-        Its tensors are (1, B, \*F); a call without steps yields one state, (0, B, \*F).
-        """
-        arguments = self._cell_over_space(suffix, space)
-        weight, _, *delays = self._recurrence_of(suffix)
-        arguments |= {"weight_hh": weight, **dict(zip(Recurrence._fields[2:], delays, strict=True))}
-        arguments |= {"bias": over_space(self._bias(suffix), space)}
-        # What is on its way is not recorded: it follows from the spikes.
-        recorded = state_type(self.resonates, False)
-        ends = None if lengths is None else torch.as_tensor(lengths)
-        for t, now in enumerate(currents().split(1)):
-            left = None if ends is None else (ends > t).long()
-            _, state = src(now, state=state, lengths=left, **arguments)
-            own = state[: len(recorded._fields)]
-            yield recorded(*(x.expand(len(now), *state.h.shape) for x in own))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -505,143 +366,43 @@ class Neurons(HasConstants):
             state = self._fixed_state(suffix)
         return type(state)(*[over_space(x, len(space)).expand(batch, -1, *space) for x in state])
 
-    @torch.no_grad()
-    def count_arrivals(self, spikes: Tensor, lengths: Tensor | None = None) -> int:
-        """Count what arrives through delayed recurrent weights in a call of a layer that is not stacked.
-
-        Args:
-            spikes: (T, B, N), its spikes.
-            lengths: (B,), number of steps of each sample; T for all by default.
-
-        Returns:
-            For each spike, the number of steps at which it arrives before the end of its sample, summed. As without
-            delays, a spike of a sample's last step counts, if its delay is 0.
-
-        """
-        delay = self._recurrence_of(self._suffixes[0]).delay_hh
-        assert isinstance(delay, Tensor)
-        first, factors = tables(delay.detach().expand(self._neurons), self.delay_width, keep=False)
-        taken = first[:, None] + torch.arange(1 if factors is None else factors.shape[1], device=first.device)
-        steps, neurons = spikes.shape[0], torch.arange(self._neurons, device=first.device)
-        ends = torch.full(spikes.shape[1:2], steps) if lengths is None else lengths
-        with_left = torch.zeros(steps + 1, self._neurons, dtype=torch.int64, device=spikes.device)
-        for step, fired in enumerate(spikes != 0):
-            left = ends.to(spikes.device) - 1 - step
-            with_left.index_add_(0, left[left >= 0], fired[left >= 0].to(torch.int64))
-        # with_left[r]: spikes with exactly r steps left in their sample; in_time[r]: with at least r.
-        in_time = with_left.flip(0).cumsum(0).flip(0)
-        arriving = in_time[taken.clamp(0, steps), neurons[:, None]] * (taken >= 0)
-        return int((arriving if factors is None else arriving * (factors != 0)).sum())
-
-    @torch.no_grad()
-    def exported(self) -> list[dict[str, Tensor]]:
-        """Return the tensors that each of the stacked layers computes with, on the CPU.
-
-        These are ``weight``, unchanged; ``bias`` and the cell's parameters, of one element or (N,), without those that
-        files of version 1 lack if they have the default; and, if the layer has them, the recurrent weights ``lateral``
-        (N, N), their delays (see ``exported_delays``), and ``initial`` (3, N): i, h and hs before the first step, when
-        q is always 0.
-        """
-        found = []
-        for suffix in self._suffixes:
-            weight = self._weight(suffix)
-            numbers = {"weight": weight, "bias": self._bias(suffix), **self._cell_of(suffix)._asdict()}
-            numbers = {name: x for name, x in numbers.items() if name not in LATER or self._has(name)}
-            state, weight_hh = self._initial_state(suffix, 1), self._recurrent_weight(suffix)
-            if state is not None:
-                numbers["initial"] = torch.cat(list(state[:3]))
-            if weight_hh is not None:
-                numbers["lateral"] = weight_hh
-            made = {name: torch.as_tensor(value, dtype=weight.dtype, device="cpu") for name, value in numbers.items()}
-            made = {name: (x if x.dim() else x[None]).detach().contiguous() for name, x in made.items()}
-            delay = self._recurrence_of(suffix).delay_hh
-            if isinstance(delay, Tensor):
-                each = delay.to(weight.dtype).expand(self._neurons)[:, None]
-                made |= exported_delays("lateral_delays", each, self.delay_width)
-            found.append(made)
-        return found
+    def _states(
+        self,
+        suffix: str,
+        currents: Callable[[], Tensor],
+        state: State | None,
+        lengths: Tensor | Sequence[int] | None,
+        space: int = 0,
+    ) -> Iterator[AnyState]:
+        """The state after each step of a call with these currents, which have ``space`` spatial dimensions."""
+        weight, _, *delays = self._recurrence_of(suffix)
+        arguments = {"bias": over_space(self._bias(suffix), space), **self._cell_over_space(suffix, space)}
+        arguments |= {"weight_hh": weight, **dict(zip(Recurrence._fields[2:], delays, strict=True))}
+        return states_of_steps(currents, state, lengths, arguments, self.resonates)
 
     def extra_repr(self) -> str:
         """The options that differ from the defaults; of a learnt parameter, its initial value."""
-        parts = [] if self.learn_bias else ["learn_bias=False"]
+        parts = changed(self, {"learn_bias": True})
         parts += [
-            f"{name}={self._describe_constant(name)}"
+            f"{name}={self._shown(name)}"
             for name, default in CELL_DEFAULTS.items()
             if isinstance(getattr(self._cell, name), Tensor) or getattr(self._cell, name) != default
         ]
-        others = [name for name in DEFAULTS if name not in ("learn_bias", *CELL_DEFAULTS, "device", "dtype")]
-        parts += [f"{name}={getattr(self, name)!r}" for name in others if getattr(self, name) != DEFAULTS[name]]
-        parts += [
-            f"{name}={getattr(self, name)!r}"
-            for name in ("recurrent", "recurrent_surrogate", "autapses")
-            if getattr(self, name) != getattr(NOT_RECURRENT, name)
-        ]
+        apart = ("learn_bias", *CELL_DEFAULTS, "device", "dtype")
+        parts += changed(self, {name: default for name, default in DEFAULTS.items() if name not in apart})
+        recurrent = NOT_RECURRENT._asdict()
+        parts += changed(self, {name: recurrent[name] for name in ("recurrent", "recurrent_surrogate", "autapses")})
         if self.delayed:
-            parts += [f"delay_hh={self._describe_constant('delay_hh')}", f"max_delay={self.max_delay}"]
-            parts += [f"delay_width={self.delay_width}"] if self.delay_width != 1 else []
+            parts += [f"delay_hh={self._shown('delay_hh')}", f"max_delay={self.max_delay}"]
+            parts += changed(self, {"delay_width": 1})
         return ", ".join(parts)
 
-    def _describe_constant(self, name: str) -> str:
+    def _shown(self, name: str) -> str:
         """A parameter's option: of one that is learnt the initial value, of others the present one."""
-        initial = self._delay_hh if name == "delay_hh" else getattr(self._cell, name)
+        initial: Any = self._delay_hh if name == "delay_hh" else getattr(self._cell, name)
         stored = name in self._stored() and name not in self.learnable  # a state_dict may have brought others
-        if not isinstance(initial, Tensor):
-            return repr(getattr(self, f"{name}{self._suffixes[0]}").item() if stored else initial)
-        values = initial
-        if stored:
-            values = torch.stack([getattr(self, f"{name}{suffix}") for suffix in self._suffixes])
-        if not values.numel() or not has_memory(values):
-            return f"tensor({initial.numel()} values)"
-        if name in self._spread and bool((values == initial.to(values)).all()):
-            return repr(self._spread[name])
-        numbers = values.double().reshape(-1, initial.numel())
-        if initial.numel() <= MOST_SHOWN and bool((numbers == numbers[0]).all()):
-            return f"tensor({initial.new_tensor(numbers[0].tolist()).view_as(initial).tolist()})"
-        low, high = (x.item() for x in numbers.aminmax())
-        return f"tensor({initial.numel()} values, {low:.4g} to {high:.4g})"
-
-
-def check_learnable(names: Sequence[str], full_gradient: bool, delayed: bool = False) -> tuple[str, ...]:
-    """Check the names of the parameters to learn; ``delayed`` layers have a delay_hh.
-
-    Raises:
-        TypeError: not a sequence of names.
-        ValueError: an unknown name, or a parameter that has no gradient in this gradient mode.
-
-    """
-    try:
-        learnable = tuple(names)
-    except (TypeError, RuntimeError):
-        raise TypeError(f"learnable: expected a sequence of names, got {describe(names)}") from None
-    if isinstance(names, str):
-        raise TypeError(f"learnable: expected a sequence of names, got the string {names!r}")
-    known = [*CELL_DEFAULTS, *["delay_hh"] * delayed]
-    for name in learnable:
-        if not isinstance(name, str) or name not in known:
-            raise ValueError(f"learnable: expected names among {', '.join(known)}, got {name!r}")
-        if name in PARAMETERS and TABLE[name].full_gradient and not full_gradient:
-            raise ValueError(
-                f"learnable: expected parameters that have a gradient with full_gradient=False, got {name!r}"
-            )
-    return learnable
-
-
-def state_of_batch(state: State, resonant: bool, past_steps: int, *shape: int) -> tuple[Tensor, ...]:
-    """Turn one sample's state of that shape, (N,) or (layers, N), into the state of a batch of one."""
-    given = check_state(state, resonant, past_steps)
-    for name, x in given.items():
-        expected = (*shape[:-1], past_steps, shape[-1]) if name == "past" else shape
-        if tuple(x.shape) != expected:
-            got = tuple(x.shape)
-            raise ValueError(f"state.{name}: expected shape {expected}, as the input has no batch, got {got}")
-    return tuple(x.unsqueeze(len(shape) - 1) for x in given.values())
-
-
-def _is_zero(value: Parameter) -> bool:
-    """Whether a parameter is 0 for all neurons; those of meta have no values."""
-    if isinstance(value, Tensor):
-        return has_memory(value) and value.numel() > 0 and not bool(value.any())
-    return value == 0
+        present = [getattr(self, f"{name}{suffix}") for suffix in self._suffixes if stored]
+        return shown_parameter(initial, present, self._spread.get(name))
 
 
 def over_space(values: Tensor, dimensions: int) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,9 +14,11 @@ from .._state import AnyState
 from ..functional import src
 from ..functional.layer import State, autocasts, without_padding
 from ..functional.synapse import as_spikes
-from .base import Call, Neurons, over_space
+from .base import Neurons, over_space
 from .constants import check_size
+from .description import changed
 from .options import Options, takes_options
+from .recorded import Call
 
 
 class SRCConv2d(Neurons):
@@ -177,8 +178,7 @@ class SRCConv2d(Neurons):
     def extra_repr(self) -> str:
         """The sizes, and the options that differ from the defaults."""
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
-        defaults: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
-        parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
+        parts += changed(self, {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1})
         return ", ".join(filter(None, [*parts, super().extra_repr()]))
 
 

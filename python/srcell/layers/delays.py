@@ -15,8 +15,9 @@ from ..events.selection import followed_by
 from ..functional.delays import check_input, delayed
 from ..functional.layer import check_lengths, check_range_of_lengths, in_work_dtype
 from ..functional.synapse import as_spikes
-from ..functional.terms import MOST_DELAY, check_delays, exported_delays
+from ..functional.terms import MOST_DELAY, check_delays
 from ..ops._layer import WORK, work_dtype
+from .description import changed
 
 
 class Delay(nn.Module):
@@ -198,19 +199,10 @@ class Delay(nn.Module):
         if state.device != self.delay.device:
             raise ValueError(f"state: expected device {self.delay.device}, as delay has, got {state.device}")
 
-    def exported(self) -> dict[str, Tensor]:
-        """The delays (K, M) as an exported file holds them; see ``exported_delays``."""
-        return exported_delays("delays", self._acting().reshape(self.inputs, self.taps), self.delay_width)
-
     def extra_repr(self) -> str:
         """Sizes, and the options that differ from the defaults."""
-        parts = [str(self.inputs), f"max_delay={self.max_delay}"]
-        parts += [
-            f"{name}={getattr(self, name)}"
-            for name, default in (("taps", 1), ("learnable", True), ("delay_width", 1))
-            if getattr(self, name) != default
-        ]
-        return ", ".join(parts)
+        own = changed(self, {"taps": 1, "learnable": True, "delay_width": 1})
+        return ", ".join([str(self.inputs), f"max_delay={self.max_delay}", *own])
 
 
 def _last_steps(whole: Tensor, past_steps: int, steps: int, ends: Tensor | None) -> Tensor:

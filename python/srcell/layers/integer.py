@@ -14,10 +14,11 @@ from .._integer import IntegerCell, IntegerState
 from ..events import EventBatch
 from ..functional.integer import MOST_BITS, checked_cell, quantise, run_integer, state_tensors
 from ..ops._memory import has_memory
-from .base import Call
 from .constants import HasConstants, check_size
+from .description import changed
 from .init import FIRST_WEIGHT_SCALE, draw_weights
 from .options import INITIAL_STATES
+from .recorded import Call
 
 SPREAD = 3.0  # weights are clipped to this many standard deviations
 RHO = 6.0  # of the surrogate gradient, in units of the float weights
@@ -161,19 +162,6 @@ class IntegerSRC(HasConstants):
         return IntegerState(*(torch.full(shape, x, dtype=torch.int16, device=like.device) for x in rest))
 
     @torch.no_grad()
-    def exported(self) -> list[dict[str, Tensor]]:
-        """The numbers with which the layer computes, on the CPU.
-
-        ``weight`` (N, K) int16; ``constants``, int32, the fields of ``cell``; and, unless zero, ``initial`` (3, N)
-        int16: i, h and hs before the first step.
-        """
-        numbers = {"weight": self.integers(), "constants": torch.tensor(self.cell, dtype=torch.int32)}
-        state = self._initial(1)
-        if state is not None:
-            numbers["initial"] = torch.cat(list(state))
-        return [{name: x.cpu().contiguous() for name, x in numbers.items()}]
-
-    @torch.no_grad()
     def _states(
         self, input: Tensor | EventBatch, state: Any, lengths: Tensor | Sequence[int] | None
     ) -> Iterator[IntegerState]:
@@ -206,8 +194,6 @@ class IntegerSRC(HasConstants):
     def extra_repr(self) -> str:
         """The sizes, and the options that differ from the defaults."""
         parts = [f"{self.input_size}, {self.hidden_size}, weight_bits={self.weight_bits}"]
-        changed = {k: v for k, v in self.cell._asdict().items() if v != IntegerCell._field_defaults[k]}
-        parts += [f"cell=IntegerCell({', '.join(f'{k}={v}' for k, v in changed.items())})"] if changed else []
-        parts += [f"rho={self.rho!r}"] if self.rho != RHO else []
-        parts += [f"initial_state={self.initial_state!r}"] if self.initial_state != "zeros" else []
-        return ", ".join(parts)
+        cell = {k: v for k, v in self.cell._asdict().items() if v != IntegerCell._field_defaults[k]}
+        parts += [f"cell=IntegerCell({', '.join(f'{k}={v}' for k, v in cell.items())})"] if cell else []
+        return ", ".join([*parts, *changed(self, {"rho": RHO, "initial_state": "zeros"})])

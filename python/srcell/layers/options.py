@@ -1,4 +1,4 @@
-"""The options that all SRC layers share, written once: names, types, defaults, and the domains of cell parameters."""
+"""The options that all SRC layers share, written once: names, types and defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from .._arguments import as_float, check_bool, check_choice
 from .._parameters import TABLE
 from .._renamed import RENAMED, refuse_renamed
 from ..functional.layer import Cell, Parameter
-from ..functional.terms import MOST_DELAY
 from ..ops._layer import SURROGATES
 
 
@@ -198,22 +197,6 @@ DEFAULTS: dict[str, Any] = {
 }
 
 INITIAL_STATES = ("zeros", "rest")
-
-
-# The bounds to which learnable parameters are clamped, as texts. To torch.compile a text is a constant; it would make
-# the floats of a table inputs of its graph, and with ``dynamic=True`` it cannot pass one of them to two graphs of an
-# autograd.Function.
-_BOUNDS = {row.name: (repr(row.least_learnt), repr(row.most_learnt)) for row in TABLE.values()}
-# Learnable parameters that are not clamped.
-UNBOUNDED = tuple(name for name, bounds in _BOUNDS.items() if bounds == ("-inf", "inf"))
-
-
-def domain(name: str, max_delay: int = MOST_DELAY) -> tuple[float, float]:
-    """The bounds to which a learnable parameter is clamped, in every call and by ``constrain_``."""
-    if name == "delay_hh":
-        return 0, max_delay
-    low, high = _BOUNDS[name]
-    return float(low), float(high)
 
 
 Init = TypeVar("Init", bound=Callable[..., None])

@@ -18,9 +18,11 @@ from ..events import EventBatch
 from ..functional.at_once import at_once
 from ..functional.layer import NO_RECURRENCE, Recurrence, State, UserArguments, check_state
 from ..functional.synapse import currents_of, linear
-from .base import Call, Neurons, state_of_batch
+from .base import Neurons
 from .constants import check_size
+from .description import changed
 from .options import RecurrentOptions, split_recurrent, spread, spread_frequencies, takes_options
+from .recorded import Call
 
 MOST_MEMORY = 2.0**53  # steps; of a longer time constant the alpha is 1 in float64
 
@@ -343,10 +345,8 @@ class SRC(_Linear):
 
     def extra_repr(self) -> str:
         """The sizes, and the options that differ from the defaults."""
-        parts = [super().extra_repr()]
-        defaults = {"num_layers": 1, "batch_first": False, "dropout": 0.0}
-        parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
-        return ", ".join(parts)
+        own = changed(self, {"num_layers": 1, "batch_first": False, "dropout": 0.0})
+        return ", ".join([super().extra_repr(), *own])
 
 
 class SRCCell(_Linear):
@@ -428,3 +428,14 @@ class SRCCell(_Linear):
             return spikes[0], type(after)(*[x[0] for x in after])
         spikes, after = self._run("", parts or self._parts(""), input.unsqueeze(0), state, None)
         return spikes.squeeze(0), after
+
+
+def state_of_batch(state: State, resonant: bool, past_steps: int, *shape: int) -> tuple[Tensor, ...]:
+    """Turn one sample's state of that shape, (N,) or (layers, N), into the state of a batch of one."""
+    given = check_state(state, resonant, past_steps)
+    for name, x in given.items():
+        expected = (*shape[:-1], past_steps, shape[-1]) if name == "past" else shape
+        if tuple(x.shape) != expected:
+            got = tuple(x.shape)
+            raise ValueError(f"state.{name}: expected shape {expected}, as the input has no batch, got {got}")
+    return tuple(x.unsqueeze(len(shape) - 1) for x in given.values())

@@ -21,6 +21,7 @@ from .._export import Part, checked_parts, inputs_of
 from .._extras import extra
 from .._parameters import PARAMETERS
 from ..functional.terms import MOST_DELAY
+from ..layers.exported import exported
 from .checks import WRONG, Checked, as_numbers, set_types
 from .files import read_contents
 from .node import OPTIONAL, REQUIRED, STATE, SRCNode
@@ -109,7 +110,7 @@ class _Writer:
             if isinstance(module, modules.SRCConv2d):
                 self.convolution(module)
             elif isinstance(module, modules.SRC):
-                for number, layer in enumerate(module.exported()):
+                for number, layer in enumerate(exported(module)):
                     self.weight(layer["weight"])
                     self.neurons(layer, (len(layer["weight"]),))
                     if module.recurrent:
@@ -161,7 +162,7 @@ class _Writer:
         self.ends, self.shape = made, (len(weight),)
 
     def convolution(self, module: modules.SRCConv2d) -> None:
-        (layer,) = module.exported()
+        (layer,) = exported(module)
         node = nir.Conv2d(
             tuple(self.shape[1:]),
             _array(layer["weight"]),
@@ -493,7 +494,7 @@ class _Reader:
                 if layer.learn_initial_state and state is not None:
                     for field, value in zip(STATE, state, strict=True):
                         getattr(layer, f"{field.replace('_', '')}{suffix}").copy_(value)
-            if state is None or torch.equal(layer.exported()[0]["initial"], state):
+            if state is None or torch.equal(exported(layer)[0]["initial"], state):
                 break
         return modules.SpikesOnly(layer)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from .._extras import extra
 from .._parameters import RESONANCE
 from ..layers import SRC, IntegerSRC, LeakyReadout, SRCConv2d
+from ..layers.exported import exported
 
 with extra("train"):
     if find_spec("matplotlib") is None:  # fail before a run starts, not at its end, when plots are drawn
@@ -132,7 +133,7 @@ def traces(
         seen.append([x.flatten()[neurons].cpu() for x in _shown(layer, state)])
     drives, fast, slow = (torch.stack(x) for x in zip(*seen, strict=True))
     drive = "drive x" if isinstance(layer, IntegerSRC) else "drive tanh(i / rho)"
-    turning = layer.exported()[-1][RESONANCE] if isinstance(layer, SRC) and layer.resonates else None
+    turning = exported(layer)[-1][RESONANCE] if isinstance(layer, SRC) and layer.resonates else None
     figure = new_figure(9, 1.0 + 1.7 * len(neurons))
     panels = figure.subplots(len(neurons), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for k, (panel, neuron) in enumerate(zip(panels, neurons, strict=True)):
@@ -158,7 +159,7 @@ def _shown(layer: AnyLayer, state: Any) -> tuple[Tensor, Tensor, Tensor]:
     """A layer's drive, h and hs as numbers between -1 and 1."""
     i, h, hs, *_ = state
     if not isinstance(layer, IntegerSRC):
-        rho = layer.exported()[-1]["rho"].to(i.device)
+        rho = exported(layer)[-1]["rho"].to(i.device)
         return torch.tanh(i / (rho[:, None, None] if isinstance(layer, SRCConv2d) else rho)), h, hs
     one = 2.0**layer.cell.fraction_bits
     x = torch.where(i > 0, layer.cell.drive_high, layer.cell.drive_low)

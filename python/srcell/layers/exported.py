@@ -1,0 +1,51 @@
+"""The numbers with which a layer computes, as an exported file holds them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._parameters import LATER
+from ..functional.terms import exported_delays
+from .base import Neurons
+from .delays import Delay
+from .integer import IntegerSRC
+
+
+@torch.no_grad()
+def exported(module: Neurons | IntegerSRC | Delay) -> list[dict[str, Tensor]]:
+    """The tensors that each of the stacked layers of a module computes with, on the CPU.
+
+    Of float neurons these are ``weight``, unchanged; ``bias`` and the cell's parameters, of one element or (N,),
+    without those that files of version 1 lack if they have the default; and, if the layer has them, the recurrent
+    weights ``lateral`` (N, N), their delays (see ``exported_delays``), and ``initial`` (3, N): i, h and hs before the
+    first step, when q is always 0.
+
+    Of integer neurons they are ``weight`` (N, K) int16; ``constants``, int32, the fields of ``cell``; and, unless zero,
+    ``initial`` (3, N) int16. Of a ``Delay`` they are the ``delays`` (K, M), as of ``exported_delays``.
+    """
+    if isinstance(module, Delay):
+        return [exported_delays("delays", module._acting().reshape(module.inputs, module.taps), module.delay_width)]
+    if isinstance(module, IntegerSRC):
+        numbers = {"weight": module.integers(), "constants": torch.tensor(module.cell, dtype=torch.int32)}
+        if (start := module._initial(1)) is not None:
+            numbers["initial"] = torch.cat(list(start))
+        return [{name: x.cpu().contiguous() for name, x in numbers.items()}]
+    return [_of_layer(module, suffix) for suffix in module._suffixes]
+
+
+def _of_layer(module: Neurons, suffix: str) -> dict[str, Tensor]:
+    weight, cell = module._weight(suffix), module._cell_of(suffix)._asdict()
+    kept = {name: x for name, x in cell.items() if name not in LATER or module._has(name)}
+    numbers = {"weight": weight, "bias": module._bias(suffix), **kept}
+    start, recurrence = module._initial_state(suffix, 1), module._recurrence_of(suffix)
+    if start is not None:
+        numbers["initial"] = torch.cat(list(start[:3]))
+    if recurrence.weight_hh is not None:
+        numbers["lateral"] = recurrence.weight_hh
+    made = {name: torch.as_tensor(value, dtype=weight.dtype, device="cpu") for name, value in numbers.items()}
+    made = {name: (x if x.dim() else x[None]).detach().contiguous() for name, x in made.items()}
+    if isinstance(delay := recurrence.delay_hh, Tensor):
+        each = delay.to(weight.dtype).expand(len(weight))[:, None]
+        made |= exported_delays("lateral_delays", each, module.delay_width)
+    return made
