@@ -123,7 +123,7 @@ def command_help(*command: str) -> str:
     os.environ["COLUMNS"] = HELP_COLUMNS
     try:
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            main([*command, "--help"])
+            main([*command, "--help", *["all"] * (command == ("train",))])
     finally:
         os.environ.pop("COLUMNS")
         if before is not None:

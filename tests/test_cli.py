@@ -347,7 +347,7 @@ def test_help_is_printed_without_a_command(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_help_of_train_shows_defaults_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
-    printed = printed_before_exit("train --help", capsys)
+    printed = printed_before_exit("train --help all", capsys)
     assert "learning rate; with one-cycle, its peak [0.04]" in " ".join(printed.split())
     assert "  srcell train mnist --preset fast" in printed
     table = printed.partition("presets, as options:")[2].partition("\n\n")[0]
@@ -360,6 +360,38 @@ def test_the_help_of_train_shows_defaults_and_presets(capsys: pytest.CaptureFixt
         for name in able if dataset == "all" else [dataset]:
             given = given_settings(build_parser().parse_args(["train", name, *words]))
             assert TrainingConfig.preset(preset, name) == TrainingConfig(dataset=name, **given)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown", "left_out"),
+    [
+        ("train", {"hidden", "gain", "lr"}, {"hold", "frame", "taps", "weight-bits", "recurrent-delay"}),
+        ("train japanese-vowels", {"hold", "recurrent-delay", "readout-window"}, {"gain", "steps", "frame"}),
+        ("train spoken-digits", {"hold", "frame", "threshold"}, {"gain", "prefix", "recall-delay"}),
+        ("train mnist --encoding latency", {"steps", "prefix"}, {"gain", "thinned"}),
+        ("train mnist --preset integer", {"weight-bits", "gain"}, {"alpha", "surrogate", "recurrent"}),
+        ("train mnist --channels 8", {"surrogate", "channels"}, {"recurrent", "omega", "readout"}),
+        ("train mnist --input-delay 9", {"taps", "learn-delays"}, {"delay-width", "recurrent-delay"}),
+    ],
+)
+def test_the_help_of_train_shows_what_the_data_set_and_network_use(
+    arguments: str, shown: set[str], left_out: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = printed_before_exit(f"{arguments} --help", capsys)
+    options = set(re.findall(r"^  --([a-z-]+)", printed, re.MULTILINE))
+    assert shown <= options and not left_out & options
+    titles = [line for line in printed.splitlines() if line in ("network:", "encoding:", "training:", "this machine:")]
+    assert titles == ["network:", "encoding:", "training:", "this machine:"]
+    everything = set(re.findall(r"^  --([a-z-]+)", printed_before_exit("train --help all", capsys), re.MULTILINE))
+    assert {x.option[2:] for x in SETTINGS.values() if x.option != "--dataset"} <= everything >= options
+
+
+def test_the_help_of_train_shows_the_values_of_the_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = " ".join(printed_before_exit("train psmnist --help", capsys).split())
+    assert "neurons of each fully connected hidden layer [384]" in printed
+    assert "best, psmnist" in printed and "best, mnist" not in printed
+    assert srcell_command("train psmnist --help most") == 2
+    assert "--help: expected all or nothing after it, got 'most'" in capsys.readouterr().err
 
 
 def test_the_help_of_eval_lists_its_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -405,8 +437,8 @@ NUMBERS = [setting.option for setting in SETTINGS.values() if type(setting.defau
         ("train digits --resume full", "srcell: --resume: expected a run folder and no settings"),
         ("train --resume full --preset best", "srcell: --resume: expected a run folder and no settings"),
         ("train --resume full --out new", "srcell: --resume: expected a run folder and no settings"),
-        ("train digits --learn-delays", "srcell: --learn-delays: requires an input_delay or a recurrent_delay"),
-        ("train digits --delay-width 8 1", "srcell: --delay-width: requires learn_delays=True, got (8, 1)"),
+        ("train digits --learn-delays", "srcell: --learn-delays: expected False without input_delay or"),
+        ("train digits --delay-width 8 1", "srcell: --delay-width: expected (1,) without learn_delays, got (8, 1)"),
         # This machine
         ("train digits --workers -1", "--workers: expected at least 0, got -1"),
         ("train digits --device x", "srcell: --device: expected one available on this machine, got 'x'"),

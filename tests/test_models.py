@@ -92,7 +92,7 @@ def test_hidden_layers_resonate_and_voters_do_not(omega: Any) -> None:
     of_layer, alone = exported(model.layers[0])[0], exported(SRC(6, 5, omega=omega))[0]
     assert torch.equal(of_layer["omega"], alone["omega"]) and alone["omega"].any()
     assert not any(layer.resonates for layer in SRCClassifier(6, [5, 4], 3, omega=0.0).layers)
-    with pytest.raises(ValueError, match=r"^hidden_sizes: expected a hidden layer for the omega"):
+    with pytest.raises(ValueError, match=r"^omega: expected 0.0 without hidden_sizes, got "):
         SRCClassifier(6, [], 3, omega=omega)
 
 
@@ -238,7 +238,7 @@ def shared_call(*shared: int) -> Tensor:
     *(Refusal("input_gain", lambda x=x: make_model(24, input_gain=x)) for x in (0, -1.0, float("nan"), 1e300)),
     Refusal("input_gain", lambda: make_model(24, input_gain="2"), TypeError),
     Refusal("recurrent_delay", lambda: make_model(24, recurrent=True, recurrent_delay=65536)),
-    Refusal("hidden_sizes", lambda: make_model(recurrent=True, recurrent_delay=5)),
+    Refusal("recurrent_delay", lambda: make_model(recurrent=True, recurrent_delay=5)),
     Refusal("learn_delays", lambda: make_model(24, learn_delays=True)),
     Refusal("learn_delays", lambda: make_model(24, input_delay=5, learn_delays=1), TypeError),
     Refusal("whole_delays", lambda: make_model(24, recurrent=True, whole_delays=True)),

@@ -15,7 +15,7 @@ PACKAGE = Path(srcell.__file__).parent
 COMPILED = {"_core", "_cuda"}
 
 # The rooms that each room may import, besides EVERYWHERE, which every room may import.
-EVERYWHERE = {"_extras", "_files", "_integer", "_parameters", "_private", "_pytree", "_renamed", "_state"}
+EVERYWHERE = {"_extras", "_files", "_integer", "_parameters", "_private", "_pytree", "_renamed", "_settings", "_state"}
 ALLOWED = {
     "_arguments": {"ops"},
     "_extras": set(),
@@ -28,6 +28,7 @@ ALLOWED = {
     "_processes": set(),
     "_pytree": set(),
     "_renamed": set(),
+    "_settings": {"_arguments"},
     "_state": set(),
     "_names": set(),
     "_export": {"_arguments", "layers", "runtime"},
@@ -37,7 +38,7 @@ ALLOWED = {
     "events": {"_arguments", "ops"},
     "functional": {"_arguments", "events", "ops"},
     "layers": {"_arguments", "events", "functional", "ops"},
-    "models": {"_arguments", "_export", "events", "functional", "layers"},
+    "models": {"_arguments", "_export", "events", "functional", "layers", "ops"},
     "nir": {"_arguments", "_export", "events", "functional", "layers"},
     "onnx": {"_arguments", "models"},
     "recording": {"layers"},
@@ -49,7 +50,7 @@ ALLOWED = {
     "benchmark": {"_arguments", "_info", "_export", "events", "functional", "layers", "models", "reference", "runtime"},
     "training": {
         *("_arguments", "_info", "_processes", "data", "diagnosis", "evaluation", "events", "functional", "layers"),
-        *("models", "ops"),
+        "models",
     },
     "cli": {"_info", "benchmark", "data", "diagnosis", "layers", "training"},
     # Public names of parts of training.

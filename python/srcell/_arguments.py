@@ -5,6 +5,7 @@ Public functions and classes call these checks first.
 
 from __future__ import annotations
 
+import difflib
 import numbers
 import operator
 from collections.abc import Sequence
@@ -49,6 +50,19 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise unless a value is one of the choices."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+
+
+def check_known(name: str, names: Sequence[str], what: str) -> None:
+    """Raise unless a name is one of ``names``.
+
+    Raises:
+        ValueError: the name is none of them; the message suggests a similar one.
+
+    """
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(names)}"
+        raise ValueError(f"unknown {what} {name!r}: {hint}")
 
 
 def check_bool(name: str, value: bool) -> None:

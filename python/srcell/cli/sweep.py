@@ -18,7 +18,7 @@ TEXT = """\
 Train once for each seed and each combination of values. Finished runs are not
 repeated. The results are written to sweep.json and sweep.csv."""
 EXAMPLES = """\
-srcell train --help lists the settings of the presets.
+srcell train --help lists the settings, which this command takes too.
 
 examples:
   srcell sweep digits --seeds 0 1 2
@@ -27,7 +27,10 @@ examples:
 
 def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add ``srcell sweep``."""
-    parser = new_command(commands, "sweep", "train over seeds, or over the values of settings", TEXT, EXAMPLES)
+    usage = "srcell sweep DATASET [options] [settings]"
+    parser = new_command(
+        commands, "sweep", "train over seeds, or over the values of settings", TEXT, EXAMPLES, usage=usage
+    )
     parser.add_argument("dataset", help=f"data set to train on: {', '.join(data.NAMES)}")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of the runs [the one of --seed]")
     parser.add_argument(
@@ -38,7 +41,7 @@ def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
         help="a setting, such as lr, and its values; repeatable",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the run folders [runs/sweep-...]")
-    add_training_options(parser)
+    add_training_options(parser, hidden=True)
     parser.set_defaults(run=run)
 
 

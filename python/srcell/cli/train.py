@@ -10,11 +10,11 @@ from ..training import TrainingConfig
 from .parser import (
     DEFAULT_PRESET,
     Parser,
+    TrainingHelp,
     add_run_options,
     add_training_options,
     given_settings,
     new_command,
-    presets_text,
     run_options,
 )
 from .terminal import folder_of, header_of, is_first_process, put, say, shown_progress
@@ -22,7 +22,8 @@ from .terminal import folder_of, header_of, is_first_process, put, say, shown_pr
 TRAIN_TEXT = """\
 Train a network and write a run folder. Ctrl-C stops it after a checkpoint.
 Under torchrun the processes share each batch; with --device cuda each takes
-the GPU of its LOCAL_RANK."""
+the GPU of its LOCAL_RANK. In brackets: what holds without the option, from
+the preset of the data set; with --help all, what holds where no preset differs."""
 TRAIN_EXAMPLES = """\
 examples:
   srcell train digits
@@ -33,8 +34,12 @@ examples:
 
 def add_train_command(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add ``srcell train``."""
-    epilog = f"{presets_text()}\n\n{TRAIN_EXAMPLES}"
-    parser = new_command(commands, "train", "train a network and write a run folder", TRAIN_TEXT, epilog)
+    says = {"add_help": False, "usage": "srcell train [DATASET] [options]"}
+    parser = new_command(
+        commands, "train", "train a network and write a run folder", TRAIN_TEXT, TRAIN_EXAMPLES, **says
+    )
+    text = "show the settings that the data set and network use; all: every setting"
+    parser.add_argument("-h", "--help", action=TrainingHelp, metavar="all", help=text)
     parser.add_argument("dataset", nargs="?", help=f"data set to train on: {', '.join(data.NAMES)}")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder, new or empty [runs/<dataset>-<time>]")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in that folder")

@@ -5,14 +5,13 @@ Training and the command line use this package.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import default_collate
 
-from .._arguments import describe
+from .._arguments import check_known, describe
 from ..events import EventBatch
 from .adding import load_adding
 from .cochlea import SoundEncoding
@@ -164,10 +163,7 @@ def check_name(name: str, names: Sequence[str] = NAMES, what: str = "data set") 
         ValueError: the name is none of them; the message suggests a similar one.
 
     """
-    if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(names)}"
-        raise ValueError(f"unknown {what} {name!r}: {hint}")
+    check_known(name, names, what)
 
 
 def collate(samples: Sequence[tuple[EventBatch, Any]]) -> tuple[EventBatch, Any]:

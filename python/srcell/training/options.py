@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .._arguments import present_device
 from .._processes import own_device
+from .._settings import documented, setting
 
 DATA = "data"
 
@@ -16,14 +17,7 @@ class RunOptions:
     """Options of a run on this machine, on which the weights do not depend.
 
     Attributes:
-        data: folder of the data sets, as in ``srcell.data.load``; None means the folder that the run was started with,
-            or "data" for a new run.
-        download: download the data set if it is not there.
-        cache: keep binned recordings on disk, as in ``srcell.data.load_nmnist``.
-        num_workers: processes that encode batches ahead; 0 encodes them in the training process.
-        device: device of the network: "cpu", "cuda" or a GPU by its number, "cuda:1". Under torchrun "cuda" is the GPU
-            of the process's LOCAL_RANK.
-        checkpoint_seconds: least time between two checkpoints within an epoch; one is also written after every epoch.
+        ATTRIBUTES
 
     Raises:
         ValueError: ``device`` is not available, the processes of torchrun on this machine would share a GPU, or
@@ -31,12 +25,29 @@ class RunOptions:
 
     """
 
-    data: str | Path | None = None
-    download: bool = False
-    cache: bool = False
-    num_workers: int = 0
-    device: str = "cpu"
-    checkpoint_seconds: float = 30.0
+    data: str | Path | None = setting(  # noqa: RUF009  (a field)
+        None,
+        f"folder of the data sets [the run's own; {DATA} for a new run]",
+        f'as in srcell.data.load; None means the folder that the run was started with, or "{DATA}" for a new run',
+    )
+    download: bool = setting(False, "download the data set into it if it is missing")
+    cache: bool = setting(False, "keep binned recordings on disk", "as in srcell.data.load_nmnist")
+    num_workers: int = setting(
+        0,
+        "worker processes that encode batches ahead",
+        "0 encodes them in the training process",
+        option="--workers",
+    )
+    device: str = setting(
+        "cpu",
+        "device of the network",
+        '"cpu", "cuda" or a GPU by its number, "cuda:1"; under torchrun "cuda" is the GPU of the process\'s LOCAL_RANK',
+    )
+    checkpoint_seconds: float = setting(
+        30.0,
+        "minimum seconds between checkpoints within an epoch",
+        "one is also written after every epoch",
+    )
 
     def __post_init__(self) -> None:
         if present_device(self.own_device).type not in ("cpu", "cuda"):
@@ -48,6 +59,9 @@ class RunOptions:
     def own_device(self) -> str:
         """The device of this process, one of the processes that train together."""
         return own_device(self.device)
+
+
+RunOptions.__doc__ = documented(RunOptions)
 
 
 def data_folder(options: RunOptions) -> str | Path:

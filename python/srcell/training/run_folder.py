@@ -19,11 +19,11 @@ from torch import Tensor
 from .._extras import extra
 from .._files import is_partial, remove_partial_files, write_atomically
 from .._info import info
+from .._settings import LARGEST
 from . import plots, report
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .config import TrainingConfig
 from .network import build_model
-from .settings import LARGEST
 
 with extra("train"):
     from filelock import FileLock, Timeout

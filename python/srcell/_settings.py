@@ -1,20 +1,20 @@
-"""``Setting``: the single description of a training setting, with its default, range, option and help.
+"""``Setting``: the single description of an option, with its default, range, flag and help.
 
-``TrainingConfig`` is made of settings; the command line, the documentation and the scripts of ``bench/`` are derived
-from them.
+``TrainingConfig`` and ``RunOptions`` are made of settings; the command line, the documentation and the scripts of
+``bench/`` are derived from them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data import check_name
+from ._arguments import check_known
 
 # Bound on sizes and on numbers of steps, samples and epochs.
 LARGEST = 2**31 - 1
@@ -34,6 +34,7 @@ class Setting(NamedTuple):
         open_least: whether ``least`` itself is excluded.
         open_most: whether ``most`` itself is excluded.
         noun: what an error message calls a choice; the setting's name by default.
+        needs: settings without which only the default makes sense, ``"a|b"`` for any of two, ``"a=x"`` for a value.
 
     """
 
@@ -47,12 +48,13 @@ class Setting(NamedTuple):
     open_least: bool = False
     open_most: bool = False
     noun: str = ""
+    needs: tuple[str, ...] = ()
 
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError if a value of the right type is outside the range."""
         kind = type(self.default)
-        if kind is str:
-            check_name(value, self.choices, self.noun or name.replace("_", " "))
+        if kind is str and self.choices:
+            check_known(value, self.choices, self.noun or name.replace("_", " "))
         if kind is int or kind is tuple:
             each, shown = (" each", list(value)) if kind is tuple else ("", value)
             numbers = value if kind is tuple else [value]
@@ -101,6 +103,22 @@ def settings_of(config: type) -> dict[str, Setting]:
     return {name: s._replace(option=s.option or f"--{name.replace('_', '-')}") for name, s in found.items()}
 
 
+def lacking(setting: Setting, given: Mapping[str, Any]) -> str | None:
+    """The first of a setting's ``needs`` that the given values do not meet, in words; None if they meet all."""
+    for need in setting.needs:
+        either = [(*option.split("="), "")[:2] for option in need.split("|")]
+        if not any(given[name] == wanted if wanted else given[name] for name, wanted in either):
+            return " or ".join(f"{name}={wanted!r}" if wanted else name for name, wanted in either)
+    return None
+
+
+def check_needs(given: Mapping[str, Any], settings: Mapping[str, Setting]) -> None:
+    """Raise for a value that lacks the others that it needs; settings that are not given are left out."""
+    for name, setting in settings.items():
+        if name in given and (need := lacking(setting, given)) and np.any(given[name] != setting.default):
+            raise ValueError(f"{name}: expected {setting.default!r} without {need}, got {given[name]!r}")
+
+
 def as_setting(name: str, value: Any, kind: type) -> Any:
     """The value converted to Python's own type: bool, int, float, str, or tuple of ints.
 
@@ -130,7 +148,10 @@ def is_number(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def documented(config: type) -> Iterator[str]:
-    """The lines of a docstring's Attributes section that document the settings of a dataclass."""
-    for name, found in settings_of(config).items():
-        yield f"        {name}: {found.text}{f' ({found.details})' if found.details else ''}."
+def documented(config: type) -> str:
+    """The docstring of a dataclass, with its settings in the place of the word ATTRIBUTES."""
+    lines = [
+        f"{name}: {found.text.partition(' [')[0]}{f' ({found.details})' if found.details else ''}."
+        for name, found in settings_of(config).items()
+    ]
+    return (config.__doc__ or "").replace("ATTRIBUTES", "\n        ".join(lines))

@@ -1,0 +1,41 @@
+"""``EncodingSettings``: how a configuration turns samples into a network's input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import data
+from .._settings import positive, setting, size
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodingSettings:
+    """The encoding of a configuration; which settings act depends on the data set."""
+
+    encoding: str = setting(
+        "rate", "encoding of images: rate or latency", "event-camera recordings need none", choices=("rate", "latency")
+    )
+    steps: int = size(100, "steps per encoded sample", "after the silent prefix")
+    prefix: int = size(20, "silent steps before each sample", least=0)
+    gain: float = positive(0.5, "rate coding: probability that a pixel of value 1 fires in a step")
+    thinned: bool = setting(
+        False, "rate coding: let no pixel fire in two consecutive steps", "as in rate_encode", needs=("encoding=rate",)
+    )
+    hold: int = size(4, "steps for which each element of a sequence, or frame of a sound, is held")
+    frame: float = setting(0.01, "seconds of a frame of a sound", "as in SoundEncoding", least=0, open_least=True)
+    threshold: float = setting(
+        0.0, "change of a sound's level that becomes a spike; 0: currents", "as in SoundEncoding", least=0
+    )
+    recall_delay: int = size(200, "steps of noise between symbol and cue in delayed recall", least=0)
+
+    def used_by(self, dataset: str) -> tuple[str, ...]:
+        """The settings that act on a data set."""
+        if dataset in data.RECORDED:
+            return ("prefix",)
+        if dataset in data.SOUNDS:
+            return ("hold", "frame", "threshold")
+        if dataset in data.SEQUENTIAL:
+            return ("hold", "prefix")
+        if dataset == "delayed-recall":
+            return ("recall_delay",)
+        return ("encoding", "steps", "prefix", *(("gain", "thinned") if self.encoding == "rate" else ()))
