@@ -5,7 +5,7 @@ is slow by design: only tests and readers call it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,26 +14,12 @@ from ._renamed import renamed
 from ._state import AnyState, state_type
 
 
-class _StraightThroughSpike(torch.autograd.Function):
-    """``max(h, 0)`` with the gradient of ``h``."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, h: Tensor) -> Tensor:
-        return h.clamp(min=0)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *grad_spikes: Tensor) -> Tensor:
-        return grad_spikes[0]
-
-
-_straight_through_spike: Callable[[Tensor], Tensor] = _StraightThroughSpike.apply
-
-
 def _spike(h: Tensor, surrogate: str) -> Tensor:
+    """``max(h, 0)`` with its own gradient, or with that of ``h``."""
     if surrogate == "relu":
         return torch.relu(h)
     if surrogate == "straight_through":
-        return _straight_through_spike(h)
+        return h - h.detach().clamp(max=0)
     raise ValueError(f"surrogate: expected 'relu' or 'straight_through', got {surrogate!r}")
 
 
@@ -135,59 +121,54 @@ def src_reference(
         [0.907548, 0.972363, 0.0]
 
     """
-    steps = current.shape[0]
     resonant = isinstance(omega, Tensor) or omega != 0
-    batch, shape = current.shape[1], current.shape[2:]
+    steps, batch, *shape = current.shape
     if (delay_hh is None) != (max_delay is None):
         raise ValueError(f"max_delay: expected it with delay_hh, and only with it, got {max_delay}")
     past_steps = 0 if max_delay is None else max_delay + delay_width
     if state is None:
         state = [current.new_zeros(batch, *shape)] * (4 if resonant else 3)
-    i, h, hs, *rest = state
+    state = list(state)
     if resonant:
-        q, w = rest.pop(0), torch.as_tensor(omega, dtype=current.dtype)
+        w = torch.as_tensor(omega, dtype=current.dtype)
         a, b = alpha * torch.cos(w), alpha * torch.sin(w)
     if past_steps:
-        past = rest[0] if rest else current.new_zeros(batch, past_steps, *shape)
+        if len(state) == 3 + resonant:
+            state.append(current.new_zeros(batch, past_steps, *shape))
         delays, zero = torch.as_tensor(delay_hh, dtype=current.dtype).expand(shape).reshape(-1), current.new_zeros(())
         terms = [_terms(d, delay_width) for d in delays.unbind()]
         columns = [torch.stack([of.get(u, zero) for u in range(past_steps + 1)]) for of in terms]
         made = torch.stack(columns, -1) if columns else current.new_zeros(past_steps + 1, 0)
         weights = made.view(past_steps + 1, *shape).flip(0)  # of the spikes of the steps before, in their order
-    features = (1,) * (current.dim() - 2)
     spikes = []
     for t, c in enumerate(current.unbind(0)):  # unbind, because indexing has a backward that is quadratic in T
-        active = None
-        if lengths is not None:
-            active = (t < torch.as_tensor(lengths, device=current.device)).reshape(-1, *features)
-            c = torch.where(active, c, 0.0)
+        i, h, hs, *rest = state
         h_before, hs_before = (h, hs) if full_gradient else (h.detach(), hs.detach())
+        active = None if lengths is None else t < torch.as_tensor(lengths, device=current.device)
+        c = _where(active, c, 0.0)
 
         if weight_hh is not None:
             arrived = _spike(h, recurrent_surrogate)
             if past_steps:
-                sent = torch.cat([past, arrived[:, None]], 1)
-                arrived, past_now = (weights * sent).sum(1), sent[:, 1:]
+                sent = torch.cat([rest[-1], arrived[:, None]], 1)
+                arrived, rest[-1] = (weights * sent).sum(1), sent[:, 1:]
             c = c + (arrived.flatten(1) @ weight_hh.t()).view_as(c)
-        i_now, q_now = (a * i - b * q + c, b * i + a * q) if resonant else (alpha * i + c, None)
-        x = rho * torch.tanh(i_now / rho)
+        if resonant:
+            q = rest[0]
+            i, rest[0] = a * i - b * q + c, b * i + a * q
+        else:
+            i = alpha * i + c
+        x = rho * torch.tanh(i / rho)
         zs = zs_hyp + (zs_dep - zs_hyp) * torch.sigmoid(10 * (h_before - 0.5))
         u = x + r * h_before + rs * hs_before + bias
-        h_now = torch.tanh(u)
-        hs_now = zs * hs_before + (1 - zs) * h_before
-        s = _spike(h_now, surrogate)
+        h = torch.tanh(u)
+        hs = zs * hs_before + (1 - zs) * h_before
 
-        if active is not None:
-            i_now, h_now, hs_now = (torch.where(active, *pair) for pair in ((i_now, i), (h_now, h), (hs_now, hs)))
-            q_now = None if q_now is None else torch.where(active, q_now, q)
-            if past_steps:
-                past_now = torch.where(active[:, None], past_now, past)
-            s = torch.where(active, s, 0.0)
-        i, h, hs = i_now, h_now, hs_now
-        if q_now is not None:
-            q = q_now
-        if past_steps:
-            past = past_now
-        spikes.append(s)
-    ended = [i, h, hs, *([q] if resonant else []), *([past] if past_steps else [])]
-    return (torch.stack(spikes) if steps else torch.zeros_like(current)), state_type(resonant, past_steps > 0)(*ended)
+        spikes.append(_where(active, _spike(h, surrogate), 0.0))
+        state = [_where(active, new, old) for new, old in zip((i, h, hs, *rest), state, strict=True)]
+    return torch.stack(spikes) if steps else torch.zeros_like(current), state_type(resonant, past_steps > 0)(*state)
+
+
+def _where(active: Tensor | None, new: Tensor, old: Tensor | float) -> Tensor:
+    """``new`` of the samples that are active, ``old`` of the others; None if all are active."""
+    return new if active is None else torch.where(active.view(-1, *[1] * (new.dim() - 1)), new, old)

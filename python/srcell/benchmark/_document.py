@@ -35,14 +35,15 @@ def document(results: Sequence[Result], source: Path) -> dict[str, Any]:
         ['date', 'commit', 'processor', 'environment', 'results']
 
     """
+    facts = info()
     return {
         "date": date.today().isoformat(),
         "commit": _commit(source),
         "processor": _processor(),
         "environment": {
             "python": platform.python_version(),
-            "srcell": info()["version"],
-            **{key: value for key, value in info().items() if key in ("isa", "threads", "thread_runtime", "torch")},
+            "srcell": facts["version"],
+            **{key: facts[key] for key in ("isa", "thread_runtime", "threads", "torch")},
         },
         "results": list(results),
     }
@@ -73,7 +74,6 @@ def _processor() -> str:
     if "model name" not in fields:
         return platform.processor() or platform.machine()
     family, model = fields.get("cpu family", "?"), fields.get("model", "?")
-    generation = (
-        _GENERATIONS.get((family, model)) or _GENERATIONS.get((family, "")) or f"family {family}, model {model}"
-    )
+    named = _GENERATIONS.get((family, model), _GENERATIONS.get((family, "")))
+    generation = named or f"family {family}, model {model}"
     return f"{fields['model name']} ({generation})"

@@ -172,15 +172,10 @@ def choose(cases: Sequence[str], *, threads: int | None = None, quick: bool = Fa
             raise ValueError(f"unknown case {name!r}: {hint}")
     if threads is not None:
         threads = as_int("threads", threads, MOST_THREADS, minimum=1)
-    settings = [setting for name in dict.fromkeys(cases or CASES) for setting in CASES[name]]
-    settings = [replace(setting, threads=setting.threads or threads) for setting in settings]
-    if quick:
-        settings = [
-            replace(
-                setting,
-                batch=min(setting.batch, 32),
-                rows=tuple(row for row in setting.rows if not row.startswith("compiled")),
-            )
-            for setting in settings
-        ]
-    return settings
+    chosen = []
+    for name in dict.fromkeys(cases or CASES):
+        for setting in CASES[name]:
+            batch = min(setting.batch, 32) if quick else setting.batch
+            rows = tuple(row for row in setting.rows if not (quick and row.startswith("compiled")))
+            chosen.append(replace(setting, batch=batch, rows=rows, threads=setting.threads or threads))
+    return chosen

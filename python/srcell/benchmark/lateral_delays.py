@@ -7,13 +7,12 @@ from the row of its delay, or picked row by row from a list; which is faster dep
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..functional import src_linear
 from ..reference import src_reference
 from .cases import Workload
 
@@ -31,25 +30,19 @@ def drawn(setting: Workload, most: int, whole: bool) -> Tensor:
     return delays.round() if whole else delays
 
 
-def options_of(setting: Workload, name: str) -> dict[str, Any]:
-    """The delays of a row such as "learnt-200", as keywords of ``src_linear``."""
-    kind, _, most = name.partition("-")
+def delays_of(setting: Workload, kind: str, most: str) -> dict[str, Any]:
+    """The delays of a row such as "learnt-200", whose ``most`` is "200", as keywords of ``src_linear``."""
     if not most:
         return {}
     delays = drawn(setting, int(most), kind == "whole")
     return {"delay_hh": delays.requires_grad_(kind == "learnt"), "max_delay": int(most)}
 
 
-def srcell_call(
-    setting: Workload, name: str, events: Callable[[], Any], weight: Tensor, bias: Tensor, weight_hh: Tensor
-) -> tuple[Callable[[], Tensor], Sequence[Tensor]]:
-    """A call of a row in srcell, and the delays that it learns."""
-    options = options_of(setting, name)
-
-    def call() -> Tensor:
-        return src_linear(events(), weight, bias, weight_hh=weight_hh, **options, **setting.modes)[0]
-
-    return call, [x for x in options.values() if isinstance(x, Tensor) and x.requires_grad]
+def delayed_scan(setting: Workload, kind: str, most: int, compiler: Callable[[Any], Any], steps: int) -> Scan:
+    """The scan of a row such as "compiled-200" in PyTorch."""
+    if kind == "picked":
+        return picked(setting, most)
+    return gathered(setting, most, compiler if kind == "compiled" else lambda function: function, steps)
 
 
 def gathered(setting: Workload, most: int, compiled: Callable[[Any], Any], steps: int) -> Scan:

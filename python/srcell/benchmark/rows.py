@@ -10,6 +10,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -27,13 +28,13 @@ from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell, spread_frequencies
 from ..models import Classifier, SRCClassifier
 from ..reference import src_reference
 from .cases import Workload
-from .lateral_delays import gathered, picked, srcell_call, weight_of
+from .lateral_delays import delayed_scan, delays_of, weight_of
 
 CHUNK = 20  # steps per torch.compile graph: more take minutes to compile, fewer run slower
 CLASSES = 10
 
 Neuron = Callable[[Tensor, Tensor], Tensor]
-Step = Callable[[], Tensor]
+Step = Callable[[], Any]
 
 
 class UnavailableError(Exception):
@@ -41,9 +42,9 @@ class UnavailableError(Exception):
 
 
 class Row(NamedTuple):
-    """What is timed: a call, and the tensors for which its backward computes gradients."""
+    """What is timed: a call, and the tensors for which the backward pass of its output computes gradients."""
 
-    call: Callable[[], Tensor]
+    call: Callable[[], Any]
     leaves: Sequence[Tensor]
 
 
@@ -66,14 +67,11 @@ class Spikes:
 
     def make_csr(self) -> Callable[[], Tensor]:
         """A function that builds the CSR matrix (T * B, K), with 32-bit indices: they make torch's product fastest."""
-        steps, batch, inputs = self.shape
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-            matrix = self.dense.view(steps * batch, inputs).to_sparse_csr()
-        row_starts, columns, values = matrix.crow_indices().int(), matrix.col_indices().int(), matrix.values()
-        return lambda: torch.sparse_csr_tensor(
-            row_starts, columns, values, size=(steps * batch, inputs), check_invariants=False
-        )
+            matrix = self.dense.flatten(0, 1).to_sparse_csr()
+        parts = matrix.crow_indices().int(), matrix.col_indices().int(), matrix.values()
+        return lambda: torch.sparse_csr_tensor(*parts, size=matrix.shape, check_invariants=False)
 
 
 def _eager(setting: Workload) -> Neuron:
@@ -153,71 +151,53 @@ def _recurrence_rows(setting: Workload) -> Callable[[str], Row]:
 
 
 def _layer_rows(setting: Workload) -> Callable[[str], Row]:
+    """The rows of a layer, with recurrent weights if its subject is "lateral"."""
     spikes = Spikes(setting)
     weight, bias = _weight_and_bias(setting)
     (neurons,) = setting.neurons
+    recurrent = {"weight_hh": weight_of(neurons)} if setting.subject == "lateral" else {}
 
-    def row(name: str) -> Row:
-        if name == "gru":
-            gru = nn.GRU(setting.inputs, neurons)
-            return Row(lambda: gru(spikes.dense)[0], list(gru.parameters()))
-        if name == "sparse":
-            make_csr = spikes.make_csr()
-            shape = (setting.steps, setting.batch, neurons)
-
-            def call() -> Tensor:
-                return src(torch.sparse.mm(make_csr(), weight.t()).view(shape), bias, **setting.modes)[0]
-        elif name == "dense":
-
-            def call() -> Tensor:
-                return src_linear(spikes.dense, weight, bias, **setting.modes)[0]
-        elif name in ("events", "resonant", *PARAMETERS):
-            parameter = RESONANCE if name == "resonant" else name
-            values = _frequencies(setting) if parameter == RESONANCE else torch.full((neurons,), 0.9)
-            options: dict[str, Any] = {} if name == "events" else {parameter: values.requires_grad_(name in PARAMETERS)}
-
-            def call() -> Tensor:
-                return src_linear(spikes.events(), weight, bias, **options, **setting.modes)[0]
-
-            return Row(call, (weight, bias, *([values] if name in PARAMETERS else [])))
-        elif name in ("delayed", "interpolated", "delays"):
-            later = MOST_DELAY * torch.rand(setting.inputs)
-            later = later.floor() if name == "delayed" else later.requires_grad_(name == "delays")
-
-            def call() -> Tensor:
-                arriving = delay(spikes.events(), later, max_delay=MOST_DELAY)
-                return src_linear(arriving, weight, bias, **setting.modes)[0]
-
-            return Row(call, (weight, bias, *([later] if later.requires_grad else [])))
-        elif name == "integers":
-            return _integer_row(setting, spikes)
-        else:
-            neuron = NEURONS[name](setting)
-
-            def call() -> Tensor:
-                return neuron(spikes.dense @ weight.t(), bias)
-
-        return Row(call, (weight, bias))
-
-    return row
-
-
-def _lateral_rows(setting: Workload) -> Callable[[str], Row]:
-    spikes = Spikes(setting)
-    weight, bias = _weight_and_bias(setting)
-    weight_hh = weight_of(setting.neurons[0])
-    leaves = weight, bias, weight_hh
+    def linear(make_input: Callable[[], Any], *learnt: Tensor, **constants: Any) -> Row:
+        """``src_linear`` on an input that each call makes anew; of the tensors given, those that are learnt."""
+        tensors = (weight, bias, *learnt, *filter(torch.is_tensor, constants.values()))
+        return Row(
+            lambda: src_linear(make_input(), weight, bias, **constants, **setting.modes)[0],
+            [x for x in tensors if x.requires_grad],
+        )
 
     def row(name: str) -> Row:
         kind, _, most = name.partition("-")
-        if kind in ("gathered", "compiled", "picked"):
-            if kind == "picked":
-                scan = picked(setting, int(most))
-            else:
-                scan = gathered(setting, int(most), _compile if kind == "compiled" else lambda f: f, CHUNK)
-            return Row(lambda: scan(spikes.dense @ weight.t(), bias, weight_hh), leaves)
-        call, learnt = srcell_call(setting, name, spikes.events, *leaves)
-        return Row(call, (*leaves, *learnt))
+        if kind in ("gathered", "compiled", "picked") and most:
+            scan = delayed_scan(setting, kind, int(most), _compile, CHUNK)
+            weight_hh = recurrent["weight_hh"]
+            return Row(lambda: scan(spikes.dense @ weight.t(), bias, weight_hh), (weight, bias, weight_hh))
+        if name == "lateral" or most:
+            return linear(spikes.events, **recurrent, **delays_of(setting, kind, most))
+        if name == "gru":
+            return _module_row(nn.GRU(setting.inputs, neurons), spikes.dense)
+        if name == "integers":
+            return _integer_row(setting, spikes)
+        if name == "sparse":
+            make_csr, shape = spikes.make_csr(), (setting.steps, setting.batch, neurons)
+            return Row(
+                lambda: src(torch.sparse.mm(make_csr(), weight.t()).view(shape), bias, **setting.modes)[0],
+                (weight, bias),
+            )
+        if name == "dense":
+            return linear(lambda: spikes.dense)
+        if name == "events":
+            return linear(spikes.events)
+        if name == "resonant":
+            return linear(spikes.events, **{RESONANCE: _frequencies(setting)})
+        if name in PARAMETERS:
+            values = _frequencies(setting) if name == RESONANCE else torch.full((neurons,), 0.9)
+            return linear(spikes.events, **{name: values.requires_grad_()})
+        if name in ("delayed", "interpolated", "delays"):
+            later = MOST_DELAY * torch.rand(setting.inputs)
+            later = later.floor() if name == "delayed" else later.requires_grad_(name == "delays")
+            return linear(lambda: delay(spikes.events(), later, max_delay=MOST_DELAY), later)
+        neuron = NEURONS[name](setting)
+        return Row(lambda: neuron(spikes.dense @ weight.t(), bias), (weight, bias))
 
     return row
 
@@ -227,43 +207,37 @@ def _integer_row(setting: Workload, spikes: Spikes) -> Row:
     layer = IntegerSRC(setting.inputs, setting.neurons[0], weight_bits=9)
     integers = layer.integers()
 
-    def call() -> Tensor:
+    def call() -> Any:
         if not torch.is_grad_enabled():
             return integer_src_linear(spikes.events(), integers)[0]
-        output: Tensor = layer(spikes.events())[0]
-        return output
+        return layer(spikes.events())[0]
 
     return Row(call, (layer.weight_ih_l0,))
 
 
 def _network_rows(setting: Workload) -> Callable[[str], Row]:
     spikes = Spikes(setting)
-    neurons_per_class = setting.neurons[-1] // CLASSES
-    model = SRCClassifier(
-        setting.inputs, setting.neurons[:-1], CLASSES, neurons_per_class=neurons_per_class, **setting.modes
-    )
+    *hidden, last = setting.neurons
+    model = SRCClassifier(setting.inputs, hidden, CLASSES, neurons_per_class=last // CLASSES, **setting.modes)
     layers: list[Any] = list(model.layers)
-    readout: Callable[[Tensor], Tensor] = model.readout
-    parameters = list(model.parameters())
     with_readout = setting.subject == "classifier"
 
     def row(name: str) -> Row:
         if name in NEURONS:
             neuron = NEURONS[name](setting)
 
-            def call() -> Tensor:
+            def call() -> Any:
                 output = spikes.dense
                 for layer in layers:
                     output = neuron(output @ layer.weight_ih_l0.t(), layer.bias_l0)
-                return readout(output) if with_readout else output
+                return model.readout(output) if with_readout else output
         else:
             make_input = spikes.events if name == "events" else lambda: spikes.dense
 
-            def call() -> Tensor:
-                output: Tensor = model(make_input()) if with_readout else model.layer_spikes(make_input())[-1]
-                return output
+            def call() -> Any:
+                return model(make_input()) if with_readout else model.layer_spikes(make_input())[-1]
 
-        return Row(call, parameters)
+        return Row(call, list(model.parameters()))
 
     return row
 
@@ -314,49 +288,31 @@ def _runtime_step(sizes: Sequence[tuple[int, int]], x: Tensor) -> Step:
     active = x.nonzero()[:, 1].int().numpy()
     offsets = None if len(x) == 1 else np.concatenate([[0], (x != 0).sum(1).cumsum(0).numpy()])
 
-    def step() -> Tensor:
-        stream.step(active, offsets=offsets)
-        return _NOTHING
-
-    return step
+    return lambda: stream.step(active, offsets=offsets)
 
 
-_NOTHING = torch.empty(0)
+def _module_row(module: nn.Module, x: Tensor) -> Row:
+    return Row(lambda: module(x)[0], list(module.parameters()))
 
 
 def _module_rows(setting: Workload) -> Callable[[str], Row]:
     x = Spikes(setting).dense
-    (neurons,) = setting.neurons
-    modules: dict[str, Callable[[], nn.Module]] = {
-        "srcell": lambda: SRC(setting.inputs, neurons, **setting.modes),
-        "rnn": lambda: nn.RNN(setting.inputs, neurons),
-        "gru": lambda: nn.GRU(setting.inputs, neurons),
+    modules: dict[str, Callable[..., nn.Module]] = {
+        "srcell": partial(SRC, **setting.modes),
+        "rnn": nn.RNN,
+        "gru": nn.GRU,
     }
-
-    def row(name: str) -> Row:
-        module = modules[name]()
-        return Row(lambda: module(x)[0], list(module.parameters()))
-
-    return row
+    return lambda name: _module_row(modules[name](setting.inputs, *setting.neurons), x)
 
 
 def _import_rows(setting: Workload) -> Callable[[str], Row]:
-    def row(name: str) -> Row:
-        command = [sys.executable, "-c", f"import torch, {name}"]
-
-        def call() -> Tensor:
-            subprocess.run(command, check=True)
-            return torch.empty(0)
-
-        return Row(call, ())
-
-    return row
+    return lambda name: Row(partial(subprocess.run, [sys.executable, "-c", f"import torch, {name}"], check=True), ())
 
 
 MAKERS: dict[str, Callable[[Workload], Callable[[str], Row]]] = {
     "recurrence": _recurrence_rows,
     "layer": _layer_rows,
-    "lateral": _lateral_rows,
+    "lateral": _layer_rows,
     "stack": _network_rows,
     "classifier": _network_rows,
     "step": _step_rows,

@@ -67,7 +67,7 @@ def _time_both(row: Row, gradient: Tensor, clock: Clock) -> float:
     it.
     """
 
-    def call() -> Tensor:
+    def call() -> Any:
         output = row.call()
         output.backward(gradient)
         return output
