@@ -195,18 +195,16 @@ class Network:
         """
         arrays = _arrays(events, self.input_size, lengths)
         *_, found, passed = self._run(arrays, threads, counts=True)
-        taken = float(arrays.steps * arrays.batch if arrays.lengths is None else arrays.lengths.sum())
-        samples = max(arrays.batch, 1)
-        made = []
-        for k, layer in enumerate(self.layers):
-            operations = float(passed[k])
-            bytes_read = (2 if layer.integer else 4) * operations
-            counts = (float(found[k]), operations, taken * layer.neurons, bytes_read)
-            made.append(LayerWork(*(count / samples for count in counts)))
+        steps, batch, _ = arrays.shape
+        taken = steps * batch if arrays.lengths is None else arrays.lengths.sum()
+        work = [
+            (found[k], passed[k], taken * layer.neurons, (2 if layer.integer else 4) * passed[k])
+            for k, layer in enumerate(self.layers)
+        ]
         if self.num_classes:
-            operations = float(found[-1]) * self.num_classes
-            made.append(LayerWork(float(found[-1]) / samples, operations / samples, 0.0, 4 * operations / samples))
-        return made
+            operations = found[-1] * self.num_classes
+            work.append((found[-1], operations, 0, 4 * operations))
+        return [LayerWork(*(float(count) / max(batch, 1) for count in counts)) for counts in work]
 
     def stream(self, batch: int = 1) -> Stream:
         """Open a stream that runs ``batch`` samples side by side, from the initial state."""
@@ -229,13 +227,22 @@ class Network:
         pixels = _floats("images", images)
         if pixels.ndim < 2 or math.prod(pixels.shape[1:]) != self.input_size:
             raise ValueError(f"images: expected shape (B, ...) with {self.input_size} pixels each, got {pixels.shape}")
-        pixels = pixels.reshape(len(pixels), self.input_size)
-        numbers = np.arange(len(pixels)) if index is None else _integers("index", index)
-        return _encode(pixels, numbers, settings, seed)
+        samples, threads = len(pixels), os.cpu_count() or 1
+        pixels = pixels.reshape(samples, self.input_size)
+        numbers = np.arange(samples) if index is None else _integers("index", index)
+        if numbers.shape != (samples,):
+            raise ValueError(f"index: expected shape ({samples},), got {numbers.shape}")
+        steps, prefix = settings["steps"], settings["prefix"]
+        if settings["name"] == "LatencyEncoding":
+            offsets, indices = _core.latency_encode(pixels, steps, prefix, threads)
+        else:
+            gain, thinned = float(settings["gain"]), bool(settings.get("thinned", False))
+            offsets, indices = _core.rate_encode(pixels, numbers, steps, prefix, gain, seed % 2**64, thinned, threads)
+        return Events(offsets, indices, (prefix + steps, samples, self.input_size))
 
     def _run(
         self,
-        arrays: _Arrays,
+        arrays: Events,
         threads: int | None,
         wanted: Sequence[int] = (),
         counts: bool = False,
@@ -249,18 +256,9 @@ class Network:
         threads = (os.cpu_count() or 1) if threads is None else _int("threads", threads)
         if threads < 1:
             raise ValueError(f"threads: expected at least 1, got {threads}")
-        return self._network.run(
-            arrays.steps,
-            arrays.batch,
-            arrays.offsets,
-            arrays.indices,
-            arrays.values,
-            arrays.lengths,
-            wanted,
-            counts,
-            every_step,
-            min(threads, 2**31 - 1),
-        )
+        offsets, indices, (steps, batch, _), values, lengths = arrays
+        most = min(threads, 2**31 - 1)
+        return self._network.run(steps, batch, offsets, indices, values, lengths, wanted, counts, every_step, most)
 
     def __reduce__(self) -> tuple[type[Network], tuple[bytes]]:
         return Network, (self._bytes,)
@@ -306,10 +304,9 @@ class Stream:
                 raise ValueError(
                     "input: expected indices of the active inputs with values or offsets, got a dense input"
                 )
-            if array.shape != (self.batch, self.network.input_size) and (
-                self.batch > 1 or array.shape != (self.network.input_size,)
-            ):
-                raise ValueError(f"input: expected shape ({self.batch}, {self.network.input_size}), got {array.shape}")
+            batch, inputs = self.batch, self.network.input_size
+            if array.shape != (batch, inputs) and (batch > 1 or array.shape != (inputs,)):
+                raise ValueError(f"input: expected shape ({batch}, {inputs}), got {array.shape}")
             return self._stream.step_dense(_floats("input", array))
         if array.ndim != 1:
             raise ValueError(f"input: expected indices (events,), or floats or bools, got {array.dtype} {array.shape}")
@@ -437,16 +434,7 @@ def load(path: str | Path) -> Network:
         raise ValueError(f"{path}: {error}") from None
 
 
-class _Arrays(NamedTuple):
-    steps: int
-    batch: int
-    offsets: NDArray[np.int64]
-    lengths: NDArray[np.int64] | None
-    indices: NDArray[np.int32]
-    values: Floats | None
-
-
-def _arrays(events: EventArrays | ArrayLike, inputs: int, of_samples: ArrayLike | None) -> _Arrays:
+def _arrays(events: EventArrays | ArrayLike, inputs: int, of_samples: ArrayLike | None) -> Events:
     """Convert events, and the samples' lengths, to the arrays that the compiled module expects."""
     given: Any = events
     if not hasattr(given, "offsets"):
@@ -458,14 +446,12 @@ def _arrays(events: EventArrays | ArrayLike, inputs: int, of_samples: ArrayLike 
     steps, batch, width = given.shape
     if width != inputs:
         raise ValueError(f"events: expected {inputs} inputs, got shape {tuple(given.shape)}")
-    values, lengths = given.values, given.lengths
-    return _Arrays(
-        steps,
-        batch,
+    return Events(
         _integers("offsets", given.offsets),
-        None if lengths is None else _integers("lengths", lengths),
         _indices(_array("indices", given.indices)),
-        None if values is None else _floats("values", values),
+        (steps, batch, width),
+        None if given.values is None else _floats("values", given.values),
+        None if given.lengths is None else _integers("lengths", given.lengths),
     )
 
 
@@ -573,20 +559,6 @@ def _image_encoder(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     if name == "RateEncoding" and not (isinstance(gain, int | float) and 0 <= gain < math.inf):
         raise ValueError(f"encoder: expected gain to be finite and at least 0, got {gain!r}")
     return settings
-
-
-def _encode(pixels: Floats, index: NDArray[np.int64], settings: Mapping[str, Any], seed: int) -> Events:
-    samples, count = pixels.shape
-    steps, prefix = int(settings["steps"]), int(settings["prefix"])
-    if index.shape != (samples,):
-        raise ValueError(f"index: expected shape ({samples},), got {index.shape}")
-    threads = os.cpu_count() or 1
-    if settings["name"] == "LatencyEncoding":
-        offsets, indices = _core.latency_encode(pixels, steps, prefix, threads)
-    else:
-        gain, thinned = float(settings["gain"]), bool(settings.get("thinned", False))
-        offsets, indices = _core.rate_encode(pixels, index, steps, prefix, gain, seed % 2**64, thinned, threads)
-    return Events(offsets, indices, (prefix + steps, samples, count))
 
 
 __all__: Sequence[str] = (

@@ -12,10 +12,10 @@ import sys
 import time
 from array import array
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from .parser import Parser, new_command
 from .terminal import complain, printable, put
 
 Floats = NDArray[np.float32]
-Sound = Generator[Floats, None, None]
+Chunks = Generator[tuple[Floats, bool], None, None]  # and whether samples before a chunk were lost: it was taken late
 
 CHUNK, QUIET, RESET_AFTER = 20.0, -50.0, 0.3  # milliseconds, dB of full scale, seconds
 HIGHEST_RATE = 2**20  # Hz, of a SoundEncoding
@@ -94,16 +94,18 @@ def listen(arguments: argparse.Namespace) -> None:
     quiet, from_microphone = arguments.quiet, arguments.wav is None
     if from_microphone:
         quiet = QUIET if quiet is None else quiet
-        source: Microphone | WavFile = Microphone(arguments.device, rate, block)
+        source = microphone_chunks(arguments.device, rate, block)
     else:
-        source = WavFile(arguments.wav, rate, block)
+        source = wav_chunks(arguments.wav, rate, block)
     patience = RESET_AFTER if arguments.reset_after is None else arguments.reset_after
     listener = Listener(network.stream(), rate, quiet, patience, arguments.margin or 0.0)
     names = arguments.labels or [str(label) for label in range(network.num_classes)]
-    interrupt: KeyboardInterrupt | None = None
-    with shown_answers(names, live=from_microphone) as lines, closing(source.chunks()) as chunks:
+    lines = LiveLine(names) if from_microphone and sys.stdout.isatty() else Lines(names)
+    lost, interrupt = 0, None
+    with lines.live, closing(source) as chunks:
         try:
-            for chunk in chunks:
+            for chunk, overflowed in chunks:
+                lost += overflowed
                 ended = listener.take(chunk)
                 if ended is not None:
                     lines.end(ended)
@@ -117,7 +119,7 @@ def listen(arguments: argparse.Namespace) -> None:
             f"{arguments.wav}: expected a sound of at least one frame of the network's SoundEncoding, got "
             f"{listener.seconds:g} s"
         )
-    for line in summary(listener, arguments.chunk, source.lost):
+    for line in summary(listener, arguments.chunk, lost):
         complain(line)
     if interrupt is not None and not from_microphone:
         raise interrupt
@@ -168,8 +170,8 @@ def open_network(path: Path, labels: Sequence[str] | None) -> tuple[srcell.runti
     return network, rate
 
 
-class WavFile:
-    """The chunks of a WAV file, resampled to the network's rate.
+def wav_chunks(path: Path, rate: int, block: int) -> Chunks:
+    """The chunks of a WAV file, resampled to the network's rate, as fast as they are taken.
 
     Args:
         path: the file.
@@ -182,80 +184,60 @@ class WavFile:
         ImportError: scipy is not installed.
 
     """
+    from ..data import read_wav
 
-    lost = 0
-
-    def __init__(self, path: Path, rate: int, block: int) -> None:
-        from ..data import read_wav
-
-        self.wave: Floats = read_wav(path, rate).numpy()
-        self.block = block
-
-    def chunks(self) -> Sound:
-        """The chunks, as fast as they are taken."""
-        for at in range(0, len(self.wave), self.block):
-            yield self.wave[at : at + self.block]
+    wave: Floats = read_wav(path, rate).numpy()
+    return ((wave[at : at + block], False) for at in range(0, len(wave), block))
 
 
-class Microphone:
-    """The chunks that a microphone records, by the library sounddevice.
+def microphone_chunks(device: str | None, rate: int, block: int) -> Chunks:
+    """The chunks that a microphone records, by the library sounddevice, without end.
 
     Args:
         device: its number, or a part of its name; None for the system's default.
         rate: samples per second.
         block: samples of a chunk.
 
-    Attributes:
-        lost: how often samples were lost, because the chunks before them were not taken in time.
-
     Raises:
         ValueError: there is no such microphone, or it does not record at this rate.
-        OSError: there is no microphone at all, or PortAudio is not installed.
+        OSError: there is no microphone at all, PortAudio is not installed, or, while it records, the microphone failed.
         ImportError: sounddevice is not installed.
 
     """
-
-    def __init__(self, device: str | None, rate: int, block: int) -> None:
-        with extra("listen"):
-            try:
-                import sounddevice
-            except OSError as error:
-                raise OSError(
-                    f"cannot use a microphone: {error}: install libportaudio2 (Debian, Ubuntu) or portaudio "
-                    "(Fedora, Homebrew), or name a WAV file"
-                ) from error
-
-        self.block, self.lost, self._error = block, 0, sounddevice.PortAudioError
+    with extra("listen"):
         try:
-            chosen = int(device) if device is not None and device.isdecimal() else device
-            self._stream = sounddevice.InputStream(
-                samplerate=rate, blocksize=block, device=chosen, channels=1, dtype="float32"
-            )
-        except (ValueError, OverflowError, sounddevice.PortAudioError) as error:
-            devices = enumerate(sounddevice.query_devices())
-            found = [f"{number} ({each['name']})" for number, each in devices if each["max_input_channels"]]
-            if not found:
-                raise OSError("no microphone found: connect one, or name a WAV file") from error
-            raise ValueError(
-                f"device: expected a microphone that records at {rate} Hz, of {', '.join(found)}, got "
-                f"{'the default one' if device is None else device} ({first_line(error)})"
+            import sounddevice
+        except OSError as error:
+            raise OSError(
+                f"cannot use a microphone: {error}: install libportaudio2 (Debian, Ubuntu) or portaudio "
+                "(Fedora, Homebrew), or name a WAV file"
             ) from error
 
-    def chunks(self) -> Sound:
-        """The chunks, as they are recorded, without end.
+    try:
+        chosen = int(device) if device is not None and device.isdecimal() else device
+        microphone = sounddevice.InputStream(
+            samplerate=rate, blocksize=block, device=chosen, channels=1, dtype="float32"
+        )
+    except (ValueError, OverflowError, sounddevice.PortAudioError) as error:
+        devices = enumerate(sounddevice.query_devices())
+        found = [f"{number} ({each['name']})" for number, each in devices if each["max_input_channels"]]
+        if not found:
+            raise OSError("no microphone found: connect one, or name a WAV file") from error
+        raise ValueError(
+            f"device: expected a microphone that records at {rate} Hz, of {', '.join(found)}, got "
+            f"{'the default one' if device is None else device} ({first_line(error)})"
+        ) from error
 
-        Raises:
-            OSError: the microphone failed.
-
-        """
+    def chunks() -> Chunks:
         try:
-            with self._stream as stream:
+            with microphone as stream:
                 while True:
-                    samples, overflowed = stream.read(self.block)
-                    self.lost += bool(overflowed)
-                    yield samples[:, 0]
-        except self._error as error:
+                    samples, overflowed = stream.read(block)
+                    yield samples[:, 0], bool(overflowed)
+        except sounddevice.PortAudioError as error:
             raise OSError(f"the microphone failed: {first_line(error)}") from error
+
+    return chunks()
 
 
 def first_line(error: Exception) -> str:
@@ -276,19 +258,6 @@ class Answer(NamedTuple):
     seconds: float
     label: int
     shares: Floats
-
-    @classmethod
-    def of(cls, seconds: float, logits: Floats) -> Answer:
-        """Make one of logits (C,).
-
-        Raises:
-            ValueError: a logit is not finite.
-
-        """
-        if not np.isfinite(logits).all():
-            raise ValueError(f"expected finite logits of the network, got {logits.tolist()!s:.80}")
-        powers = np.exp(logits - logits.max())
-        return cls(seconds, int(logits.argmax()), powers / powers.sum())
 
     @property
     def probability(self) -> float:
@@ -368,11 +337,16 @@ class Listener:
         self.times.append(time.perf_counter() - begin)
         self.heard += len(samples)
         if steps:
-            self.answer = Answer.of(self.seconds, logits)
+            if not np.isfinite(logits).all():
+                raise ValueError(f"expected finite logits of the network, got {logits.tolist()!s:.80}")
+            powers = np.exp(logits - logits.max())
+            self.answer = Answer(self.seconds, int(logits.argmax()), powers / powers.sum())
 
 
 class Lines:
     """Prints a line for each new answer, and for the last one of each word."""
+
+    live: Any = nullcontext()  # to be entered while lines are shown
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = [printable(name) for name in names]
@@ -433,17 +407,6 @@ class LiveLine(Lines):
     def end(self, answer: Answer) -> None:
         """Keep the last answer of a word above the live line."""
         self.console.print(f"{self.text(answer)}  end", soft_wrap=True)
-
-
-@contextmanager
-def shown_answers(names: Sequence[str], live: bool) -> Iterator[Lines]:
-    """Make the display for the block: a live line if wanted and standard output is a terminal, otherwise lines."""
-    if not (live and sys.stdout.isatty()):
-        yield Lines(names)
-        return
-    line = LiveLine(names)
-    with line.live:
-        yield line
 
 
 def summary(listener: Listener, chunk: float, lost: int) -> Iterator[str]:
