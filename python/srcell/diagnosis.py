@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -164,31 +164,23 @@ def diagnose(
         if not recording:
             raise ValueError("model: expected a model that calls its SRC layers, got one that calls none of them")
         ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
-        modules = _modules(model)
-        layers = [_Layer(name, *modules[name], calls, outputs, ends) for name, calls in recording.items()]
+        layers = [_Layer(name, recorded, outputs, ends) for name, recorded in recording.items()]
         _check_elements(layers, "input" if lengths is None else "lengths")
-        gradients = _gradients(_loss_of(output, targets, loss), layers) if learns else None
+        gradients = _gradients(_loss_of(output, targets, loss), layers) if learns else {}
         with torch.no_grad():
             broken = next(filter(None, (layer.not_finite(gradients) for layer in layers)), None)
             measured = [layer.measure(gradients, drive=broken is None) for layer in layers]
             return Diagnosis(measured, _findings(layers, measured, gradients) if broken is None else [broken])
 
 
-Gradients = dict[int, Tensor | None]  # by the id of the tensor; None if the loss does not depend on it
+Gradients = dict[int, Tensor | None]  # by the id of each tensor watched; None if the loss does not depend on it
 
 
 class _Layer:
     """A layer and its recorded calls."""
 
-    def __init__(
-        self,
-        name: str,
-        module: Neurons | IntegerSRC,
-        number: int,
-        recorded: Recorded,
-        outputs: dict[nn.Module, list[Tensor]],
-        ends: Any,
-    ) -> None:
+    def __init__(self, name: str, recorded: Recorded, outputs: dict[nn.Module, list[Tensor]], ends: Any) -> None:
+        module, number = recorded.module, recorded.number
         self.name, self.module, self.calls = name, module, recorded.calls
         below = isinstance(module, SRC) and number + 1 < module.num_layers
         self.outputs = [] if below else outputs.get(module, [])  # in the graph of autograd, unlike the recorded spikes
@@ -227,7 +219,7 @@ class _Layer:
         found = [self.weight, self.weight_hh, *(_values(call.input) for call in self.calls), *self.outputs]
         return [x for x in found if x is not None and x.requires_grad]
 
-    def measure(self, gradients: Gradients | None, *, drive: bool) -> LayerDiagnosis:
+    def measure(self, gradients: Gradients, *, drive: bool) -> LayerDiagnosis:
         """Measure the layer; i only on demand, because its recomputation refuses NaN."""
         active = (self.spikes > 0) & self.valid[..., None]
         counts, steps = active.sum((0, 1)), int(self.valid.sum())
@@ -243,7 +235,7 @@ class _Layer:
             dead_inputs=_share(~torch.stack([_seen(x, mask) for x, mask in self.inputs()]).any(0)),
             weight_gradient=_norm(self.weight, gradients),
             recurrent_gradient=_norm(self.weight_hh, gradients),
-            through_time=None if gradients is None else self._through_time(gradients),
+            through_time=self._through_time(gradients),
         )
 
     def _drive(self) -> tuple[float | None, float | None]:
@@ -280,7 +272,7 @@ class _Layer:
             return None
         return math.sqrt(early / late) if late else math.inf
 
-    def not_finite(self, gradients: Gradients | None) -> str | None:
+    def not_finite(self, gradients: Gradients) -> str | None:
         """The finding of where values that are not finite appear first; None if all are finite."""
         sign = f"{self.name}: NaN or infinity in"
         for name, parameter in self.parameters.items():
@@ -292,7 +284,7 @@ class _Layer:
                 return f"{sign} the input: check the data and their normalisation"
         if not (self.spikes.isfinite() | ~self.valid[..., None]).all():
             return f"{sign} the spikes: use smaller inputs and weights"
-        found = [] if gradients is None else [gradients.get(id(x)) for x in (self.weight, self.weight_hh)]
+        found = [gradients.get(id(x)) for x in (self.weight, self.weight_hh)]
         if any(x is not None and not x.isfinite().all() for x in found):
             return f"{sign} the gradient of the weights: check that the loss is finite, and use the default surrogates"
         return None
@@ -338,7 +330,7 @@ class _Layer:
         return torch.equal(x, x[:, :1].expand_as(x))
 
 
-def _findings(layers: list[_Layer], measured: list[LayerDiagnosis], gradients: Gradients | None) -> list[str]:
+def _findings(layers: list[_Layer], measured: list[LayerDiagnosis], gradients: Gradients) -> list[str]:
     """A line for each sign of trouble: of the input, of the first layer that has one, and of gradients."""
     lines = [*_input_signs(layers[0], measured[0])]
     same = bool(lines)  # then spikes may be the same too
@@ -348,7 +340,7 @@ def _findings(layers: list[_Layer], measured: list[LayerDiagnosis], gradients: G
         if signs:  # those of later layers may follow from them
             break
     without = [layer for layer, found in zip(layers, measured, strict=True) if found.weight_gradient == 0]
-    if without and not lines and gradients is not None:
+    if without and not lines:
         lines.append(f"{without[-1].name}: {without[-1].lost_gradient(gradients)}")
     return [*lines, *_time_signs(layers, measured)]
 
@@ -411,7 +403,7 @@ def _factor(drive: float) -> str:
 
 def _time_signs(layers: list[_Layer], measured: list[LayerDiagnosis]) -> Iterator[str]:
     """What is wrong with gradients through time, in the layer in which it is worst."""
-    ratios = [(found.through_time, layer) for layer, found in zip(layers, measured, strict=True)]
+    ratios = zip((found.through_time for found in measured), layers, strict=True)
     known = [(ratio, layer) for ratio, layer in ratios if ratio is not None]
     if not known:
         return
@@ -461,12 +453,10 @@ def _outputs(model: nn.Module) -> Iterator[dict[nn.Module, list[Tensor]]]:
     def keep(module: nn.Module, _: Any, output: tuple[Tensor, Any]) -> None:
         found.setdefault(module, []).append(output[0])
 
-    hooks = [module.register_forward_hook(keep) for module in recorded_modules(model).values()]
-    try:
+    with ExitStack() as hooks:
+        for module in recorded_modules(model).values():
+            hooks.enter_context(module.register_forward_hook(keep))
         yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
@@ -498,17 +488,6 @@ def _watched(input: Tensor | EventBatch, model: nn.Module) -> Tensor | EventBatc
     return input.detach().requires_grad_() if input.is_floating_point() else input
 
 
-def _modules(model: nn.Module) -> dict[str, tuple[Neurons | IntegerSRC, int]]:
-    """The module of each layer by the name that ``record`` gives the layer, and the layer's number in the module."""
-    found: dict[str, tuple[Neurons | IntegerSRC, int]] = {}
-    for name, module in recorded_modules(model).items():
-        if isinstance(module, SRC) and module.stacked:
-            found |= {f"{name}.l{k}": (module, k) for k in range(module.num_layers)}
-        else:
-            found[name] = (module, 0)
-    return found
-
-
 def _loss_of(output: Any, targets: Any, loss: Callable[[Any, Any], Tensor] | None) -> Tensor:
     if loss is None:
         if not isinstance(output, Tensor) or output.dim() != 2:
@@ -524,7 +503,7 @@ def _loss_of(output: Any, targets: Any, loss: Callable[[Any, Any], Tensor] | Non
             raise ValueError(f"targets: expected shape ({samples},), got {tuple(targets.shape)}{order}")
         if samples and not 0 <= targets.min() <= targets.max() < classes:
             raise ValueError(f"targets: expected classes in [0, {classes}), got {targets.min()} to {targets.max()}")
-        return F.nll_loss(output.log_softmax(1), targets.to(output.device, torch.int64))
+        return F.cross_entropy(output, targets.to(output.device, torch.int64))
     value = loss(output, targets)
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
         got = describe(value) if not isinstance(value, Tensor) else f"shape {tuple(value.shape)}"
@@ -538,9 +517,9 @@ def _gradients(loss: Tensor, layers: list[_Layer]) -> Gradients:
     return dict(zip(watched, found, strict=True))
 
 
-def _norm(parameter: Tensor | None, gradients: Gradients | None) -> float | None:
+def _norm(parameter: Tensor | None, gradients: Gradients) -> float | None:
     """The norm of a gradient, 0 if the loss does not depend on the parameter; None if it is not measured."""
-    if parameter is None or gradients is None or id(parameter) not in gradients:
+    if id(parameter) not in gradients:
         return None
     gradient = gradients[id(parameter)]
     return 0.0 if gradient is None else float(torch.linalg.vector_norm(gradient, dtype=torch.float64))

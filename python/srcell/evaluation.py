@@ -17,7 +17,7 @@ from .data import EventLoader
 from .events import EventBatch
 from .functional import count_spikes, delay
 from .layers import SRC, Delay, IntegerSRC
-from .models import Classifier, IntegerClassifier
+from .models import Classifier
 
 
 class LayerCounts(NamedTuple):
@@ -115,7 +115,7 @@ def evaluate(
     # Operations of what arrives through delayed weights, and what `fan_outs` counts in their place.
     of_arrivals, replaced = (torch.zeros(len(fan_outs), dtype=torch.float64) for _ in range(2))
     elements, loss = (torch.zeros((), dtype=torch.float64) for _ in range(2))
-    clamped, samples = torch.tensor(-_clamped(model)), torch.tensor(0)
+    clamped, samples = torch.tensor(-getattr(model, "clamped", 0)), torch.tensor(0)
     model.eval()
     try:
         for batch, labels in loader:
@@ -154,7 +154,7 @@ def evaluate(
                     replaced[k] += int(counted.events.sum()) * layer.hidden_size
     finally:
         model.train(was_training)
-    clamped += _clamped(model)
+    clamped += getattr(model, "clamped", 0)
     for tensor in (confusion, crossings, elements, loss, clamped, samples, of_arrivals, replaced, *active):
         group.sum(tensor)
     answers = int(confusion.sum())
@@ -206,14 +206,8 @@ def _answers_of_steps(logits: Tensor, labels: Tensor, lengths: Tensor | None) ->
 
 def _are_whole(model: Classifier, part: int) -> bool:
     """Whether a part's delays are whole and not interpolated further; ``part`` is a key of ``model.delays``."""
-    delay = model.delays[part]
-    of = model.delay if part == 0 else model.src_layers()[part - 1]
-    width = cast("Delay | SRC", of).delay_width
-    return width == 1 and bool((delay == delay.round()).all())
-
-
-def _clamped(model: Classifier) -> int:
-    return model.clamped if isinstance(model, IntegerClassifier) else 0
+    delay, of = model.delays[part], cast("Delay | SRC", model.layers[part - 1] if part else model.delay)
+    return of.delay_width == 1 and bool((delay == delay.round()).all())
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> int:

@@ -5,7 +5,7 @@ While a recording is open, layers pass their calls to it. A recording must never
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -21,11 +21,14 @@ class Recorded:
     """The recorded calls of a layer, joined in time.
 
     Attributes:
+        module: the module that holds the layer.
+        number: number of the layer in it, from 0 on.
         calls: the calls; their inputs are kept, not copied.
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: Neurons | IntegerSRC, number: int) -> None:
+        self.module, self.number = module, number
         self.calls: list[Call] = []
 
     @property
@@ -53,26 +56,11 @@ class Recorded:
         return kind(*(_joined([getattr(state, name) for state in states]) for name in kind._fields))
 
 
-class Recording(Mapping[str, Recorded]):
+class Recording(dict[str, Recorded]):
     """The recorded layers by name, as in the model; the layers inside a stacked module are ``name.l0`` and so on."""
 
-    def __init__(self) -> None:
-        self._of: dict[str, Recorded] = {}
-
-    def __getitem__(self, name: str) -> Recorded:
-        if name not in self._of:
-            raise KeyError(f"{name!r}: expected one of {', '.join(map(repr, self._of)) or 'no layer'}")
-        return self._of[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._of)
-
-    def __len__(self) -> int:
-        return len(self._of)
-
-    def add(self, name: str, call: Call) -> None:
-        """Keep a call of a layer."""
-        self._of.setdefault(name, Recorded()).calls.append(call)
+    def __missing__(self, name: str) -> Recorded:
+        raise KeyError(f"{name!r}: expected one of {', '.join(map(repr, self)) or 'no layer'}")
 
 
 @contextmanager
@@ -111,7 +99,7 @@ def record(model: nn.Module) -> Iterator[Recording]:
     recording = Recording()
     try:
         for name, layer in layers.items():
-            layer.recorder = _Adder(recording, name, layer.stacked)
+            layer.recorder = _Adder(recording, name, layer)
         yield recording
     finally:
         for layer in layers.values():
@@ -130,14 +118,16 @@ def recorded_modules(model: nn.Module) -> dict[str, Neurons | IntegerSRC]:
 class _Adder:
     """Adds the calls of one module to a recording. A copy of the module, in memory or in a file, is not recorded."""
 
-    def __init__(self, recording: Recording, name: str, stacked: bool) -> None:
-        self.recording, self.name, self.stacked = recording, name, stacked
+    def __init__(self, recording: Recording, name: str, module: Neurons | IntegerSRC) -> None:
+        self.recording, self.name, self.module = recording, name, module
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()
 
     def __call__(self, suffix: str, call: Call) -> None:
-        self.recording.add(f"{self.name}.{suffix.strip('_')}" if self.stacked else self.name, call)
+        name = f"{self.name}.{suffix.strip('_')}" if self.module.stacked else self.name
+        number = int(suffix.removeprefix("_l") or 0)
+        self.recording.setdefault(name, Recorded(self.module, number)).calls.append(call)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
