@@ -45,14 +45,11 @@ def write_output(path: Path, content: bytes) -> None:
 
     """
     descriptor = _descriptor(path)
-    if descriptor is not None:
-        with _named(path), open(os.dup(descriptor), "wb") as file:
-            file.write(content)
-    elif is_stream(path):
-        with _named(path), open(path, "wb") as file:
-            file.write(content)
-    else:
+    if descriptor is None and not is_stream(path):
         write_atomically(Path(os.path.realpath(path)), content)
+        return
+    with _named(path), open(path if descriptor is None else os.dup(descriptor), "wb") as file:
+        file.write(content)
 
 
 @contextmanager

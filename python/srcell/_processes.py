@@ -122,9 +122,11 @@ def processes(device: str = "cpu") -> Iterator[Processes]:
         device: the device of this process, from ``own_device``.
 
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
-        alone = not distributed.is_initialized()
-        yield Processes() if alone else Processes(distributed.get_rank(), distributed.get_world_size())
+    if distributed.is_initialized():
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+        return
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield Processes()
         return
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
@@ -148,8 +150,7 @@ class StopSignals:
 
     """
 
-    def __init__(self) -> None:
-        self.number = 0
+    number = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.number and number == signal.SIGINT:

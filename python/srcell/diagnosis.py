@@ -204,10 +204,8 @@ class _Layer:
 
     def inputs(self) -> Iterator[tuple[Tensor | EventBatch, Tensor]]:
         """Each call's input, and which of its elements, or events, are not 0 and before the end of their sample."""
-        first = 0
-        for call in self.calls:
-            x, valid = call.input, self.valid[first : first + len(call.spikes)]
-            first += len(call.spikes)
+        by_call = self.valid.split([len(call.spikes) for call in self.calls])
+        for x, valid in zip((call.input for call in self.calls), by_call, strict=True):
             if isinstance(x, EventBatch):
                 kept = valid[_places(x)]
                 yield x, kept if x.values is None else kept & (x.values != 0)

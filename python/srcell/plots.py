@@ -206,9 +206,7 @@ def _draw_wave(panel: Axes, wave: Tensor, sample: int, heard: int, rate: int) ->
         raise TypeError(f"wave: expected a tensor, got {type(wave).__name__}")
     if wave.dim() != 2 or wave.shape[1] < heard:
         raise ValueError(f"wave: expected shape (B, S), S at least {heard} as encoded has, got {tuple(wave.shape)}")
-    if not -len(wave) <= sample < len(wave):
-        raise IndexError(f"sample: expected a number in [{-len(wave)}, {len(wave)}), got {sample}")
-    samples = wave.detach()[sample, :heard].double().cpu().numpy()
+    samples = _of_sample("wave", wave.t()[..., None], sample)[:heard].double().numpy()
     panel.plot([k / rate for k in range(heard)], samples, color="0.5", linewidth=0.5)
     panel.set(ylabel="wave")
 

@@ -251,18 +251,15 @@ class Answer(NamedTuple):
     Attributes:
         seconds: of the sound, at the end of the last chunk that the network heard.
         label: number of the class with the largest logit.
+        probability: the probability of this class.
         shares: (C,) the probability of each class.
 
     """
 
     seconds: float
     label: int
+    probability: float
     shares: Floats
-
-    @property
-    def probability(self) -> float:
-        """The probability of the answer."""
-        return float(self.shares[self.label])
 
 
 class Listener:
@@ -339,8 +336,9 @@ class Listener:
         if steps:
             if not np.isfinite(logits).all():
                 raise ValueError(f"expected finite logits of the network, got {logits.tolist()!s:.80}")
-            powers = np.exp(logits - logits.max())
-            self.answer = Answer(self.seconds, int(logits.argmax()), powers / powers.sum())
+            powers, label = np.exp(logits - logits.max()), int(logits.argmax())
+            shares = powers / powers.sum()
+            self.answer = Answer(self.seconds, label, float(shares[label]), shares)
 
 
 class Lines:

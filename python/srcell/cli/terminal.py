@@ -221,9 +221,7 @@ def complain(line: str) -> None:
 def printable_warnings() -> Iterator[None]:
     """Let warnings in the block be printed as one line each, which ``printable`` makes safe: they may name files."""
 
-    def as_line(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-    ) -> str:
+    def as_line(message: object, category: type[Warning], filename: str, lineno: int, line: object = None) -> str:
         return printable(f"{filename}:{lineno}: {category.__name__}: {message}") + "\n"
 
     usual = warnings.formatwarning
