@@ -5,7 +5,7 @@ Training and the command line call it.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ._processes import Processes
 from .data import EventLoader
 from .events import EventBatch
 from .functional import count_spikes, delay
-from .layers import SRC, Delay, IntegerSRC
+from .layers import SRC, IntegerSRC
 from .models import Classifier
 
 
@@ -107,13 +107,16 @@ def evaluate(
     if not isinstance(model, Classifier):
         raise TypeError(f"model: expected a classifier of srcell.models, got {describe(model)}")
     group, was_training, with_values = group or Processes(), model.training, False
-    classes = model.readout.num_classes
-    fan_outs = model.fan_outs()
+    layers: list[Any] = model.src_layers()
+    classes, fan_outs = model.readout.num_classes, model.fan_outs()
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
     active = [torch.zeros(ways.shape, dtype=torch.float64) for ways in fan_outs]
     crossings = torch.zeros(len(fan_outs), dtype=torch.float64)
-    # Operations of what arrives through delayed weights, and what `fan_outs` counts in their place.
-    of_arrivals, replaced = (torch.zeros(len(fan_outs), dtype=torch.float64) for _ in range(2))
+    # Operations through delayed weights are counted on arrival, and those through the other weights by `fan_outs`.
+    of_arrivals = torch.zeros(len(fan_outs), dtype=torch.float64)
+    delayed = {k: layers[k - 1].hidden_size if k else int(fan_outs[0][0]) for k in model.delays}
+    for k, ways in delayed.items():
+        fan_outs[k] -= ways
     elements, loss = (torch.zeros((), dtype=torch.float64) for _ in range(2))
     clamped, samples = torch.tensor(-getattr(model, "clamped", 0)), torch.tensor(0)
     model.eval()
@@ -139,8 +142,7 @@ def evaluate(
             if model.delay is not None:
                 arrived = model.delay(events, return_state=False)[0]
                 with_values = with_values or arrived.values is not None
-                of_arrivals[0] += arrived.num_events * int(fan_outs[0][0]) // model.delay.taps
-                replaced[0] += events.num_events * int(fan_outs[0][0])
+                of_arrivals[0] += arrived.num_events * delayed[0] // model.delay.taps
             elements += batch.num_steps
             active[0] += events.indices.cpu().bincount(minlength=events.shape[2])
             crossings[0] += events.num_events
@@ -148,14 +150,12 @@ def evaluate(
                 counted = count_spikes(output)
                 active[k] += counted.events.cpu()
                 crossings[k] += counted.spikes.sum().cpu()
-                layer = model.layers[k - 1]
-                if isinstance(layer, SRC) and layer.delayed:
-                    of_arrivals[k] += count_arrivals(layer, output, events.lengths) * layer.hidden_size
-                    replaced[k] += int(counted.events.sum()) * layer.hidden_size
+                if k in delayed:
+                    of_arrivals[k] += count_arrivals(layers[k - 1], output, events.lengths) * delayed[k]
     finally:
         model.train(was_training)
     clamped += getattr(model, "clamped", 0)
-    for tensor in (confusion, crossings, elements, loss, clamped, samples, of_arrivals, replaced, *active):
+    for tensor in (confusion, crossings, elements, loss, clamped, samples, of_arrivals, *active):
         group.sum(tensor)
     answers = int(confusion.sum())
     if not answers:
@@ -163,10 +163,9 @@ def evaluate(
     confusion = confusion.view(classes, classes)
     counts = []
     for k, (sums, ways) in enumerate(zip(active, fan_outs, strict=True)):
-        events_, arrivals = float(sums.sum() / samples), float(of_arrivals[k] / samples)
-        others = float(((sums * ways).sum() - replaced[k]) / samples)
-        graded = with_values if k == 0 else not (binary or isinstance(model.layers[k - 1], IntegerSRC))
-        multiply_adds = others * graded + arrivals * (graded or (k in model.delays and not _are_whole(model, k)))
+        events_, others, arrivals = (float(x / samples) for x in (sums.sum(), (sums * ways).sum(), of_arrivals[k]))
+        graded = not (binary or isinstance(layers[k - 1], IntegerSRC)) if k else with_values
+        multiply_adds = others * graded + arrivals * (graded or (k in delayed and not _are_whole(model, k)))
         additions = others + arrivals - multiply_adds
         counts.append(LayerCounts(events_, float(crossings[k] / samples), additions, multiply_adds))
     accuracy, rates = int(confusion.trace()) / answers, [sums / elements for sums in active[1:]]
@@ -206,7 +205,7 @@ def _answers_of_steps(logits: Tensor, labels: Tensor, lengths: Tensor | None) ->
 
 def _are_whole(model: Classifier, part: int) -> bool:
     """Whether a part's delays are whole and not interpolated further; ``part`` is a key of ``model.delays``."""
-    delay, of = model.delays[part], cast("Delay | SRC", model.layers[part - 1] if part else model.delay)
+    delay, of = model.delays[part], cast(Any, model.layers[part - 1] if part else model.delay)
     return of.delay_width == 1 and bool((delay == delay.round()).all())
 
 

@@ -96,9 +96,7 @@ def membrane(trace: AnyState, neurons: Sequence[int] = (0,), sample: int = 0) ->
         beside.set_ylabel("integrator i, q" if q else "integrator i", color="black" if q else "C1")
     panels[-1].set(xlabel="step", xlim=(0, len(h)))
     lines = [*panels[0].get_lines(), *beside.get_lines()]
-    figure.legend(
-        lines, [str(line.get_label()) for line in lines], fontsize="small", loc="outside lower center", ncols=len(lines)
-    )
+    figure.legend(handles=lines, fontsize="small", loc="outside lower center", ncols=len(lines))
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -90,57 +91,48 @@ class Workload:
         return {"surrogate": self.surrogate, "full_gradient": self.full_gradient}
 
 
+def _varied(base: Workload, case: str, rows: Sequence[str], **values: Sequence[Any]) -> tuple[Workload, ...]:
+    """Workloads of a case: the base with every combination of the values, the last one changing fastest."""
+    combinations = (dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values()))
+    return tuple(replace(base, case=case, rows=tuple(rows), **chosen) for chosen in combinations)
+
+
 def _make_cases() -> dict[str, tuple[Workload, ...]]:
-    ours = ("dense", "events")
-    layer = ("eager", "compiled", "sparse", *ours, "gru")
+    ours, sizes = ("dense", "events"), ((100,), (512,))
+    layer, eager = ("eager", "compiled", "sparse", *ours), ("eager", *ours)
     lateral = ("lateral", *(f"{kind}-{most}" for most in (10, 200) for kind in ("whole", "fractional", "learnt")))
     lateral += ("gathered-10", "compiled-10", "gathered-200", "compiled-200", "picked-200")
     recurrence = Workload("recurrence", "recurrence", 784, (100,), ("eager", "compiled", "srcell"))
-    small = Workload("784-100", "layer", 784, (100,), layer)
-    large = Workload("784-512", "layer", 784, (512,), layer)
+    small = Workload("784-100", "layer", 784, (100,), (*layer, "gru"))
     stack = Workload("stack", "stack", 784, (512, 512, 100), ("eager", "compiled", *ours))
-    classifier = Workload("classifier", "classifier", 784, (100,), ("eager", "compiled", *ours))
+    step = Workload("calls", "step", 784, (100,), ("srcell", "runtime", "rnn", "gru"), steps=1, batch=1)
     return {
-        "recurrence": tuple(
-            replace(recurrence, neurons=(neurons,), full_gradient=full_gradient)
-            for neurons in (100, 512)
-            for full_gradient in (False, True)
-        ),
+        "recurrence": _varied(recurrence, "recurrence", recurrence.rows, neurons=sizes, full_gradient=(False, True)),
         "784-100": (small,),
-        "784-512": (large,),
-        "nmnist": (Workload("nmnist", "layer", 2312, (512,), ("eager", "compiled", "sparse", *ours), density=0.006),),
-        "integers": (replace(small, case="integers", rows=("events", "integers")),),
+        "784-512": (replace(small, case="784-512", neurons=(512,)),),
+        "nmnist": (Workload("nmnist", "layer", 2312, (512,), layer, density=0.006),),
+        "integers": _varied(small, "integers", ("events", "integers")),
         # On events, and on given currents.
         "resonance": (
-            *(replace(x, case="resonance", rows=("events", "resonant", "alpha", RESONANCE)) for x in (small, large)),
-            *(replace(recurrence, case="resonance", neurons=(n,), rows=("srcell", "resonant")) for n in (100, 512)),
+            *_varied(small, "resonance", ("events", "resonant", "alpha", RESONANCE), neurons=sizes),
+            *_varied(recurrence, "resonance", ("srcell", "resonant"), neurons=sizes),
         ),
-        "delays": (replace(small, case="delays", rows=("events", "delayed", "interpolated", "delays")),),
+        "delays": _varied(small, "delays", ("events", "delayed", "interpolated", "delays")),
         "lateral-delays": (Workload("lateral-delays", "lateral", 784, (256,), lateral, steps=200, batch=128),),
         "stack": (stack, replace(stack, surrogate="relu", rows=ours)),
-        "classifier": (replace(classifier, batch=1), classifier),
+        "classifier": tuple(
+            Workload("classifier", "classifier", 784, (100,), ("eager", "compiled", *ours), batch=n) for n in (1, 256)
+        ),
         # Tiny workloads, which measure the overhead of a call.
         "calls": (
-            Workload("calls", "step", 784, (100,), ("srcell", "runtime", "rnn", "gru"), steps=1, batch=1),
-            Workload("calls", "step", 784, (512, 100), ("srcell", "runtime", "rnn", "gru"), steps=1, batch=1),
+            *_varied(step, "calls", step.rows, neurons=((100,), (512, 100))),
             Workload("calls", "module", 8, (8,), ("srcell", "rnn", "gru"), density=0.3, steps=5, batch=1),
             Workload("calls", "import", 0, (0,), ("srcell", "torch"), density=0, steps=0, batch=0),
         ),
-        "one-thread": tuple(
-            replace(setting, case="one-thread", rows=("eager", *ours), threads=1) for setting in (small, large)
-        ),
-        "modes": tuple(
-            replace(small, case="modes", rows=("eager", *ours), surrogate=surrogate, full_gradient=full_gradient)
-            for surrogate in ("straight_through", "relu")
-            for full_gradient in (False, True)
-        ),
-        "density": tuple(
-            replace(small, case="density", rows=("sparse", *ours), density=density)
-            for density in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-        ),
-        "steps": tuple(
-            replace(small, case="steps", rows=("eager", *ours), steps=steps) for steps in (55, 110, 220, 440)
-        ),
+        "one-thread": _varied(small, "one-thread", eager, neurons=sizes, threads=(1,)),
+        "modes": _varied(small, "modes", eager, surrogate=("straight_through", "relu"), full_gradient=(False, True)),
+        "density": _varied(small, "density", ("sparse", *ours), density=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)),
+        "steps": _varied(small, "steps", eager, steps=(55, 110, 220, 440)),
     }
 
 

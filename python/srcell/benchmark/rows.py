@@ -34,7 +34,6 @@ CHUNK = 20  # steps per torch.compile graph: more take minutes to compile, fewer
 CLASSES = 10
 
 Neuron = Callable[[Tensor, Tensor], Tensor]
-Step = Callable[[], Any]
 
 
 class UnavailableError(Exception):
@@ -129,7 +128,7 @@ NEURONS: dict[str, Callable[[Workload], Neuron]] = {
 }
 # For each row, a function that makes its step, a call that advances by one step on an input (B, K), and the step's
 # parameters. bench/ adds the rows of other libraries.
-STEPS: dict[str, Callable[[Workload, Tensor], tuple[Step, Sequence[Tensor]]]] = {}
+STEPS: dict[str, Callable[[Workload, Tensor], tuple[Callable[[], Any], Sequence[Tensor]]]] = {}
 
 
 def _weight_and_bias(setting: Workload) -> tuple[Tensor, Tensor]:
@@ -275,7 +274,7 @@ def _state_before(cell: nn.Module, inputs: int, batch: int) -> Any:
     return made[1].detach() if isinstance(made, tuple) else made.detach()
 
 
-def _runtime_step(sizes: Sequence[tuple[int, int]], x: Tensor) -> Step:
+def _runtime_step(sizes: Sequence[tuple[int, int]], x: Tensor) -> Callable[[], Any]:
     """A step of an exported network, on NumPy indices of the active inputs."""
     layers = [SRC(inputs, neurons) for inputs, neurons in sizes]
     network = Classifier(sizes[0][:1], layers, LeakyReadout(1, sizes[-1][1]))
