@@ -296,11 +296,9 @@ class _Layer:
         sign = "the gradient of the input weights is 0"
         found = [(x, gradients.get(id(x))) for x in self.outputs]
         taken = [(x > 0, gradient != 0) for x, gradient in found if gradient is not None]
-        if not self.outputs:
-            return sign
-        if not any(used.any() for _, used in taken):
+        if self.outputs and not any(used.any() for _, used in taken):
             return f"{sign}: the loss does not depend on the spikes: check the weights behind the layer, and the loss"
-        if not any((used & fires).any() for fires, used in taken):
+        if self.outputs and not any((used & fires).any() for fires, used in taken):
             steps = (self.spikes > 0).any(2).any(1).nonzero()
             last = f"the last is in step {int(steps[-1]) + 1} of {len(self.spikes)}" if len(steps) else "there are none"
             return (

@@ -561,6 +561,4 @@ def _image_encoder(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings
 
 
-__all__: Sequence[str] = (
-    *("EventArrays", "Events", "Hearing", "LayerWork", "LayerSizes", "Network", "Stream", "load", "version"),
-)
+__all__ = ["EventArrays", "Events", "Hearing", "LayerSizes", "LayerWork", "Network", "Stream", "load", "version"]

@@ -7,7 +7,7 @@ from the row of its delay, or picked row by row from a list; which is faster dep
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -63,13 +63,19 @@ def gathered(setting: Workload, most: int, compiled: Callable[[Any], Any], steps
 
     def scan(currents: Tensor, bias: Tensor, weight_hh: Tensor) -> Tensor:
         zeros = torch.zeros_like(currents[0])
-        made, state = [], [zeros.expand(most + 1, *zeros.shape).clone(), zeros, zeros, zeros]
-        for part in currents.split(steps):
-            spikes, *state = run(part, bias, weight_hh, *state)
-            made.append(spikes)
-        return torch.cat(made)
+        state = [zeros.expand(most + 1, *zeros.shape).clone(), zeros, zeros, zeros]
+        return in_chunks(run, currents, steps, (bias, weight_hh), state)
 
     return scan
+
+
+def in_chunks(run: Any, currents: Tensor, steps: int, constants: Sequence[Tensor], state: Sequence[Tensor]) -> Tensor:
+    """The spikes of a function of currents, constants and a state that returns spikes and the next state."""
+    made = []
+    for part in currents.split(steps):
+        spikes, *state = run(part, *constants, *state)
+        made.append(spikes)
+    return torch.cat(made)
 
 
 def picked(setting: Workload, most: int) -> Scan:

@@ -21,14 +21,13 @@ from torch import Tensor, nn
 from .. import runtime
 from .._export import export
 from .._parameters import PARAMETERS, RESONANCE
-from .._state import AnyState, SRCState
 from ..events import EventBatch
 from ..functional import delay, integer_src_linear, src, src_linear
 from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell, spread_frequencies
 from ..models import Classifier, SRCClassifier
 from ..reference import src_reference
 from .cases import Workload
-from .lateral_delays import delayed_scan, delays_of, weight_of
+from .lateral_delays import delayed_scan, delays_of, in_chunks, weight_of
 
 CHUNK = 20  # steps per torch.compile graph: more take minutes to compile, fewer run slower
 CLASSES = 10
@@ -85,21 +84,12 @@ def _compile(function: Any) -> Any:
 
 
 def _compiled(setting: Workload) -> Neuron:
-    def chunk(current: Tensor, bias: Tensor, i: Tensor, h: Tensor, hs: Tensor) -> tuple[Tensor, AnyState]:
-        return src_reference(current, bias, SRCState(i, h, hs), **setting.modes)
+    def chunk(current: Tensor, bias: Tensor, *state: Tensor) -> list[Tensor]:
+        spikes, after = src_reference(current, bias, state, **setting.modes)
+        return [spikes, *after]
 
-    compiled_chunk = _compile(chunk)
-
-    def neuron(current: Tensor, bias: Tensor) -> Tensor:
-        zeros = torch.zeros_like(current[0])
-        state: AnyState = SRCState(zeros, zeros, zeros)
-        spikes = []
-        for part in current.split(CHUNK):
-            part_spikes, state = compiled_chunk(part, bias, *state)
-            spikes.append(part_spikes)
-        return torch.cat(spikes)
-
-    return neuron
+    run = _compile(chunk)
+    return lambda current, bias: in_chunks(run, current, CHUNK, (bias,), [torch.zeros_like(current[0])] * 3)
 
 
 def _srcell(setting: Workload) -> Neuron:
