@@ -6,7 +6,6 @@ from the row of its delay, or picked row by row from a list; which is faster dep
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,11 +16,6 @@ from ..reference import src_reference
 from .cases import Workload
 
 Scan = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def weight_of(neurons: int) -> Tensor:
-    """Recurrent weights as ``srcell.SRC`` initialises them."""
-    return (torch.randn(neurons, neurons) / math.sqrt(neurons)).requires_grad_()
 
 
 def drawn(setting: Workload, most: int, whole: bool) -> Tensor:

@@ -27,7 +27,7 @@ from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell, spread_frequencies
 from ..models import Classifier, SRCClassifier
 from ..reference import src_reference
 from .cases import Workload
-from .lateral_delays import delayed_scan, delays_of, in_chunks, weight_of
+from .lateral_delays import delayed_scan, delays_of, in_chunks
 
 CHUNK = 20  # steps per torch.compile graph: more take minutes to compile, fewer run slower
 CLASSES = 10
@@ -144,7 +144,9 @@ def _layer_rows(setting: Workload) -> Callable[[str], Row]:
     spikes = Spikes(setting)
     weight, bias = _weight_and_bias(setting)
     (neurons,) = setting.neurons
-    recurrent = {"weight_hh": weight_of(neurons)} if setting.subject == "lateral" else {}
+    recurrent = {}
+    if setting.subject == "lateral":  # as ``srcell.SRC`` initialises them
+        recurrent["weight_hh"] = (torch.randn(neurons, neurons) / math.sqrt(neurons)).requires_grad_()
 
     def linear(make_input: Callable[[], Any], *learnt: Tensor, **constants: Any) -> Row:
         """``src_linear`` on an input that each call makes anew; of the tensors given, those that are learnt."""
