@@ -124,22 +124,21 @@ def processes(device: str = "cpu") -> Iterator[Processes]:
     """
     if distributed.is_initialized():
         yield Processes(distributed.get_rank(), distributed.get_world_size())
-        return
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    elif "TORCHELASTIC_RUN_ID" not in os.environ:
         yield Processes()
-        return
-    on_gpu = torch.device(device).type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device)  # before NCCL starts: NCCL uses the current GPU, by default 0 in every process
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
-    group = Processes(distributed.get_rank(), distributed.get_world_size())
-    try:
-        yield group
-    finally:
-        # Reference cycles left by training would keep the group and its threads alive until the interpreter shuts down,
-        # when a thread that waits for the GIL aborts the process.
-        gc.collect()
-        distributed.destroy_process_group()
+    else:
+        on_gpu = torch.device(device).type == "cuda"
+        if on_gpu:
+            torch.cuda.set_device(device)  # before NCCL starts: it uses the current GPU, by default 0 in every process
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+        group = Processes(distributed.get_rank(), distributed.get_world_size())
+        try:
+            yield group
+        finally:
+            # Reference cycles left by training would keep the group and its threads alive until the interpreter shuts
+            # down, when a thread that waits for the GIL aborts the process.
+            gc.collect()
+            distributed.destroy_process_group()
 
 
 class StopSignals:
