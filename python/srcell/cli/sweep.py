@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ def train_all(runs: Sequence[sweep.Run], out: Path, options: RunOptions) -> None
         if is_first_process():
             sweep.write_summary(out, runs, accuracies)
     if is_first_process():
-        sweep.write_summary(out, runs, accuracies)  # if all runs had ended before, none was written above
-        print_table(("settings", "seeds", "mean test accuracy", "standard deviation"), summary_rows(runs, accuracies))
+        combinations = sweep.write_summary(out, runs, accuracies)  # if all had ended before, none was written above
+        print_table(("settings", "seeds", "mean test accuracy", "standard deviation"), map(shown, combinations))
         put(f"run folders, sweep.json and sweep.csv in {out}")
 
 
@@ -81,12 +82,9 @@ def variations(arguments: argparse.Namespace) -> dict[str, list[Any]]:
 
     """
     varied: dict[str, list[Any]] = {}
-    said = {
-        name: setting.option for name, setting in SETTINGS.items() if name != "dataset" and hasattr(arguments, name)
-    }
-    ways = [(f"--vary {words[0]}", *parse_variation(words)) for words in arguments.vary or []]
-    if arguments.seeds is not None:
-        ways.insert(0, ("--seeds", "seed", arguments.seeds))
+    said = {name: SETTINGS[name].option for name in given_settings(arguments)}
+    ways = [] if arguments.seeds is None else [("--seeds", "seed", arguments.seeds)]
+    ways += [(f"--vary {words[0]}", *parse_variation(words)) for words in arguments.vary or []]
     for way, field, values in ways:
         if field in said:
             raise ValueError(f"use only one of {said[field]} and {way}")
@@ -108,7 +106,20 @@ def finished_accuracy(path: Path, config: TrainingConfig) -> float | None:
         return None
     if RunFolder.open(path).config != config:
         raise FileExistsError(f"{path} holds a run of another configuration: choose another --out")
-    return sweep.read_accuracy(path)
+    result = path / "result.json"
+    if not result.exists():
+        return None
+    text = result.read_bytes()
+    try:
+        accuracy = json.loads(text)["test_accuracy"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        accuracy = None
+    if not isinstance(accuracy, float):
+        raise ValueError(
+            f"{result}: expected the result of a run, with its test_accuracy, got {text[:40]!r}: delete the file, and "
+            "the same sweep evaluates the run again"
+        )
+    return accuracy
 
 
 def train_or_resume(config: TrainingConfig, path: Path, options: RunOptions) -> float:
@@ -126,12 +137,12 @@ def what_is_left(runs: int, durations: Sequence[float]) -> str:
     return f"{text}, about {minutes:.0f} min left" if minutes >= 1 else text
 
 
-def summary_rows(runs: Sequence[sweep.Run], accuracies: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
-    """The rows of the summary table, one per combination."""
-    for combination in sweep.combinations(runs, accuracies):
-        name = " ".join(sweep.described(combination.changes)) or "all"
-        spread = "-" if combination.deviation is None else f"{combination.deviation:.2%}"
-        yield name, " ".join(map(str, combination.seeds)), f"{combination.mean:.2%}", spread
+def shown(combination: Mapping[str, Any]) -> tuple[str, ...]:
+    """The row of a combination in the summary table."""
+    name = " ".join(sweep.described(combination["settings"])) or "all"
+    deviation = combination["standard_deviation"]
+    spread = "-" if deviation is None else f"{deviation:.2%}"
+    return name, " ".join(map(str, combination["seeds"])), f"{combination['mean_test_accuracy']:.2%}", spread
 
 
 def parse_variation(words: list[str]) -> tuple[str, list[Any]]:

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,31 +32,6 @@ class Run(NamedTuple):
     name: str
     changes: dict[str, Any]
     config: TrainingConfig
-
-
-class Combination(NamedTuple):
-    """The results of the runs of one combination of values.
-
-    Attributes:
-        changes: the values by setting.
-        seeds: seeds of its runs.
-        accuracies: test accuracies of its runs.
-
-    """
-
-    changes: dict[str, Any]
-    seeds: list[int]
-    accuracies: list[float]
-
-    @property
-    def mean(self) -> float:
-        """The mean accuracy."""
-        return statistics.mean(self.accuracies)
-
-    @property
-    def deviation(self) -> float | None:
-        """The standard deviation of the accuracies over seeds; None for a single run."""
-        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
 def plan(preset: str, dataset: str, given: Mapping[str, Any], varied: Mapping[str, Sequence[Any]]) -> list[Run]:
@@ -98,18 +74,7 @@ def value_text(value: object) -> str:
     return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def combinations(runs: Sequence[Run], accuracies: Mapping[str, float]) -> list[Combination]:
-    """The results of the finished runs by combination; ``accuracies`` has test accuracies by run name."""
-    found: dict[tuple[str, ...], Combination] = {}
-    for run in runs:
-        if run.name in accuracies:
-            combination = found.setdefault(tuple(described(run.changes)), Combination(run.changes, [], []))
-            combination.seeds.append(run.config.seed)
-            combination.accuracies.append(accuracies[run.name])
-    return list(found.values())
-
-
-def write_summary(folder: Path, runs: Sequence[Run], accuracies: Mapping[str, float]) -> None:
+def write_summary(folder: Path, runs: Sequence[Run], accuracies: Mapping[str, float]) -> list[dict[str, Any]]:
     """Write sweep.csv, a row for each finished run, and sweep.json, which adds the results of each combination.
 
     Args:
@@ -117,52 +82,32 @@ def write_summary(folder: Path, runs: Sequence[Run], accuracies: Mapping[str, fl
         runs: all runs of the sweep.
         accuracies: test accuracies of the finished runs by name, at least one.
 
+    Returns:
+        The results of each combination, as in sweep.json. The standard deviation of a single run is None.
+
     """
-    rows = [
-        {**run.changes, "seed": run.config.seed, "test_accuracy": accuracies[run.name], "run_folder": run.name}
-        for run in runs
-        if run.name in accuracies
-    ]
-    summary = {
-        "planned_runs": len(runs),
-        "runs": rows,
-        "combinations": [
+    rows, finished = [], defaultdict(list)
+    for run in runs:
+        if run.name in accuracies:
+            accuracy = accuracies[run.name]
+            rows.append({**run.changes, "seed": run.config.seed, "test_accuracy": accuracy, "run_folder": run.name})
+            finished[tuple(described(run.changes))].append(run)
+    combinations = []
+    for same in finished.values():
+        found = [accuracies[run.name] for run in same]
+        combinations.append(
             {
-                "settings": combination.changes,
-                "seeds": combination.seeds,
-                "mean_test_accuracy": combination.mean,
-                "standard_deviation": combination.deviation,
+                "settings": same[0].changes,
+                "seeds": [run.config.seed for run in same],
+                "mean_test_accuracy": statistics.mean(found),
+                "standard_deviation": statistics.stdev(found) if len(found) > 1 else None,
             }
-            for combination in combinations(runs, accuracies)
-        ],
-    }
+        )
+    summary = {"planned_runs": len(runs), "runs": rows, "combinations": combinations}
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: value_text(value) for name, value in row.items()} for row in rows)
     write_atomically(folder / "sweep.json", (json.dumps(summary, indent=2) + "\n").encode())
     write_atomically(folder / "sweep.csv", text.getvalue().encode())
-
-
-def read_accuracy(run_folder: Path) -> float | None:
-    """The test accuracy in a run's result.json; None if the run has not ended.
-
-    Raises:
-        ValueError: the file was not written by a run.
-
-    """
-    path = run_folder / "result.json"
-    if not path.exists():
-        return None
-    text = path.read_bytes()
-    try:
-        result = json.loads(text)
-    except (ValueError, RecursionError):
-        result = None
-    accuracy = result.get("test_accuracy") if isinstance(result, dict) else None
-    if not isinstance(accuracy, float):
-        raise ValueError(
-            f"{path}: expected the result of a run, with its test_accuracy, got {text[:40]!r}: delete the file, and "
-            "the same sweep evaluates the run again"
-        )
-    return accuracy
+    return combinations
