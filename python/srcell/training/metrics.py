@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,40 +73,3 @@ class Tally:
 
     def _mean(self, total: int, count: int) -> float:
         return float(self.sums[total] / self.sums[count])
-
-
-def check_metrics(metrics: EpochMetrics, epoch: int) -> None:
-    """Raise unless an epoch can have these metrics.
-
-    Raises:
-        ValueError: a metric is outside its range, or the epoch's number differs.
-
-    """
-    fractions = [metrics.train_accuracy, metrics.spike_rate, metrics.learning_rate]
-    if not math.isnan(metrics.validation_accuracy):
-        fractions.append(metrics.validation_accuracy)
-    sizes = [metrics.train_loss, metrics.seconds]
-    if not math.isnan(metrics.validation_loss):
-        sizes.append(metrics.validation_loss)
-    largest = torch.finfo(torch.float32).max
-    if (
-        not isinstance(metrics.epoch, int)
-        or metrics.epoch != epoch
-        or not all(0 <= fraction <= 1 for fraction in fractions)
-        or not all(0 <= size <= largest for size in sizes)
-    ):
-        raise ValueError(f"epoch {epoch} cannot have the metrics {', '.join(map(str, metrics))}")
-
-
-def numbers(values: list[Any]) -> list[Any]:
-    """Return the list unchanged, or raise unless it is a list of numbers.
-
-    Raises:
-        ValueError: it is anything else.
-        OverflowError: a number is too large for a float.
-
-    """
-    if not (isinstance(values, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)):
-        raise ValueError(f"expected numbers, got {values!r:.200}")
-    _ = [float(x) for x in values]
-    return values

@@ -1,55 +1,34 @@
-"""``read``: reads the progress of a run from its checkpoint, and checks all of the checkpoint before any use of it."""
+"""``read``: checks all of a checkpoint before any use of it, and reads the run's metrics and optimiser from it."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor, nn, optim
+import torch
+from torch import Tensor, optim
 
 from ..data import EventLoader
 from .config import TrainingConfig
-from .metrics import EpochMetrics, Tally, check_metrics, numbers
+from .metrics import EpochMetrics, Tally
 
 RECORD = {"config", "history", "batches", "learning_rate", "groups", "tally", "seconds"}
 
 
-class Progress(NamedTuple):
-    """The state from which a trainer continues.
-
-    Attributes:
-        weights: state_dict of the network.
-        moments: the optimiser's state of each parameter.
-        groups: the optimiser's parameter groups.
-        history: metrics of each epoch that is done.
-        batches: number of batches of the current epoch that are done.
-        seconds: time that these batches took.
-        rate: the last learning rate.
-        tally: running sums of the current epoch.
-
-    """
-
-    weights: dict[str, Tensor]
-    moments: dict[int, dict[str, Tensor]]
-    groups: list[dict[str, Any]]
-    history: list[EpochMetrics]
-    batches: int
-    seconds: float
-    rate: float
-    tally: list[float]
-
-
 def read(
     run: TrainingConfig,
-    model: nn.Module,
     optimizer: optim.Optimizer,
     loader: EventLoader,
     tensors: dict[str, Tensor],
     record: dict[str, Any],
     source: str,
-) -> Progress:
-    """Read the progress of a run from a checkpoint, i.e. from the tensors and the record that ``Trainer.state`` made.
+) -> tuple[list[EpochMetrics], dict[str, Any]]:
+    """Check the tensors and the record that ``Trainer.state`` made; the weights are left to ``load_weights``.
+
+    Returns:
+        The metrics of each finished epoch, and the optimiser's state_dict. Other entries of the record are valid as
+        they are.
 
     Raises:
         ValueError: the state is incomplete, or belongs to another configuration or network.
@@ -58,40 +37,61 @@ def read(
     missing = sorted(RECORD - record.keys())
     if missing:
         raise ValueError(f"{source}: cannot resume: the checkpoint lacks {', '.join(missing)}")
-    weights = {name: tensors[f"model.{name}"] for name in model.state_dict() if f"model.{name}" in tensors}
     try:
         config = TrainingConfig.from_dict(record["config"])
-        moments, groups = _moments(optimizer, tensors), _groups(optimizer, record["groups"])
-        history = [EpochMetrics(*numbers(row)) for row in record["history"]]
-        batches, rate, seconds = numbers([record[name] for name in ("batches", "learning_rate", "seconds")])
-        tally = numbers(record["tally"])
-        if len(history) > run.epochs or not 0 <= batches <= len(loader) or batches != int(batches):
-            raise ValueError(f"{len(history)} epochs and {batches} batches are not in the run")
-        for epoch, row in enumerate(history, start=1):
-            check_metrics(row, epoch)
-        _check_epoch(loader, int(batches), rate, seconds, tally)
+        state = {"state": _moments(optimizer, tensors), "param_groups": _groups(optimizer, record["groups"])}
+        history = [EpochMetrics(*_numbers(row)) for row in record["history"]]
+        if len(history) > run.epochs or record["batches"] not in range(len(loader) + 1):
+            raise ValueError(f"{len(history)} epochs and {record['batches']!r:.200} batches are not in the run")
+        for epoch, row in enumerate([*history, _current_epoch(loader, record, len(history) + 1)], start=1):
+            _check_metrics(row, epoch)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ValueError(f"{source}: cannot resume from this checkpoint ({type(error).__name__}: {error})") from error
     if config != run:
         raise ValueError(f"{source}: belongs to another configuration than the run's config.json")
-    return Progress(weights, moments, groups, history, int(batches), seconds, rate, tally)
+    return history, state
 
 
-def _check_epoch(loader: EventLoader, batches: int, rate: float, seconds: float, sums: list[float]) -> None:
-    """Raise unless an epoch can have this state after ``batches`` batches.
+def _current_epoch(loader: EventLoader, record: dict[str, Any], epoch: int) -> EpochMetrics:
+    """The metrics of the record's current epoch, so far.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: the sums are not over the batches that are done.
 
     """
-    if len(sums) != len(Tally().sums):
-        raise ValueError(f"tally has {len(sums)} sums")
-    samples = sum(loader.samples_in(k) for k in range(batches))
-    if sums[0] != samples or (not batches and any(sums)):
-        raise ValueError(f"the sums are over {sums[0]} samples, but {batches} batches have {samples}")
+    batches, rate, seconds = _numbers([record[name] for name in ("batches", "learning_rate", "seconds")])
+    sums, samples = _numbers(record["tally"]), sum(loader.samples_in(k) for k in range(int(batches)))
+    if len(sums) != len(Tally().sums) or sums[0] != samples or (not batches and any(sums)):
+        raise ValueError(f"expected sums over the {samples} samples of {batches} batches, got {sums!r:.200}")
     # Before the first batch the metrics would be 0 / 0; the metrics of one made-up sample are checked instead.
     tally = Tally(sums if batches else (1, 0, 0, 1, 0))
-    check_metrics(EpochMetrics(1, tally.loss, tally.accuracy, math.nan, tally.spike_rate, rate, seconds, math.nan), 1)
+    return EpochMetrics(epoch, tally.loss, tally.accuracy, math.nan, tally.spike_rate, rate, seconds, math.nan)
+
+
+def _check_metrics(metrics: EpochMetrics, epoch: int) -> None:
+    """Raise ValueError unless an epoch can have these metrics."""
+    largest = torch.finfo(torch.float32).max
+    most = EpochMetrics(epoch, largest, 1, 1, 1, 1, largest, largest)
+    possible = (
+        0 <= value <= limit or (name.startswith("validation_") and math.isnan(value))
+        for name, value, limit in zip(metrics._fields, metrics, most, strict=True)
+    )
+    if not isinstance(metrics.epoch, int) or metrics.epoch != epoch or not all(possible):
+        raise ValueError(f"epoch {epoch} cannot have the metrics {', '.join(map(str, metrics))}")
+
+
+def _numbers(values: list[Any]) -> list[Any]:
+    """Return the list unchanged, or raise unless it is a list of numbers.
+
+    Raises:
+        ValueError: it is anything else.
+        OverflowError: a number is too large for a float.
+
+    """
+    if not (isinstance(values, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)):
+        raise ValueError(f"expected numbers, got {values!r:.200}")
+    _ = [float(x) for x in values]
+    return values
 
 
 def _moments(optimizer: optim.Optimizer, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
@@ -118,7 +118,7 @@ def _groups(optimizer: optim.Optimizer, saved: list[dict[str, Any]]) -> list[dic
     """The optimiser's own groups, with the saved learning rates and betas, which the schedule changes."""
     groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
     for group, found in zip(groups, saved, strict=True):
-        (group["lr"],), group["betas"] = numbers([found["lr"]]), tuple(numbers(list(found["betas"])))
+        (group["lr"],), group["betas"] = _numbers([found["lr"]]), tuple(_numbers(list(found["betas"])))
         peak = max(1.0, group.get("max_lr", group["initial_lr"]))  # the learning rate of delays may exceed 1
         if not 0 <= group["lr"] <= peak or len(group["betas"]) != 2 or not all(0 <= x < 1 for x in group["betas"]):
             raise ValueError(f"the optimiser cannot have learning rate {group['lr']} and betas {group['betas']}")

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .._processes import Processes
-from ..data import Dataset, EventLoader, Samples
+from ..data import Dataset, EventLoader
 from ..data.loader import derived_seed
 from ..diagnosis import Diagnosis, diagnose
 from ..evaluation import Evaluation, evaluate
@@ -65,15 +66,22 @@ class Trainer:
         self.config, self.tally = config, Tally()
         self.history: list[EpochMetrics] = []
         self._device = torch.device(options.own_device)
-        self._test_samples = dataset.test
-        self._workers = options.num_workers
+        self._load = partial(
+            EventLoader,
+            encoding=make_encoding(config),
+            seed=EVALUATION_SEED,
+            num_workers=options.num_workers,
+            rank=self._group.rank,
+            world_size=self._group.size,
+        )
         training, validation = split(config, dataset.train)
         parts = {"training": training, "validation": validation, "test": dataset.test}
         self.sample_counts = {name: len(samples.labels) for name, samples in parts.items()}
         self.model = build_model(config, dataset.input_shape, dataset.num_classes).to(self._device)
         self._network = self._group.wrap(LayersAndLogits(self.model))
-        self.loader = self._make_loader(training, config.batch_size, shuffle=True, seed=config.seed)
-        self._validation = self._make_loader(validation)
+        self.loader = self._load(training, batch_size=config.batch_size, shuffle=True, seed=config.seed)
+        self._validation = self._load(validation, batch_size=EVALUATION_BATCH)
+        self._test_samples = dataset.test
         self.optimizer = make_optimizer(config, self.model)
         self._schedule = make_schedule(config, self.optimizer, config.epochs * len(self.loader))
         self._rate = float(self.optimizer.param_groups[0]["lr"])
@@ -105,7 +113,7 @@ class Trainer:
         total = self._total_tally()
         accuracy = loss = math.nan
         if len(self._validation):
-            validation = self._evaluate(self._validation)
+            validation = evaluate(self.model, self._validation, self._device, self._group)
             accuracy, loss = validation.accuracy, validation.loss
         metrics = EpochMetrics(
             epoch=len(self.history) + 1,
@@ -130,16 +138,16 @@ class Trainer:
 
     def diagnose_test(self) -> Diagnosis:
         """Diagnose the network on samples of the test set, drawn alike in every run."""
-        events, labels = next(iter(self._make_loader(self._test_samples, DIAGNOSED, shuffle=True)))
+        events, labels = next(iter(self._load(self._test_samples, batch_size=DIAGNOSED, shuffle=True)))
         return diagnose(self.model, events.to(self._device), labels)
 
     def test(self) -> Evaluation:
         """Evaluate on the test set."""
-        return self._evaluate(self.test_loader())
+        return evaluate(self.model, self.test_loader(), self._device, self._group)
 
     def test_loader(self, batch_size: int = EVALUATION_BATCH) -> EventLoader:
         """A loader of the test set; its spikes are the same in every run."""
-        return self._make_loader(self._test_samples, batch_size)
+        return self._load(self._test_samples, batch_size=batch_size)
 
     def leave(self) -> None:
         """End training: drop the DistributedDataParallel wrapper, which must not outlive the process group."""
@@ -169,13 +177,14 @@ class Trainer:
             ValueError: the state is incomplete, or belongs to another configuration or network.
 
         """
-        found = progress.read(self.config, self.model, self.optimizer, self.loader, tensors, record, source)
-        load_weights(self.model, found.weights, source)
-        self.optimizer.load_state_dict({"state": found.moments, "param_groups": found.groups})
-        self.history, self._batches_done, self._seconds = found.history, found.batches, found.seconds
+        history, optimizer = progress.read(self.config, self.optimizer, self.loader, tensors, record, source)
+        weights = {name: tensors[f"model.{name}"] for name in self.model.state_dict() if f"model.{name}" in tensors}
+        load_weights(self.model, weights, source)
+        self.optimizer.load_state_dict(optimizer)
+        self.history, self._batches_done, self._seconds = history, int(record["batches"]), record["seconds"]
         # The saved sums cover all processes, and will be summed over the processes again: so rank 0 loads them.
-        self.tally = Tally(found.tally) if self._group.rank == 0 else Tally()
-        self._rate = found.rate
+        self.tally = Tally(record["tally"]) if self._group.rank == 0 else Tally()
+        self._rate = record["learning_rate"]
         # The schedule depends only on the number of steps; its current values are in the optimiser's groups.
         self._schedule.last_epoch = len(self.history) * len(self.loader) + self._batches_done
 
@@ -229,30 +238,8 @@ class Trainer:
         finally:
             self.model.shared_batch = None
 
-    def _evaluate(self, loader: EventLoader) -> Evaluation:
-        return evaluate(self.model, loader, self._device, self._group)
-
     def _total_tally(self) -> Tally:
         return Tally(self._group.sum(self.tally.sums.clone()).tolist())
-
-    def _make_loader(
-        self,
-        samples: Samples,
-        batch_size: int = EVALUATION_BATCH,
-        *,
-        shuffle: bool = False,
-        seed: int = EVALUATION_SEED,
-    ) -> EventLoader:
-        return EventLoader(
-            samples,
-            make_encoding(self.config),
-            batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            num_workers=self._workers,
-            rank=self._group.rank,
-            world_size=self._group.size,
-        )
 
 
 class LayersAndLogits(nn.Module):
