@@ -41,17 +41,9 @@ __all__ = [
     "write_checkpoint",
 ]
 
-# These need the extra "train".
-_LATER = {
-    "RunData": "run_folder",
-    "RunFolder": "run_folder",
-    "read_checkpoint": "checkpoint",
-    "summarise": "run_folder",
-    "write_checkpoint": "checkpoint",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name not in __all__:
         raise AttributeError(f"module 'srcell.training' has no attribute '{name}'")
-    return getattr(import_module(f"srcell.training.{_LATER[name]}"), name)
+    # All other names are imported above; those of run folders need the extra "train".
+    return getattr(import_module("srcell.training.run_folder"), name)

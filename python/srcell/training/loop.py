@@ -9,12 +9,13 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import data
 from .._processes import Interrupted, Processes, processes, stop_signals
-from ..data import Dataset, EventLoader
+from ..data import EventLoader
 from ..evaluation import Evaluation, evaluate
 from ..models import Classifier
 from .config import TrainingConfig
@@ -26,7 +27,7 @@ from .samples import EVALUATION_BATCH, EVALUATION_SEED, load_data, make_encoding
 from .trainer import Trainer
 
 if TYPE_CHECKING:
-    from .run_folder import RunData, RunFolder
+    from .run_folder import RunFolder
 
 
 class TrainedRun(NamedTuple):
@@ -76,18 +77,7 @@ def train(
         [1]
 
     """
-    # Imported here because it needs the extra "train": the command line's help and errors work without it.
-    from .run_folder import RunFolder
-
-    options = options or RunOptions()
-    with processes(options.own_device) as group:
-        dataset = load_data(config, options)
-        trainer = Trainer(config, dataset, options, group)
-        with _writer(group, out, lambda: RunFolder.create(out, config, _run_data(options, dataset))) as folder:
-            try:
-                return _run(trainer, out, folder, observer or Observer(), options, group)
-            finally:
-                trainer.leave()
+    return _run(config, out, observer, options or RunOptions())
 
 
 def resume(out: str | Path, observer: Observer | None = None, options: RunOptions | None = None) -> TrainedRun:
@@ -108,25 +98,33 @@ def resume(out: str | Path, observer: Observer | None = None, options: RunOption
     """
     from .run_folder import RunFolder
 
-    options = options or RunOptions()
+    run = RunFolder.open(out)
+    return _run(run.config, out, observer, _options_of(run, options), run)
+
+
+def _run(
+    config: TrainingConfig,
+    out: str | Path,
+    observer: Observer | None,
+    options: RunOptions,
+    resumed: RunFolder | None = None,
+) -> TrainedRun:
+    """Train from the start, or from a run's checkpoint."""
+    # Imported here because it needs the extra "train": the command line's help and errors work without it.
+    from .run_folder import RunData, RunFolder
+
     with processes(options.own_device) as group:
-        run = RunFolder.open(out)
-        options = _options_of(run, options)
-
-        def take() -> RunFolder:
-            run.lock()
-            return run
-
-        with _writer(group, out, take) as folder:
-            dataset = load_data(run.config, options)
-            trainer = Trainer(run.config, dataset, options, group)
-            found = run.read_checkpoint()
-            if found is not None:
-                trainer.load_state(*found, source=str(run.checkpoint))
+        dataset = load_data(config, options)
+        used = RunData(str(data_folder(options)), dataset.input_shape, dataset.num_classes)
+        trainer = Trainer(config, dataset, options, group)
+        create = partial(RunFolder.create, out, config, used)
+        with _writer(group, out, create if resumed is None else resumed.lock) as folder:
+            if resumed is not None and (found := resumed.read_checkpoint()) is not None:
+                trainer.load_state(*found, source=str(resumed.checkpoint))
             if folder is not None:
-                folder.set_data(_run_data(options, dataset))
+                folder.set_data(used)
             try:
-                return _run(trainer, out, folder, observer or Observer(), options, group)
+                return _train_to_the_end(trainer, out, folder, observer or Observer(), options, group)
             finally:
                 trainer.leave()
 
@@ -158,14 +156,7 @@ def _options_of(folder: RunFolder, options: RunOptions | None) -> RunOptions:
     return options
 
 
-def _run_data(options: RunOptions, dataset: Dataset) -> RunData:
-    """What a run folder records about its data set."""
-    from .run_folder import RunData
-
-    return RunData(str(data_folder(options)), dataset.input_shape, dataset.num_classes)
-
-
-def _run(
+def _train_to_the_end(
     trainer: Trainer,
     out: str | Path,
     folder: RunFolder | None,
@@ -232,12 +223,7 @@ def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary
     dataset = load_data(folder.config, options)
     model = build_model(folder.config, dataset.input_shape, dataset.num_classes)
     load_weights(model, folder.load_model(), str(folder.path))
-    loader = EventLoader(
-        dataset.test,
-        make_encoding(folder.config),
-        EVALUATION_BATCH,
-        seed=EVALUATION_SEED,
-        num_workers=options.num_workers,
-    )
+    encoding, workers = make_encoding(folder.config), options.num_workers
+    loader = EventLoader(dataset.test, encoding, EVALUATION_BATCH, seed=EVALUATION_SEED, num_workers=workers)
     device = options.own_device
     return evaluate(model.to(device), loader, device, binary=binary)

@@ -39,10 +39,9 @@ if TYPE_CHECKING:
 
 
 LOCK = ".lock"
-PLOTS = ("learning_curve.png", "raster.png", "traces.png", "rates.png", "confusion.png", "delays.png")
 FILES = (
     *("checkpoint.safetensors", "config.json", "metrics.csv", "model.safetensors", "report.html", "result.json"),
-    *PLOTS,
+    *report.CAPTIONS,
 )
 
 
@@ -105,14 +104,10 @@ class RunFolder:
 
         """
         path = Path(path)
-        try:
+        if not (path / LOCK).exists():  # otherwise lock() says whether another process is training there
             require_empty(path)
-        except FileExistsError:
-            if not (path / LOCK).exists():
-                raise  # otherwise lock() says whether another process is training there
         path.mkdir(parents=True, exist_ok=True)
-        folder = cls(path, config, data)
-        folder.lock()
+        folder = cls(path, config, data).lock()
         try:
             require_empty(path)  # again: another process may have made a run before this one got the lock
             content = {"training": dataclasses.asdict(config), "environment": info()}
@@ -142,8 +137,11 @@ class RunFolder:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{source}: not the configuration of a run ({error})") from error
 
-    def lock(self) -> None:
+    def lock(self) -> RunFolder:
         """Become the writer until ``close`` or the end of the process, and delete partial files of a killed writer.
+
+        Returns:
+            The folder itself.
 
         Raises:
             BlockingIOError: another process is the writer.
@@ -156,6 +154,7 @@ class RunFolder:
                 f"{self.path}: another process is training there: wait for its end, or choose another run folder"
             ) from None
         remove_partial_files(self.path, FILES)
+        return self
 
     def close(self) -> None:
         """Let another process become the writer."""

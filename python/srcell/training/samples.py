@@ -7,17 +7,7 @@ from pathlib import Path
 import torch
 
 from .. import data
-from ..data import (
-    Dataset,
-    HeldEncoding,
-    LabelledEvents,
-    LabelledSounds,
-    LatencyEncoding,
-    RateEncoding,
-    RecallEncoding,
-    Samples,
-    SoundEncoding,
-)
+from ..data import Dataset, LabelledEvents, LabelledSounds, Samples, SoundEncoding
 from ..data.encodings import Encoding
 from ..data.loader import derived_seed
 from .config import TrainingConfig
@@ -58,12 +48,12 @@ def make_encoding(config: TrainingConfig) -> Encoding:
     if config.dataset in data.SOUNDS:
         return SoundEncoding(frame=config.frame, hold=config.hold, threshold=config.threshold)
     if config.dataset in data.SEQUENTIAL:
-        return HeldEncoding(config.hold, config.prefix)
+        return data.HeldEncoding(config.hold, config.prefix)
     if config.dataset == "delayed-recall":
-        return RecallEncoding(config.recall_delay)
+        return data.RecallEncoding(config.recall_delay)
     if config.encoding == "latency":
-        return LatencyEncoding(config.steps, config.prefix)
-    return RateEncoding(config.steps, config.gain, config.prefix, config.thinned)
+        return data.LatencyEncoding(config.steps, config.prefix)
+    return data.RateEncoding(config.steps, config.gain, config.prefix, config.thinned)
 
 
 def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
