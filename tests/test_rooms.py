@@ -50,7 +50,7 @@ ALLOWED = {
     "benchmark": {"_arguments", "_info", "_export", "events", "functional", "layers", "models", "reference", "runtime"},
     "training": {
         *("_arguments", "_info", "_processes", "data", "diagnosis", "evaluation", "events", "functional", "layers"),
-        "models",
+        *("models", "recording"),
     },
     "cli": {"_info", "benchmark", "data", "diagnosis", "layers", "training"},
     # Public names of parts of training.

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .._extras import extra
 from .._parameters import RESONANCE
+from .._state import AnyState
 from ..layers import SRC, IntegerSRC, LeakyReadout, SRCConv2d
 from ..layers.exported import exported
+from ..recording import record
 
 with extra("train"):
     if find_spec("matplotlib") is None:  # fail before a run starts, not at its end, when plots are drawn
@@ -31,7 +33,12 @@ if TYPE_CHECKING:
     from ..models import AnyLayer, Classifier
     from .metrics import EpochMetrics
 
-SHADE = {"color": "0.5", "alpha": 0.12, "linewidth": 0}  # of the silent steps
+# The panels of the learning curve: quantity, scale, and the label of each metric.
+CURVES = (
+    ("cross-entropy (nats)", 1, {"train_loss": "training", "validation_loss": "validation"}),
+    ("accuracy (%)", 100, {"train_accuracy": "training", "validation_accuracy": "validation"}),
+    ("rate (% of elements with s > 0)", 100, {"spike_rate": "training, all layers"}),
+)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -44,21 +51,16 @@ def new_figure(width: float, height: float) -> Figure:
 def learning_curve(history: list[EpochMetrics]) -> Figure:
     """Plot loss, accuracy and rate over the epochs, one panel each."""
     figure = new_figure(12, 3.6)
-    loss, accuracy, rate = figure.subplots(1, 3)
-
-    def draw(panel: Axes, values: list[float], label: str) -> None:
-        known = [(metrics.epoch, value) for metrics, value in zip(history, values, strict=True) if not isnan(value)]
-        if known:
-            panel.plot(*zip(*known, strict=True), ".-", label=label)
-
-    draw(loss, [metrics.train_loss for metrics in history], "training")
-    draw(loss, [metrics.validation_loss for metrics in history], "validation")
-    draw(accuracy, [100 * metrics.train_accuracy for metrics in history], "training")
-    draw(accuracy, [100 * metrics.validation_accuracy for metrics in history], "validation")
-    draw(rate, [100 * metrics.spike_rate for metrics in history], "training, all layers")
-    _label(loss, "cross-entropy (nats)")
-    _label(accuracy, "accuracy (%)")
-    _label(rate, "rate (% of elements with s > 0)")
+    for panel, (quantity, scale, curves) in zip(figure.subplots(1, 3), CURVES, strict=True):
+        for name, label in curves.items():
+            known = [row for row in history if not isnan(getattr(row, name))]
+            if known:
+                values = [scale * getattr(row, name) for row in known]
+                panel.plot([row.epoch for row in known], values, ".-", label=label)
+        panel.set(xlabel="epoch", ylabel=quantity)
+        panel.locator_params(axis="x", integer=True)
+        panel.grid(alpha=0.3)
+        panel.legend()
     return figure
 
 
@@ -99,10 +101,7 @@ def raster(
         panels[-1].plot(logits[:, k].numpy(), color=f"C{k % 10}", linewidth=2 if strong else 0.8, label=names[k])
     panels[-1].set(xlabel="step", ylabel="logit", xlim=(0, max(steps, 1)))
     panels[-1].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5), title="class")
-    if prefix:
-        for panel in panels:
-            panel.axvspan(0, prefix, **SHADE)
-    figure.suptitle(_title(names, label, answer, "where s > 0, and the readout", prefix), fontsize=11)
+    _add_title(figure, "where s > 0, and the readout", prefix, names[label], names[answer])
     return figure
 
 
@@ -117,21 +116,16 @@ def traces(
     """
     classes = model.readout.num_classes
     names = class_names or [str(k) for k in range(classes)]
-    outputs = _outputs(model, sample)
+    with record(model) as recording:
+        outputs = _outputs(model, sample)
     order = model.readout(outputs[-1])[0].argsort(descending=True).tolist()
     activity, voters = outputs[-1][:, 0].sum(0), isinstance(model.readout, LeakyReadout)
     if voters:
         neurons = [int(activity[k::classes].argmax()) * classes + k for k in order[:4]]
     else:
         neurons = activity.topk(min(4, len(activity))).indices.tolist()
-    layer, state, seen = model.src_layers()[-1], None, []
-    below = outputs[-2].to(next(model.parameters()).device)
-    if len(outputs) == 2 and model.delay is not None:
-        below, _ = model.delay(below, return_state=False)
-    for now in below.split(1):
-        _, state = layer(now, state)
-        seen.append([x.flatten()[neurons].cpu() for x in _shown(layer, state)])
-    drives, fast, slow = (torch.stack(x) for x in zip(*seen, strict=True))
+    layer, (*_, recorded) = model.src_layers()[-1], recording.values()
+    drives, fast, slow = (x.flatten(1)[:, neurons].cpu() for x in _shown(layer, recorded.trace()))
     drive = "drive x" if isinstance(layer, IntegerSRC) else "drive tanh(i / rho)"
     turning = exported(layer)[-1][RESONANCE] if isinstance(layer, SRC) and layer.resonates else None
     figure = new_figure(9, 1.0 + 1.7 * len(neurons))
@@ -146,18 +140,15 @@ def traces(
         if turning is not None:
             said += f",\n{RESONANCE} {turning[neuron % len(turning)]:.3g}"
         panel.set(ylim=(-1.08, 1.08), ylabel=said)
-        if prefix:
-            panel.axvspan(0, prefix, **SHADE)
     panels[-1].set(xlabel="step", xlim=(0, len(fast)))
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside lower center", ncols=4)
-    what = f"neurons of layer {len(outputs) - 1}"
-    figure.suptitle(_title(names, label, order[0], what, prefix), fontsize=11)
+    _add_title(figure, f"neurons of layer {len(outputs) - 1}", prefix, names[label], names[order[0]])
     return figure
 
 
-def _shown(layer: AnyLayer, state: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _shown(layer: AnyLayer, trace: AnyState) -> tuple[Tensor, Tensor, Tensor]:
     """A layer's drive, h and hs as numbers between -1 and 1."""
-    i, h, hs, *_ = state
+    i, h, hs, *_ = trace
     if not isinstance(layer, IntegerSRC):
         rho = exported(layer)[-1]["rho"].to(i.device)
         return torch.tanh(i / (rho[:, None, None] if isinstance(layer, SRCConv2d) else rho)), h, hs
@@ -171,13 +162,9 @@ def rates(evaluation: Evaluation) -> Figure:
     figure = new_figure(6, 4)
     panel = figure.subplots()
     for k, layer in enumerate(evaluation.rates, start=1):
-        rate = layer.flatten()
-        panel.plot(
-            torch.linspace(0, 100, len(rate)).numpy(),
-            (100 * rate.sort().values).numpy(),
-            color=_colour(k),
-            label=f"layer {k}: {len(rate)} neurons, mean {100 * rate.mean():.1f} %",
-        )
+        rate, places = layer.flatten(), torch.linspace(0, 100, layer.numel())
+        label = f"layer {k}: {len(rate)} neurons, mean {100 * rate.mean():.1f} %"
+        panel.plot(places.numpy(), (100 * rate.sort().values).numpy(), color=_colour(k), label=label)
     panel.set(xlabel="neurons of a layer, least active first (%)", ylabel="rate (% of steps with s > 0)")
     panel.set_title("How active the neurons are on the test set")
     panel.grid(alpha=0.3)
@@ -233,22 +220,16 @@ def _outputs(model: Classifier, sample: EventBatch) -> list[torch.Tensor]:
     return [sample.to_dense(), *(spikes.flatten(2).cpu() for spikes in model.layer_spikes(sample.to(device)))]
 
 
-def _title(names: Sequence[str], label: int, answer: int, shown: str, prefix: int) -> str:
-    verdict = "predicted correctly" if label == answer else f"predicted {names[answer]}"
-    shaded = "; shaded: silent steps before the input" if prefix else ""
-    return f"A test sample of class {names[label]}, {verdict}: {shown}{shaded}"
+def _add_title(figure: Figure, shown: str, prefix: int, true: str, predicted: str) -> None:
+    """Title the figure of a sample, and shade the silent steps before its input in all panels."""
+    title = f"A test sample of class {true}, predicted {'correctly' if true == predicted else predicted}: {shown}"
+    if prefix:
+        title += "; shaded: silent steps before the input"
+        for panel in figure.axes:
+            panel.axvspan(0, prefix, color="0.5", alpha=0.12, linewidth=0)
+    figure.suptitle(title, fontsize=11)
 
 
 def _colour(layer: int) -> str:
     """The colour of a layer in all pictures; black for the input."""
     return "black" if layer == 0 else f"C{(layer - 1) % 10}"
-
-
-def _label(panel: Axes, quantity: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    panel.set_xlabel("epoch")
-    panel.set_ylabel(quantity)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.grid(alpha=0.3)
-    panel.legend()
