@@ -59,17 +59,14 @@ class Tally:
     @property
     def loss(self) -> float:
         """Mean cross-entropy of the samples."""
-        return self._mean(1, 0)
+        return float(self.sums[1] / self.sums[0])
 
     @property
     def accuracy(self) -> float:
         """Fraction of the samples classified correctly."""
-        return self._mean(2, 0)
+        return float(self.sums[2] / self.sums[0])
 
     @property
     def spike_rate(self) -> float:
         """Fraction of the elements that are active."""
-        return self._mean(4, 3)
-
-    def _mean(self, total: int, count: int) -> float:
-        return float(self.sums[total] / self.sums[count])
+        return float(self.sums[4] / self.sums[3])

@@ -6,20 +6,16 @@ Run folders call this.
 from __future__ import annotations
 
 import base64
-import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._info import info
-from ..diagnosis import HEAD
+from ..diagnosis import HEAD, Diagnosis
+from ..evaluation import Evaluation
 from .config import SETTINGS, TrainingConfig
-
-if TYPE_CHECKING:
-    from ..diagnosis import Diagnosis
-    from ..evaluation import Evaluation
-    from .metrics import EpochMetrics
+from .metrics import EpochMetrics
 
 # The caption of each picture, in the order of the page.
 CAPTIONS = {
@@ -118,15 +114,21 @@ def page(
         "events per inference": f"{sum(layer.events for layer in evaluation.counts):,.0f}",
         "synaptic operations": f"{evaluation.synaptic_operations:,.0f}",
     }
+    layers = [
+        (f"layer {k}" if k else "input", *(f"{count:,.0f}" for count in layer))
+        for k, layer in enumerate(evaluation.counts)
+    ]
+    settings = [(name, _shown(getattr(config, name)), setting.text) for name, setting in SETTINGS.items()]
+    changed = {name for name, setting in SETTINGS.items() if getattr(config, name) != setting.default}
     sizes = "-".join(str(rate.numel()) for rate in evaluation.rates)
     return PAGE.substitute(
         title=escape(f"{config.dataset}: {evaluation.accuracy:.2%} with {sizes} neurons"),
         subtitle=escape(f"A run of srcell {info()['version']}, seed {config.seed}."),
         figures="".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in figures.items()),
         pictures="\n".join(_picture(name, images[name], text) for name, text in CAPTIONS.items() if name in images),
-        layers=_table(("", "events", "spikes", "additions", "multiply-adds"), _layer_rows(evaluation), numbers=True),
+        layers=_table(("", "events", "spikes", "additions", "multiply-adds"), layers, numbers=True),
         diagnosis="" if diagnosis is None else _diagnosis(diagnosis),
-        settings=_table(("setting", "value", "what it is"), _setting_rows(config), bold=_changed(config)),
+        settings=_table(("setting", "value", "what it is"), settings, bold=changed),
         environment=_table(("", ""), ((name, _shown(value)) for name, value in info().items())),
     )
 
@@ -149,20 +151,6 @@ def _diagnosis(diagnosis: Diagnosis) -> str:
         f'<div class="scroll"><table>{_table(HEAD, (layer.cells() for layer in diagnosis.layers), numbers=True)}'
         "</table></div>"
     )
-
-
-def _layer_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
-    for k, layer in enumerate(evaluation.counts):
-        yield (f"layer {k}" if k else "input", *(f"{count:,.0f}" for count in layer))
-
-
-def _setting_rows(config: TrainingConfig) -> Iterator[tuple[str, ...]]:
-    for name, value in dataclasses.asdict(config).items():
-        yield name, _shown(value), SETTINGS[name].text
-
-
-def _changed(config: TrainingConfig) -> set[str]:
-    return {name for name, setting in SETTINGS.items() if getattr(config, name) != setting.default}
 
 
 def _shown(value: Any) -> str:

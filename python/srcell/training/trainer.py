@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,6 @@ from .network import build_model, load_weights
 from .optimisation import delay_width, delays_are_fixed, make_optimizer, make_schedule, rate_pull
 from .options import RunOptions
 from .samples import EVALUATION_BATCH, EVALUATION_SEED, make_encoding, split
-
-if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
 
 DROPOUT = 4  # purpose of a derived seed; data/loader.py has others
 DIAGNOSED = 64  # samples
@@ -153,7 +150,7 @@ class Trainer:
         """End training: drop the DistributedDataParallel wrapper, which must not outlive the process group."""
         self._network = nn.Identity()
 
-    def state(self) -> Checkpoint:
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copies of all that ``load_state`` needs. Every process must call ``state``, and all get the same copies."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for k, state in self.optimizer.state_dict()["state"].items():
