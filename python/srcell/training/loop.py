@@ -124,7 +124,7 @@ def _run(
             if folder is not None:
                 folder.set_data(used)
             try:
-                return _train_to_the_end(trainer, out, folder, observer or Observer(), options, group)
+                return _train_to_the_end(trainer, out, folder, observer or Observer())
             finally:
                 trainer.leave()
 
@@ -156,14 +156,7 @@ def _options_of(folder: RunFolder, options: RunOptions | None) -> RunOptions:
     return options
 
 
-def _train_to_the_end(
-    trainer: Trainer,
-    out: str | Path,
-    folder: RunFolder | None,
-    observer: Observer,
-    options: RunOptions,
-    group: Processes,
-) -> TrainedRun:
+def _train_to_the_end(trainer: Trainer, out: str | Path, folder: RunFolder | None, observer: Observer) -> TrainedRun:
     """Train to the end and evaluate; the first process writes to the folder and calls the observer."""
 
     def save() -> float:
@@ -172,6 +165,7 @@ def _train_to_the_end(
             folder.write_checkpoint(*state)
         return time.monotonic()
 
+    group = trainer.group
     observer = observer if group.rank == 0 else Observer()
     observer.on_ready(trainer)
     observer.on_start(trainer.config.epochs, len(trainer.history))
@@ -180,7 +174,7 @@ def _train_to_the_end(
         while len(trainer.history) < trainer.config.epochs:
             for fraction in trainer.train_epoch():
                 observer.on_batch(len(trainer.history) + 1, fraction, trainer.tally)
-                due = time.monotonic() - last_save >= options.checkpoint_seconds
+                due = time.monotonic() - last_save >= trainer.options.checkpoint_seconds
                 stopped, save_now = group.max(stop.number, int(due))
                 if stopped or save_now:
                     last_save = save()

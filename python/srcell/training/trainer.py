@@ -43,6 +43,8 @@ class Trainer:
 
     Attributes:
         config: as given.
+        options: as given.
+        group: as given.
         model: the network in its current state.
         sample_counts: number of samples under "training", "validation" and "test".
         tally: this process's sums over the batches of the current epoch.
@@ -59,23 +61,23 @@ class Trainer:
         options: RunOptions | None = None,
         group: Processes | None = None,
     ) -> None:
-        options, self._group = options or RunOptions(), group or Processes()
+        self.options, self.group = options or RunOptions(), group or Processes()
         self.config, self.tally = config, Tally()
         self.history: list[EpochMetrics] = []
-        self._device = torch.device(options.own_device)
+        self._device = torch.device(self.options.own_device)
         self._load = partial(
             EventLoader,
             encoding=make_encoding(config),
             seed=EVALUATION_SEED,
-            num_workers=options.num_workers,
-            rank=self._group.rank,
-            world_size=self._group.size,
+            num_workers=self.options.num_workers,
+            rank=self.group.rank,
+            world_size=self.group.size,
         )
         training, validation = split(config, dataset.train)
         parts = {"training": training, "validation": validation, "test": dataset.test}
         self.sample_counts = {name: len(samples.labels) for name, samples in parts.items()}
         self.model = build_model(config, dataset.input_shape, dataset.num_classes).to(self._device)
-        self._network = self._group.wrap(LayersAndLogits(self.model))
+        self._network = self.group.wrap(LayersAndLogits(self.model))
         self.loader = self._load(training, batch_size=config.batch_size, shuffle=True, seed=config.seed)
         self._validation = self._load(validation, batch_size=EVALUATION_BATCH)
         self._test_samples = dataset.test
@@ -84,7 +86,6 @@ class Trainer:
         self._rate = float(self.optimizer.param_groups[0]["lr"])
         self._batches_done = 0
         self._seconds = 0.0
-        self._held: tuple[EventBatch, Tensor] | None = None  # samples of the first epoch, to diagnose
 
     def train_epoch(self) -> Iterator[float]:
         """Train on the remaining batches of the epoch, and yield the fraction of the run that is done after each batch.
@@ -97,8 +98,6 @@ class Trainer:
         self.loader.set_epoch(epoch, first_batch=self._batches_done)
         self._prepare_delays(epoch)
         for events, labels in self.loader:
-            if epoch == 1 and self._held is None and self._group.rank == 0:
-                self._held = events[:DIAGNOSED], labels[:DIAGNOSED]
             self._train_batch(events.to(self._device), labels.to(self._device))
             self._batches_done += 1
             self._seconds = time.perf_counter() - start
@@ -110,7 +109,7 @@ class Trainer:
         total = self._total_tally()
         accuracy = loss = math.nan
         if len(self._validation):
-            validation = evaluate(self.model, self._validation, self._device, self._group)
+            validation = evaluate(self.model, self._validation, self._device, self.group)
             accuracy, loss = validation.accuracy, validation.loss
         metrics = EpochMetrics(
             epoch=len(self.history) + 1,
@@ -127,11 +126,12 @@ class Trainer:
         return metrics
 
     def diagnose(self) -> Diagnosis | None:
-        """Diagnose the network on samples that it trained on in the first epoch, and drop them; None without them."""
-        if self._held is None:
+        """Diagnose the network on samples of the first epoch, after it and in the first process; otherwise None."""
+        if len(self.history) != 1 or self.group.rank:
             return None
-        (events, labels), self._held = self._held, None
-        return diagnose(self.model, events.to(self._device), labels)
+        self.loader.set_epoch(1)
+        events, labels = next(iter(self.loader))
+        return diagnose(self.model, events[:DIAGNOSED].to(self._device), labels[:DIAGNOSED])
 
     def diagnose_test(self) -> Diagnosis:
         """Diagnose the network on samples of the test set, drawn alike in every run."""
@@ -140,7 +140,7 @@ class Trainer:
 
     def test(self) -> Evaluation:
         """Evaluate on the test set."""
-        return evaluate(self.model, self.test_loader(), self._device, self._group)
+        return evaluate(self.model, self.test_loader(), self._device, self.group)
 
     def test_loader(self, batch_size: int = EVALUATION_BATCH) -> EventLoader:
         """A loader of the test set; its spikes are the same in every run."""
@@ -180,7 +180,7 @@ class Trainer:
         self.optimizer.load_state_dict(optimizer)
         self.history, self._batches_done, self._seconds = history, int(record["batches"]), record["seconds"]
         # The saved sums cover all processes, and will be summed over the processes again: so rank 0 loads them.
-        self.tally = Tally(record["tally"]) if self._group.rank == 0 else Tally()
+        self.tally = Tally(record["tally"]) if self.group.rank == 0 else Tally()
         self._rate = record["learning_rate"]
         # The schedule depends only on the number of steps; its current values are in the optimiser's groups.
         self._schedule.last_epoch = len(self.history) * len(self.loader) + self._batches_done
@@ -191,7 +191,7 @@ class Trainer:
         if delays_are_fixed(self.config, epoch) and any(delay.requires_grad for delay in self.model.delays.values()):
             self.model.round_delays_()
             # DistributedDataParallel expects a gradient of every parameter that required one when it was made.
-            self._network = self._group.wrap(LayersAndLogits(self.model))
+            self._network = self.group.wrap(LayersAndLogits(self.model))
 
     def _train_batch(self, events: EventBatch, labels: Tensor) -> None:
         logits, *spikes = self._forward(events)
@@ -204,10 +204,10 @@ class Trainer:
         # DistributedDataParallel averages gradients over processes, but their shares of a batch may differ by a sample.
         # So the summed loss is divided by the samples of all processes and multiplied by the number of processes.
         samples = self.loader.samples_in(self._batches_done)
-        objective = self._group.size / samples * loss
+        objective = self.group.size / samples * loss
         if self.config.rate_penalty:
             hidden = spikes if self.config.readout == "linear" else spikes[:-1]
-            pull = rate_pull(hidden, self.config.target_rate, samples, self._group)
+            pull = rate_pull(hidden, self.config.target_rate, samples, self.group)
             objective = objective + self.config.rate_penalty * pull
         self.optimizer.zero_grad()
         objective.backward()
@@ -225,18 +225,16 @@ class Trainer:
         """The logits and the spikes of each layer; dropout is seeded by the batch's place in the run."""
         if not self.config.dropout:
             return cast("list[Tensor]", self._network(events))
-        place = (len(self.history), self._batches_done)
-        total = self.loader.samples_in(self._batches_done)
-        self.model.shared_batch = (total, self._group.rank, self._group.size)
+        self.model.shared_batch = (self.loader.samples_in(self._batches_done), self.group.rank, self.group.size)
         try:
             with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-                torch.manual_seed(derived_seed(self.config.seed, DROPOUT, *place))
+                torch.manual_seed(derived_seed(self.config.seed, DROPOUT, len(self.history), self._batches_done))
                 return cast("list[Tensor]", self._network(events))
         finally:
             self.model.shared_batch = None
 
     def _total_tally(self) -> Tally:
-        return Tally(self._group.sum(self.tally.sums.clone()).tolist())
+        return Tally(self.group.sum(self.tally.sums.clone()).tolist())
 
 
 class LayersAndLogits(nn.Module):
