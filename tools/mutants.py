@@ -424,9 +424,9 @@ offsets beside a dense input are ignored
     values is not None or offsets is not None => values is not None and offsets is not None
 a prefix of 0 is refused
     ("prefix", 0) => ("prefix", 1)
-== training/metrics.py: training.py run_folder.py checkpoint.py
+== training/progress.py: checkpoint.py
 an accuracy above 1 is accepted
-    0 <= fraction <= 1 => 0 <= fraction <= 2
+    0 <= value <= limit => 0 <= value <= 2 * limit
 == training/run_folder.py: run_folder.py cli.py training.py
 where data are is recorded only if nothing changed
     if data != self.data: => if data == self.data:

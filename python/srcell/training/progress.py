@@ -1,4 +1,8 @@
-"""``read``: checks all of a checkpoint before any use of it, and reads the run's metrics and optimiser from it."""
+"""Reads the parts of a checkpoint that a trainer resumes from.
+
+``Trainer.load_state`` calls this. If no run can have left a part so, its function raises ValueError, TypeError,
+KeyError, AttributeError or OverflowError.
+"""
 
 from __future__ import annotations
 
@@ -7,49 +11,21 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from torch import Tensor, optim
+from torch import Tensor
+from torch.optim import Optimizer
 
 from ..data import EventLoader
-from .config import TrainingConfig
 from .metrics import EpochMetrics, Tally
 
-RECORD = {"config", "history", "batches", "learning_rate", "groups", "tally", "seconds"}
 
-
-def read(
-    run: TrainingConfig,
-    optimizer: optim.Optimizer,
-    loader: EventLoader,
-    tensors: dict[str, Tensor],
-    record: dict[str, Any],
-    source: str,
-) -> tuple[list[EpochMetrics], dict[str, Any]]:
-    """Check the tensors and the record that ``Trainer.state`` made; the weights are left to ``load_weights``.
-
-    Returns:
-        The metrics of each finished epoch, and the optimiser's state_dict. Other entries of the record are valid as
-        they are.
-
-    Raises:
-        ValueError: the state is incomplete, or belongs to another configuration or network.
-
-    """
-    missing = sorted(RECORD - record.keys())
-    if missing:
-        raise ValueError(f"{source}: cannot resume: the checkpoint lacks {', '.join(missing)}")
-    try:
-        config = TrainingConfig.from_dict(record["config"])
-        state = {"state": _moments(optimizer, tensors), "param_groups": _groups(optimizer, record["groups"])}
-        history = [EpochMetrics(*_numbers(row)) for row in record["history"]]
-        if len(history) > run.epochs or record["batches"] not in range(len(loader) + 1):
-            raise ValueError(f"{len(history)} epochs and {record['batches']!r:.200} batches are not in the run")
-        for epoch, row in enumerate([*history, _current_epoch(loader, record, len(history) + 1)], start=1):
-            _check_metrics(row, epoch)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{source}: cannot resume from this checkpoint ({type(error).__name__}: {error})") from error
-    if config != run:
-        raise ValueError(f"{source}: belongs to another configuration than the run's config.json")
-    return history, state
+def read_history(record: dict[str, Any], loader: EventLoader, epochs: int) -> list[EpochMetrics]:
+    """The metrics of each finished epoch of a record; what the record says of the current epoch is checked as well."""
+    history = [EpochMetrics(*_numbers(row)) for row in record["history"]]
+    if len(history) > epochs or record["batches"] not in range(len(loader) + 1):
+        raise ValueError(f"{len(history)} epochs and {record['batches']!r:.200} batches are not in the run")
+    for epoch, row in enumerate([*history, _current_epoch(loader, record, len(history) + 1)], start=1):
+        _check_metrics(row, epoch)
+    return history
 
 
 def _current_epoch(loader: EventLoader, record: dict[str, Any], epoch: int) -> EpochMetrics:
@@ -94,7 +70,7 @@ def _numbers(values: list[Any]) -> list[Any]:
     return values
 
 
-def _moments(optimizer: optim.Optimizer, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+def read_moments(optimizer: Optimizer, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     """The optimiser's state of each parameter, from the tensors of a checkpoint."""
     state: dict[int, dict[str, Tensor]] = defaultdict(dict)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -114,7 +90,7 @@ def _moments(optimizer: optim.Optimizer, tensors: dict[str, Tensor]) -> dict[int
     return dict(state)
 
 
-def _groups(optimizer: optim.Optimizer, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def read_groups(optimizer: Optimizer, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The optimiser's own groups, with the saved learning rates and betas, which the schedule changes."""
     groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
     for group, found in zip(groups, saved, strict=True):

@@ -20,16 +20,17 @@ from ..diagnosis import Diagnosis, diagnose
 from ..evaluation import Evaluation, evaluate
 from ..events import EventBatch
 from ..models import Classifier
-from . import progress
 from .config import TrainingConfig
 from .metrics import EpochMetrics, Tally
 from .network import build_model, load_weights
 from .optimisation import delay_width, delays_are_fixed, make_optimizer, make_schedule, rate_pull
 from .options import RunOptions
+from .progress import read_groups, read_history, read_moments
 from .samples import EVALUATION_BATCH, EVALUATION_SEED, make_encoding, split
 
 DROPOUT = 4  # purpose of a derived seed; data/loader.py has others
 DIAGNOSED = 64  # samples
+RECORD = {"config", "history", "batches", "learning_rate", "groups", "tally", "seconds"}  # keys of a checkpoint
 
 
 class Trainer:
@@ -174,10 +175,21 @@ class Trainer:
             ValueError: the state is incomplete, or belongs to another configuration or network.
 
         """
-        history, optimizer = progress.read(self.config, self.optimizer, self.loader, tensors, record, source)
+        missing = sorted(RECORD - record.keys())
+        if missing:
+            raise ValueError(f"{source}: cannot resume: the checkpoint lacks {', '.join(missing)}")
+        try:
+            config = TrainingConfig.from_dict(record["config"])
+            moments, groups = read_moments(self.optimizer, tensors), read_groups(self.optimizer, record["groups"])
+            history = read_history(record, self.loader, self.config.epochs)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{source}: cannot resume from this checkpoint ({reason})") from error
+        if config != self.config:
+            raise ValueError(f"{source}: belongs to another configuration than the run's config.json")
         weights = {name: tensors[f"model.{name}"] for name in self.model.state_dict() if f"model.{name}" in tensors}
         load_weights(self.model, weights, source)
-        self.optimizer.load_state_dict(optimizer)
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.history, self._batches_done, self._seconds = history, int(record["batches"]), record["seconds"]
         # The saved sums cover all processes, and will be summed over the processes again: so rank 0 loads them.
         self.tally = Tally(record["tally"]) if self.group.rank == 0 else Tally()
