@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from srcell import EventBatch
 from srcell.data import collate
-from srcell.events.selection import lengths_or_steps
 from support.events import SHAPE, VALID, assert_same, assert_valid, misaligned, random_dense
 from support.refusals import Message, Refusal, refusals
 
@@ -270,7 +269,7 @@ def test_cat_pads_shorter_batches_with_silent_steps(drawn: list[tuple[Tensor, Te
     assert (whole.values is None) == all(batch.values is None for batch in batches)
     padded = [torch.cat([x := batch.to_dense(), x.new_zeros(steps - x.shape[0], *x.shape[1:])]) for batch in batches]
     assert torch.equal(whole.to_dense(), torch.cat(padded, 1))
-    lengths = [lengths_or_steps(batch) for batch in batches]
+    lengths = [batch._lengths_or_steps() for batch in batches]
     needed = any(batch.lengths is not None or batch.shape[0] < steps for batch in batches)
     assert (whole.lengths is not None) == needed
     assert whole.lengths is None or torch.equal(whole.lengths, torch.cat(lengths))

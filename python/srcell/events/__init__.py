@@ -5,9 +5,7 @@ Layers, data sets and users call this package.
 
 from .batch import EventBatch
 from .encoders import latency_encode, rate_encode
-from .pytree import register
 
 EventBatch.__module__ = __name__  # pickles then name this module, whichever file defines the class
-register()
 
 __all__ = ["EventBatch", "latency_encode", "rate_encode"]

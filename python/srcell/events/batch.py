@@ -14,10 +14,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import present_device
-from . import conversion, selection
-from .binning import binned
-from .checks import Array, Integers, Parts, Shape, as_vector, check_shape, same
+from .._arguments import as_int, present_device, require_values
+from .._private import register_pytree
+from .binning import binned, check_times, event_inputs
+from .checks import (
+    MAX_SIZE,
+    Array,
+    Integers,
+    Shape,
+    as_integers,
+    as_tensor,
+    as_vector,
+    check_float_dtype,
+    check_lengths,
+    check_shape,
+    first,
+    offsets_of,
+    same,
+)
 from .faults import describe_fault, find_fault
 
 TENSORS = ("offsets", "indices", "values", "lengths")
@@ -97,9 +111,10 @@ class EventBatch:
         self.lengths = None
         if lengths is not None:
             self.lengths = as_vector("lengths", lengths, batch, "B", torch.int64, device=device)
-        fault = find_fault(self._parts())
+        parts = self.offsets, self.indices, self.values, self.shape, self.lengths
+        fault = find_fault(parts)
         if fault is not None:
-            raise ValueError(describe_fault(self._parts(), *fault))
+            raise ValueError(describe_fault(parts, *fault))
 
     @classmethod
     def _trusted(
@@ -135,7 +150,31 @@ class EventBatch:
             ([0, 1, 2], [1, 0], [2.0, 1.0])
 
         """
-        return cls._trusted(*conversion.from_dense(x, lengths))
+        x = as_tensor("x", x)
+        require_values("x", x)
+        if x.dtype not in (torch.bool, torch.float32, torch.float64):
+            raise TypeError(f"x: expected dtype bool, float32 or float64, got {x.dtype}")
+        if x.dim() != 3:
+            one = ": of a single sample pass x[:, None]" if x.dim() == 2 else ""
+            raise ValueError(f"x: expected shape (T, B, K), got {tuple(x.shape)}{one}")
+        shape = check_shape(x.shape, "x")
+        sample_major = x.transpose(0, 1)
+        fires = sample_major != 0
+        if lengths is not None:
+            lengths = check_lengths(lengths, shape, x.device)
+            fires &= (torch.arange(shape[0], device=x.device) < lengths[:, None])[:, :, None]
+        offsets = offsets_of(fires.sum(2).flatten())
+        sample, step, index = fires.nonzero(as_tuple=True)
+        values: Tensor | None = None
+        if x.dtype != torch.bool:
+            values = sample_major[sample, step, index]
+            event = first(values.isnan())
+            if event is not None:
+                where = (int(step[event]), int(sample[event]), int(index[event]))
+                raise ValueError(f"x: expected numbers, got nan at {where}")
+            if not values.requires_grad and bool((values == 1).all()):
+                values = None
+        return cls._trusted(offsets, index.to(torch.int32), values, shape, lengths)
 
     @classmethod
     def from_events(
@@ -192,21 +231,10 @@ class EventBatch:
             ([0, 1, 1, 2], [15, 0])
 
         """
-        return cls._trusted(
-            *binned(
-                times,
-                indices,
-                x,
-                y,
-                polarity,
-                bin_width=bin_width,
-                inputs=inputs,
-                sensor_size=sensor_size,
-                steps=steps,
-                prefix=prefix,
-                count=count,
-            )
-        )
+        times = check_times(times)
+        named = {"indices": indices, "inputs": inputs, "x": x, "y": y, "polarity": polarity, "sensor_size": sensor_size}
+        index, total = event_inputs(times, {name: given for name, given in named.items() if given is not None})
+        return cls._trusted(*binned(times, index, total, bin_width, steps, prefix, count))
 
     @classmethod
     def from_sparse_csr(cls, csr: Tensor, *, shape: Sequence[int], lengths: Array | None = None) -> EventBatch:
@@ -233,8 +261,23 @@ class EventBatch:
             True
 
         """
-        offsets, indices, values = conversion.from_sparse_csr(csr, shape)
-        return cls(offsets, indices, values, shape=shape, lengths=lengths)
+        steps, batch, inputs = check_shape(shape)
+        if not isinstance(csr, Tensor):
+            raise TypeError(f"csr: expected a tensor, got {type(csr).__name__}")
+        if csr.layout != torch.sparse_csr:
+            raise ValueError(f"csr: expected layout torch.sparse_csr, got {csr.layout}")
+        require_values("csr", csr.values())
+        if csr.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"csr: expected dtype torch.float32 or torch.float64, got {csr.dtype}")
+        if tuple(csr.shape) != (batch * steps, inputs):
+            raise ValueError(f"csr: expected shape (B*T, K) = {(batch * steps, inputs)}, got {tuple(csr.shape)}")
+        offsets, indices, values = csr.crow_indices(), csr.col_indices(), csr.values()
+        try:
+            torch.sparse_csr_tensor(offsets, indices, values.detach(), csr.shape, check_invariants=True)
+        except RuntimeError as error:
+            raise ValueError(f"csr: expected a valid CSR tensor, got one for which {error}") from None
+        kept = values if values.requires_grad or not bool((values == 1).all()) else None
+        return cls(offsets.to(torch.int64), indices.to(torch.int32), kept, shape=shape, lengths=lengths)
 
     @classmethod
     def cat(cls, batches: Iterable[EventBatch], *, steps: int | None = None) -> EventBatch:
@@ -274,7 +317,25 @@ class EventBatch:
         for batch in batches:
             if not isinstance(batch, EventBatch):
                 raise TypeError(f"batches: expected EventBatches, got {type(batch).__name__}")
-        return cls._trusted(*selection.joined([batch._parts() for batch in batches], steps))
+        (first_steps, _, inputs), device = batches[0].shape, batches[0].device
+        shortest, steps = (first_steps, first_steps) if steps is None else (0, as_int("steps", steps, MAX_SIZE))
+        for k, batch in enumerate(batches):
+            if not shortest <= batch.shape[0] <= steps or batch.shape[2] != inputs:
+                expected = f"T = {steps}" if shortest == steps else f"T of at most {steps}"
+                raise ValueError(
+                    f"batches: expected {expected} and K = {inputs}, as the first has, got shape {batch.shape} at {k}"
+                )
+            if batch.device != device:
+                raise ValueError(f"batches: expected device {device}, as the first has, got {batch.device} at {k}")
+        values = lengths = None
+        if any(batch.values is not None for batch in batches):
+            values = torch.cat([batch._values_or_ones(torch.float32) for batch in batches])
+        if any(batch.lengths is not None or batch.shape[0] < steps for batch in batches):
+            lengths = torch.cat([batch._lengths_or_steps() for batch in batches])
+        counts = [torch.nn.functional.pad(batch._counts(), (0, steps - batch.shape[0])).flatten() for batch in batches]
+        indices = torch.cat([batch.indices for batch in batches])
+        shape = check_shape((steps, sum(map(len, batches)), inputs), "batches")
+        return cls._trusted(offsets_of(torch.cat(counts)), indices, values, shape, lengths)
 
     def truncate(self, steps: int) -> EventBatch:
         """Keep the first steps of every sample: drop later events, and reduce longer lengths to ``steps``.
@@ -294,7 +355,9 @@ class EventBatch:
             EventBatch(shape=(2, 2, 3), num_events=12, values=None, lengths=None, device=cpu)
 
         """
-        return self._trusted(*selection.truncated(self._parts(), steps))
+        steps = as_int("steps", steps, self.shape[0])
+        lengths = None if self.lengths is None else self.lengths.clamp(max=steps)
+        return self._of_rows(self._rows()[:, :steps], lengths)
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the dense tensor: each element is the sum of its events, 0 without events.
@@ -316,7 +379,12 @@ class EventBatch:
             True
 
         """
-        return conversion.to_dense(self._parts(), dtype)
+        check_float_dtype(dtype)
+        steps, batch, inputs = self.shape
+        dense_rows = torch.arange(steps * batch, device=self.device).view(steps, batch).t().flatten()
+        elements = dense_rows.repeat_interleave(self.offsets.diff()) * inputs + self.indices
+        dense = torch.zeros(steps * batch * inputs, dtype=dtype, device=self.device)
+        return dense.index_add(0, elements, self._values_or_ones(dtype).to(dtype)).view(self.shape)
 
     def to_sparse_csr(self, dtype: torch.dtype = torch.float32) -> Tensor:
         r"""Return the sparse CSR tensor whose row ``b * T + t`` is step t of sample b; events of one element add up.
@@ -338,7 +406,18 @@ class EventBatch:
             tensor([3., 3.])
 
         """
-        return conversion.to_sparse_csr(self._parts(), dtype)
+        check_float_dtype(dtype)
+        steps, batch, inputs = self.shape
+        rows = torch.arange(steps * batch, device=self.device).repeat_interleave(self.offsets.diff())
+        ascends = bool(((self.indices[1:] > self.indices[:-1]) | (rows[1:] > rows[:-1])).all())
+        coo = torch.sparse_coo_tensor(
+            torch.stack([rows, self.indices.to(torch.int64)]),
+            self._values_or_ones(dtype).to(dtype),
+            (steps * batch, inputs),
+            check_invariants=False,
+            is_coalesced=ascends,
+        )
+        return coo.coalesce().to_sparse_csr()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EventBatch):
@@ -363,10 +442,10 @@ class EventBatch:
         if isinstance(samples, slice):
             chosen = range(*samples.indices(len(self)))
             if chosen.step == 1:
-                return self._trusted(*selection.slice_of(self._parts(), chosen.start, max(chosen.start, chosen.stop)))
-            return self._gathered(torch.tensor(chosen, dtype=torch.int64, device=self.device))
+                return self._slice(chosen.start, max(chosen.start, chosen.stop))
+            samples = chosen
         if isinstance(samples, Sequence) or (isinstance(samples, Tensor | np.ndarray) and samples.ndim > 0):
-            return self._gathered(selection.check_samples(self._parts(), samples))
+            return self._gathered(as_integers("samples", samples, self.device))
         try:
             sample = operator.index(samples)
         except (TypeError, RuntimeError):
@@ -375,7 +454,63 @@ class EventBatch:
         if not -len(self) <= sample < len(self):
             raise IndexError(f"samples: expected a value in [{-len(self)}, {len(self)}), got {sample}")
         sample %= len(self)
-        return self._trusted(*selection.slice_of(self._parts(), sample, sample + 1))
+        return self._slice(sample, sample + 1)
+
+    def _slice(self, start: int, stop: int) -> EventBatch:
+        """The samples in [start, stop); indices, values and lengths are views of this batch's."""
+        steps, _, inputs = self.shape
+        offsets = self.offsets[start * steps : stop * steps + 1]
+        events = slice(int(offsets[0]), int(offsets[-1]))
+        values = None if self.values is None else self.values[events]
+        lengths = None if self.lengths is None else self.lengths[start:stop]
+        return self._trusted(
+            offsets - events.start, self.indices[events], values, (steps, stop - start, inputs), lengths
+        )
+
+    def _gathered(self, samples: Tensor) -> EventBatch:
+        """The samples with the given numbers, in [-B, B), in that order."""
+        batch = len(self)
+        outside = first((samples < -batch) | (samples >= batch))
+        if outside is not None:
+            raise IndexError(f"samples: expected values in [{-batch}, {batch}), got {int(samples[outside])}")
+        return self._of_rows(self._rows()[samples], None if self.lengths is None else self.lengths[samples])
+
+    def _followed_by(self, batch: EventBatch) -> EventBatch:
+        """Each sample of this batch, whose samples have all steps, followed by the same sample of another batch."""
+        (before, samples, _), steps = self.shape, batch.shape[0]
+        both = self.cat([self, batch], steps=max(before, steps))
+        rows = both._rows()
+        lengths = None if batch.lengths is None else batch.lengths + before
+        return both._of_rows(torch.cat([rows[:samples, :before], rows[samples:, :steps]], 1), lengths)
+
+    def _rows(self) -> Tensor:
+        """(B, T), the number of each row."""
+        steps, batch, _ = self.shape
+        return torch.arange(batch * steps, device=self.device).view(batch, steps)
+
+    def _of_rows(self, rows: Tensor, lengths: Tensor | None) -> EventBatch:
+        """A batch of rows of this one: ``rows`` (B, T) has their numbers."""
+        counts, starts = self.offsets.diff()[rows].flatten(), self.offsets[rows].flatten()
+        offsets = offsets_of(counts)
+        moved = (starts - offsets[:-1]).repeat_interleave(counts)
+        chosen = torch.arange(int(offsets[-1]), device=self.device) + moved
+        values = None if self.values is None else self.values[chosen]
+        batch, steps = rows.shape
+        return self._trusted(offsets, self.indices[chosen], values, (steps, batch, self.shape[2]), lengths)
+
+    def _counts(self) -> Tensor:
+        """(B, T), the number of events of each row."""
+        steps, batch, _ = self.shape
+        return self.offsets.diff().view(batch, steps)
+
+    def _values_or_ones(self, dtype: torch.dtype) -> Tensor:
+        """The value of each event, 1 if the batch has no values."""
+        return torch.ones(self.num_events, dtype=dtype, device=self.device) if self.values is None else self.values
+
+    def _lengths_or_steps(self) -> Tensor:
+        """The length of each sample, T in a batch without lengths."""
+        steps, batch, _ = self.shape
+        return torch.full((batch,), steps, device=self.device) if self.lengths is None else self.lengths
 
     @property
     def num_events(self) -> int:
@@ -385,7 +520,7 @@ class EventBatch:
     @property
     def num_steps(self) -> int:
         """The sum of all samples' lengths; T for each sample of a batch without lengths."""
-        return int(selection.lengths_or_steps(self._parts()).sum())
+        return int(self._lengths_or_steps().sum())
 
     @property
     def density(self) -> float:
@@ -437,13 +572,21 @@ class EventBatch:
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         return self.offsets, self.indices, self.values, self.lengths
 
-    def _parts(self) -> Parts:
-        return Parts(self.offsets, self.indices, self.values, self.shape, self.lengths)
-
-    def _gathered(self, samples: Tensor) -> EventBatch:
-        return self._trusted(*selection.gathered(self._parts(), samples))
-
     def _map(self, function: Callable[[Tensor], Tensor]) -> EventBatch:
         offsets, indices = function(self.offsets), function(self.indices)
         values, lengths = (None if x is None else function(x) for x in (self.values, self.lengths))
         return self._trusted(offsets, indices, values, self.shape, lengths)
+
+    def _flatten(self) -> tuple[list[str], list[list[Any]]]:
+        """The names of its tensors, and shape and names; lists, because JSON turns tuples into lists."""
+        names = [name for name in TENSORS if getattr(self, name) is not None]
+        return names, [list(self.shape), names]
+
+    @classmethod
+    def _unflatten(cls, tensors: Iterable[Any], context: list[list[Any]]) -> EventBatch:
+        (steps, batch, inputs), names = context
+        parts: dict[str, Any] = dict.fromkeys(TENSORS) | dict(zip(names, tensors, strict=True))
+        return cls._trusted(shape=(steps, batch, inputs), **parts)
+
+
+register_pytree(EventBatch, EventBatch._flatten, EventBatch._unflatten)

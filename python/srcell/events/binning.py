@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,22 +25,9 @@ from .checks import (
 
 
 def binned(
-    times: Array | Sequence[float],
-    indices: Integers | None,
-    x: Integers | None,
-    y: Integers | None,
-    polarity: Integers | None,
-    *,
-    bin_width: float,
-    inputs: int | None,
-    sensor_size: Sequence[int] | None,
-    steps: int | None,
-    prefix: int,
-    count: str,
+    times: Tensor, index: Tensor, total: int, bin_width: float, steps: int | None, prefix: int, count: str
 ) -> Parts:
-    """The parts of ``EventBatch.from_events``."""
-    times = _check_times(times)
-    index, total = _event_inputs(times, indices, x, y, polarity, inputs, sensor_size)
+    """The parts of the batch, from the times of events, their inputs, and K."""
     prefix = as_int("prefix", prefix, MAX_STEPS)
     bins = _bins(times, bin_width)
     if steps is None:
@@ -57,10 +45,10 @@ def binned(
     elements = elements.unique() if count == "once" else elements.sort().values
     row_starts = torch.arange(prefix + steps + 1, device=times.device) * total
     offsets = torch.searchsorted(elements, row_starts)
-    return Parts(offsets, (elements % max(total, 1)).to(torch.int32), None, (prefix + steps, 1, total), None)
+    return offsets, (elements % max(total, 1)).to(torch.int32), None, (prefix + steps, 1, total), None
 
 
-def _check_times(times: Array | Sequence[float]) -> Tensor:
+def check_times(times: Array | Sequence[float]) -> Tensor:
     """Check the times of events; return them as int64 or float64."""
     device = times.device if isinstance(times, Tensor) else torch.device("cpu")
     numbers = as_numbers("times", times, "numbers, integers below 2^63", device)
@@ -90,28 +78,19 @@ def _bins(times: Tensor, bin_width: float) -> Tensor:
     return (times.to(torch.float64) / float(bin_width)).clamp(max=MAX_STEPS).to(torch.int64)
 
 
-def _event_inputs(
-    times: Tensor,
-    indices: Integers | None,
-    x: Integers | None,
-    y: Integers | None,
-    polarity: Integers | None,
-    inputs: int | None,
-    sensor_size: Sequence[int] | None,
-) -> tuple[Tensor, int]:
-    """The input of each event, by its index or by its pixel, and K."""
-    pixels = {"x": x, "y": y, "polarity": polarity, "sensor_size": sensor_size}
-    if indices is not None and inputs is not None and all(given is None for given in pixels.values()):
-        total = as_int("inputs", inputs, MAX_INPUTS)
-        return _below("indices", indices, total, times), total
-    if indices is None and inputs is None and x is not None and y is not None and sensor_size is not None:
-        height, width = _check_sensor_size(sensor_size)
-        index = _below("y", y, height, times) * width + _below("x", x, width, times)
-        if polarity is None:
+def event_inputs(times: Tensor, named: dict[str, Any]) -> tuple[Tensor, int]:
+    """The input of each event, by its index or by its pixel, and K, from those arguments that are not None."""
+    if named.keys() == {"indices", "inputs"}:
+        total = as_int("inputs", named["inputs"], MAX_INPUTS)
+        return _below("indices", named["indices"], total, times), total
+    if named.keys() - {"polarity"} == {"x", "y", "sensor_size"}:
+        height, width = _check_sensor_size(named["sensor_size"])
+        index = _below("y", named["y"], height, times) * width + _below("x", named["x"], width, times)
+        if "polarity" not in named:
             return index, height * width
-        return _below("polarity", polarity, 2, times, bools=True) * (height * width) + index, 2 * height * width
-    arguments = {"indices": indices, "inputs": inputs, **pixels}
-    got = ", ".join(name for name, given in arguments.items() if given is not None) or "none of them"
+        side = _below("polarity", named["polarity"], 2, times, bools=True)
+        return side * (height * width) + index, 2 * height * width
+    got = ", ".join(named) or "none of them"
     raise TypeError(f"indices: expected either indices and inputs, or x, y and sensor_size, got {got}")
 
 

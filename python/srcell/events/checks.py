@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._arguments import require_dense, require_values
+from ..ops._cpu import core
 from ..ops._memory import contiguous, has_memory
-from .dlpack import from_dlpack, speaks_dlpack
 
 
 class SupportsDLPack(Protocol):
@@ -29,25 +29,13 @@ class SupportsDLPack(Protocol):
 Array: TypeAlias = Tensor | NDArray[Any] | SupportsDLPack
 Integers: TypeAlias = Array | Sequence[int]
 Shape: TypeAlias = tuple[int, int, int]
+Parts: TypeAlias = tuple[
+    Tensor, Tensor, Tensor | None, Shape, Tensor | None
+]  # offsets, indices, values, shape, lengths
 
 MAX_INPUTS = 2**31
 MAX_STEPS = 2**31 - 1
 MAX_SIZE = 2**63 - 1
-
-
-class Parts(NamedTuple):
-    """The tensors and the shape of a batch."""
-
-    offsets: Tensor
-    indices: Tensor
-    values: Tensor | None
-    shape: Shape
-    lengths: Tensor | None
-
-    @property
-    def device(self) -> torch.device:
-        """The device of all tensors."""
-        return self.offsets.device
 
 
 def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = False) -> Tensor:
@@ -62,7 +50,7 @@ def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = F
 
 def as_numbers(name: str, x: Array | Sequence[float], expected: str, device: torch.device) -> Tensor:
     """Convert numbers to a tensor of any dtype; Python's floats become float64, an empty sequence int64."""
-    if isinstance(x, Tensor | np.ndarray) or speaks_dlpack(x):
+    if isinstance(x, Tensor | np.ndarray) or _speaks_dlpack(x):
         tensor = as_tensor(name, x)
         require_values(name, tensor)
         if tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any()):
@@ -84,6 +72,42 @@ def check_one_dimension(name: str, x: Tensor) -> None:
         raise ValueError(f"{name}: expected one dimension, got shape {tuple(x.shape)}")
 
 
+class _Checked:
+    """Passes an array's capsules on to torch, except those for which torch ends the process."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        capsule = self.array.__dlpack__(**options)
+        core.check_capsule(capsule)
+        return capsule
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+
+def _speaks_dlpack(x: object) -> bool:
+    """Whether the type of an object has the method ``__dlpack__``."""
+    return hasattr(type(x), "__dlpack__")
+
+
+def _from_dlpack(array: Any) -> Tensor | NDArray[Any]:
+    """The array as a tensor, or as a NumPy array if only NumPy can hold it, as with negative strides or an offset.
+
+    Raises:
+        Exception: whatever the array's methods or torch raise.
+
+    """
+    try:
+        return torch.utils.dlpack.from_dlpack(_Checked(array))
+    except Exception as refusal:
+        try:
+            return np.from_dlpack(array)
+        except Exception:
+            raise refusal from None
+
+
 def as_tensor(name: str, x: object) -> Tensor:
     """Return an array as a tensor, which shares the array's memory where possible.
 
@@ -93,10 +117,10 @@ def as_tensor(name: str, x: object) -> Tensor:
 
     """
     if not isinstance(x, Tensor | np.ndarray):
-        if not speaks_dlpack(x):
+        if not _speaks_dlpack(x):
             raise TypeError(f"{name}: expected a tensor, a NumPy array or one with __dlpack__, got {type(x).__name__}")
         try:
-            x = from_dlpack(x)
+            x = _from_dlpack(x)
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise TypeError(

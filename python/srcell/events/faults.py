@@ -50,20 +50,21 @@ def find_fault_with_torch(parts: Parts) -> tuple[str, int] | None:
 
 def describe_fault(parts: Parts, fault: str, at: int) -> str:
     """The error message for a fault of ``find_fault`` and its position."""
+    offsets, indices, _, (steps, _, inputs), lengths = parts
     if fault == "first offset":
-        return f"offsets: expected the first to be 0, got {int(parts.offsets[0])}"
+        return f"offsets: expected the first to be 0, got {int(offsets[0])}"
     if fault == "descent":
-        before, after = parts.offsets[at - 1 : at + 1].tolist()
+        before, after = offsets[at - 1 : at + 1].tolist()
         return f"offsets: expected ascending values, got {before} and then {after} at position {at}"
     if fault == "last offset":
-        last = int(parts.offsets[-1])
-        return f"offsets: expected the last to be {parts.indices.numel()}, the number of indices, got {last}"
+        last = int(offsets[-1])
+        return f"offsets: expected the last to be {len(indices)}, the number of indices, got {last}"
     if fault == "index":
-        return f"indices: expected values in [0, {parts.shape[2]}), got {int(parts.indices[at])} at position {at}"
+        return f"indices: expected values in [0, {inputs}), got {int(indices[at])} at position {at}"
     if fault == "nan":
         return f"values: expected numbers, got nan at position {at}"
-    assert parts.lengths is not None
-    length = int(parts.lengths[at])
+    assert lengths is not None
+    length = int(lengths[at])
     if fault == "length":
-        return wrong_length(length, at, parts.shape[0])
+        return wrong_length(length, at, steps)
     return f"lengths: expected no events past a sample's length, got some past length {length} of sample {at}"

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from .._arguments import as_int, check_bool, require_dense
 from .._renamed import renamed
 from ..events import EventBatch
-from ..events.selection import followed_by
 from ..functional.delays import check_input, delayed
 from ..functional.layer import check_lengths, check_range_of_lengths, in_work_dtype
 from ..functional.synapse import as_spikes
@@ -146,7 +145,7 @@ class Delay(nn.Module):
             whole = input
             if state is not None:
                 past = EventBatch.from_dense(state.transpose(0, 1))
-                whole = EventBatch._trusted(*followed_by(past._parts(), input._parts()))
+                whole = past._followed_by(input)
             if return_state:
                 last = self._last_events(whole, past_steps, steps, ends)
         else:
