@@ -350,7 +350,7 @@ a second row of a file replaces the first
 a byte order mark is part of a column's name
     utf-8-sig => utf-8
 selected sounds keep the longest length
-    self.waves[index, :longest] => self.waves[index]
+    self.waves[index, : longest(lengths)] => self.waves[index]
 sounds of one length have lengths
     None if same else lengths => lengths
 == data/spoken_digits.py: sounds.py

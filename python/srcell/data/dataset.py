@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..events import EventBatch
-from .sounds import LabelledSounds
+from .sounds import LabelledSounds, longest
 
 
 class LabelledImages(NamedTuple):
@@ -61,11 +61,8 @@ class LabelledEvents(NamedTuple):
 
     def select(self, index: Tensor) -> LabelledEvents:
         """The samples of the given numbers, in that order; T becomes the largest of their lengths."""
-        chosen = self.events[index]
-        lengths = chosen.lengths
-        if lengths is not None:
-            chosen = chosen.truncate(int(lengths.max()) if len(lengths) else 0)
-        return LabelledEvents(chosen, self.labels[index])
+        lengths = None if self.events.lengths is None else self.events.lengths[index]
+        return LabelledEvents(self.events._gathered(index, longest(lengths)), self.labels[index])
 
 
 class LabelledSequences(NamedTuple):
@@ -88,11 +85,8 @@ class LabelledSequences(NamedTuple):
 
     def select(self, index: Tensor) -> LabelledSequences:
         """The samples of the given numbers, in that order; S becomes the largest of their lengths."""
-        if self.lengths is None:
-            return LabelledSequences(self.values[index], self.labels[index])
-        lengths = self.lengths[index]
-        longest = int(lengths.max()) if len(lengths) else 0
-        return LabelledSequences(self.values[index, :longest], self.labels[index], lengths)
+        lengths = None if self.lengths is None else self.lengths[index]
+        return LabelledSequences(self.values[index, : longest(lengths)], self.labels[index], lengths)
 
 
 Samples: TypeAlias = LabelledImages | LabelledSequences | LabelledEvents | LabelledSounds

@@ -11,21 +11,22 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, TypeAlias
 
 import numpy
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
-from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import DataLoader
 
-from .._arguments import describe
+from .._arguments import as_int, describe
 from ..events import EventBatch
+from ..events.checks import MAX_SIZE
 from .cochlea import SoundEncoding
-from .dataset import Dataset, LabelledEvents, LabelledSequences, Samples
+from .dataset import Dataset, LabelledEvents, LabelledImages, LabelledSequences, Samples
 from .encodings import Encoding, HeldEncoding
 from .sounds import LabelledSounds
 
@@ -97,30 +98,18 @@ class EventLoader:
             raise TypeError(f"encoding: expected a HeldEncoding for sequences, got {describe(encoding)}")
         if not isinstance(samples, LabelledEvents) and encoding is None:
             raise TypeError("encoding: expected a RateEncoding or a LatencyEncoding for images, got None")
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("seed", seed, 0),
-            ("num_workers", num_workers, 0),
-            ("world_size", world_size, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value}")
-        if num_workers > MOST_WORKERS:
-            raise ValueError(f"num_workers: expected at most {MOST_WORKERS} processes, got {num_workers}")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank: expected a value in [0, {world_size}), got {rank}")
-        self.samples = samples
-        self._encoding, self._batch_size, self._shuffle, self._seed = encoding, batch_size, shuffle, seed
-        self._workers, self._rank, self._world_size = num_workers, rank, world_size
+        self.samples, self._encoding, self._shuffle = samples, encoding, shuffle
+        self._batch_size = as_int("batch_size", batch_size, MAX_SIZE, minimum=1)
+        self._seed = as_int("seed", seed, 2**64 - 1)
+        self._workers = as_int("num_workers", num_workers, MOST_WORKERS)
+        self._world_size = as_int("world_size", world_size, MAX_SIZE, minimum=1)
+        self._rank = as_int("rank", rank, world_size - 1)
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Set the epoch of the next iteration, and the batch that it starts from."""
-        if epoch < 0:
-            raise ValueError(f"epoch: expected at least 0, got {epoch}")
-        if not 0 <= first_batch <= len(self):
-            raise ValueError(f"first_batch: expected a value in [0, {len(self)}], got {first_batch}")
-        self._epoch, self._first_batch = epoch, first_batch
+        self._epoch = as_int("epoch", epoch, MAX_SIZE)
+        self._first_batch = as_int("first_batch", first_batch, len(self))
 
     def __len__(self) -> int:
         """Number of batches of an epoch."""
@@ -132,64 +121,43 @@ class EventLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self._epoch if self._shuffle else 0
-        loader = DataLoader(
-            _EncodedSamples(self.samples, self._encoding, derived_seed(self._seed, SPIKES, epoch)),
-            batch_sampler=_FixedBatches(self._order(epoch)),
-            collate_fn=_as_is,
+        batches: Any = self._order(epoch)  # DataLoader's data set: lists of samples' numbers
+        loader: DataLoader[Batch] = DataLoader(
+            batches,
+            batch_size=None,  # each element of the data set is a batch
+            collate_fn=partial(_encoded, self.samples, self._encoding, derived_seed(self._seed, SPIKES, epoch)),
             num_workers=self._workers,
             worker_init_fn=_leave_signals_to_the_parent,
             generator=torch.Generator(),  # otherwise DataLoader draws from torch's global generator
         )
         return _from_workers(loader) if self._workers else iter(loader)
 
-    def _order(self, epoch: int) -> list[Tensor]:
+    def _order(self, epoch: int) -> list[list[int]]:
         """The sample numbers of each batch that belong to this process."""
         samples = len(self.samples.labels)
         generator = torch.Generator().manual_seed(derived_seed(self._seed, ORDER, epoch))
         order = torch.randperm(samples, generator=generator) if self._shuffle else torch.arange(samples)
         batches = order.split(self._batch_size)[self._first_batch : len(self)]  # split() of no samples gives one batch
-        return [batch[self._rank :: self._world_size] for batch in batches]
+        return [batch[self._rank :: self._world_size].tolist() for batch in batches]
 
 
-class _EncodedSamples(TorchDataset[Batch]):
-    """A map-style data set for DataLoader, which encodes a whole batch at a time."""
-
-    def __init__(self, samples: Samples, encoding: Encoding | None, seed: int) -> None:
-        self._samples, self._encoding, self._seed = samples, encoding, seed
-
-    def __getitems__(self, index: Tensor) -> Batch:
-        chosen = self._samples.select(index)
-        if isinstance(chosen, LabelledEvents):
-            return chosen.events, chosen.labels
-        if isinstance(chosen, LabelledSequences):
-            assert isinstance(self._encoding, HeldEncoding)
-            return self._encoding(chosen.values, lengths=chosen.lengths), chosen.labels
-        if isinstance(chosen, LabelledSounds):
-            assert isinstance(self._encoding, SoundEncoding)
-            return self._encoding(chosen.waves, lengths=chosen.lengths), chosen.labels
-        assert self._encoding is not None
-        return self._encoding(chosen.images, index, self._seed), chosen.labels
-
-
-class _FixedBatches(Sampler[Any]):
-    def __init__(self, batches: Sequence[Tensor]) -> None:
-        self._batches = batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._batches)
+def _encoded(samples: Samples, encoding: Encoding | None, seed: int, numbers: list[int]) -> Batch:
+    """The batch of the samples with the given numbers."""
+    index = torch.tensor(numbers, dtype=torch.int64)
+    chosen = samples.select(index)
+    if isinstance(chosen, LabelledEvents):
+        return chosen.events, chosen.labels
+    if isinstance(chosen, LabelledImages):
+        assert encoding is not None
+        return encoding(chosen.images, index, seed), chosen.labels
+    assert isinstance(encoding, HeldEncoding | SoundEncoding)
+    return encoding(chosen[0], lengths=chosen.lengths), chosen.labels
 
 
 def derived_seed(seed: int, *key: int) -> int:
     """A 63-bit seed for one purpose; different keys give independent random streams."""
     sequence = numpy.random.SeedSequence(seed, spawn_key=key)
     return int(sequence.generate_state(1, numpy.uint64)[0]) >> 1
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
 
 
 def _from_workers(loader: DataLoader[Batch]) -> Iterator[Batch]:

@@ -118,11 +118,13 @@ class LabelledSounds(NamedTuple):
 
     def select(self, index: Tensor) -> LabelledSounds:
         """The sounds with the given numbers, in that order; S becomes the largest of their lengths."""
-        if self.lengths is None:
-            return self._replace(waves=self.waves[index], labels=self.labels[index])
-        lengths = self.lengths[index]
-        longest = int(lengths.max()) if len(lengths) else 0
-        return self._replace(waves=self.waves[index, :longest], labels=self.labels[index], lengths=lengths)
+        lengths = None if self.lengths is None else self.lengths[index]
+        return self._replace(waves=self.waves[index, : longest(lengths)], labels=self.labels[index], lengths=lengths)
+
+
+def longest(lengths: Tensor | None) -> int | None:
+    """The largest of the lengths of samples, None for samples without lengths."""
+    return None if lengths is None else max(lengths.tolist(), default=0)
 
 
 def read_wav(path: str | Path, rate: int = 8000) -> Tensor:

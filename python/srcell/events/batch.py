@@ -332,10 +332,10 @@ class EventBatch:
             values = torch.cat([batch._values_or_ones(torch.float32) for batch in batches])
         if any(batch.lengths is not None or batch.shape[0] < steps for batch in batches):
             lengths = torch.cat([batch._lengths_or_steps() for batch in batches])
-        counts = [torch.nn.functional.pad(batch._counts(), (0, steps - batch.shape[0])).flatten() for batch in batches]
+        offsets = offsets_of(torch.cat([batch._counts(steps).flatten() for batch in batches]))
         indices = torch.cat([batch.indices for batch in batches])
         shape = check_shape((steps, sum(map(len, batches)), inputs), "batches")
-        return cls._trusted(offsets_of(torch.cat(counts)), indices, values, shape, lengths)
+        return cls._trusted(offsets, indices, values, shape, lengths)
 
     def truncate(self, steps: int) -> EventBatch:
         """Keep the first steps of every sample: drop later events, and reduce longer lengths to ``steps``.
@@ -355,9 +355,14 @@ class EventBatch:
             EventBatch(shape=(2, 2, 3), num_events=12, values=None, lengths=None, device=cpu)
 
         """
-        steps = as_int("steps", steps, self.shape[0])
+        own, batch, inputs = self.shape
+        steps = as_int("steps", steps, own)
+        counts = self._counts(own)
+        kept = (torch.arange(own, device=self.device) < steps).repeat(batch).repeat_interleave(counts.flatten())
+        values = None if self.values is None else self.values[kept]
         lengths = None if self.lengths is None else self.lengths.clamp(max=steps)
-        return self._of_rows(self._rows()[:, :steps], lengths)
+        offsets = offsets_of(counts[:, :steps].flatten())
+        return self._trusted(offsets, self.indices[kept], values, (steps, batch, inputs), lengths)
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the dense tensor: each element is the sum of its events, 0 without events.
@@ -445,7 +450,7 @@ class EventBatch:
                 return self._slice(chosen.start, max(chosen.start, chosen.stop))
             samples = chosen
         if isinstance(samples, Sequence) or (isinstance(samples, Tensor | np.ndarray) and samples.ndim > 0):
-            return self._gathered(as_integers("samples", samples, self.device))
+            return self._gathered(as_integers("samples", samples, self.device), self.shape[0])
         try:
             sample = operator.index(samples)
         except (TypeError, RuntimeError):
@@ -467,13 +472,13 @@ class EventBatch:
             offsets - events.start, self.indices[events], values, (steps, stop - start, inputs), lengths
         )
 
-    def _gathered(self, samples: Tensor) -> EventBatch:
-        """The samples with the given numbers, in [-B, B), in that order."""
+    def _gathered(self, samples: Tensor, steps: int | None) -> EventBatch:
+        """The first steps (T if None) of the samples with the given numbers, in [-B, B), in that order."""
         batch = len(self)
         outside = first((samples < -batch) | (samples >= batch))
         if outside is not None:
             raise IndexError(f"samples: expected values in [{-batch}, {batch}), got {int(samples[outside])}")
-        return self._of_rows(self._rows()[samples], None if self.lengths is None else self.lengths[samples])
+        return self._of_rows(self._rows()[samples, :steps], None if self.lengths is None else self.lengths[samples])
 
     def _followed_by(self, batch: EventBatch) -> EventBatch:
         """Each sample of this batch, whose samples have all steps, followed by the same sample of another batch."""
@@ -498,10 +503,11 @@ class EventBatch:
         batch, steps = rows.shape
         return self._trusted(offsets, self.indices[chosen], values, (steps, batch, self.shape[2]), lengths)
 
-    def _counts(self) -> Tensor:
-        """(B, T), the number of events of each row."""
-        steps, batch, _ = self.shape
-        return self.offsets.diff().view(batch, steps)
+    def _counts(self, steps: int) -> Tensor:
+        """(B, steps), the number of events of each row, after extending each sample to ``steps`` >= T steps."""
+        own, batch, _ = self.shape
+        counts = self.offsets.diff().view(batch, own)
+        return counts if own == steps else torch.nn.functional.pad(counts, (0, steps - own))
 
     def _values_or_ones(self, dtype: torch.dtype) -> Tensor:
         """The value of each event, 1 if the batch has no values."""
