@@ -23,7 +23,7 @@ DIGESTS = {
 @cache
 def loaded(marks: int = 2, prefix: int = 0) -> Dataset:
     """Recordings of 600 and 500 samples."""
-    with mock.patch("srcell.data.adding.SAMPLES", (600, 500)):
+    with mock.patch("srcell.data.generated.ADDING_SAMPLES", (600, 500)):
         return load_adding(marks=marks, prefix=prefix)
 
 
@@ -74,7 +74,7 @@ def test_marks_and_the_other_bits_say_nothing_of_the_class() -> None:
 
 
 def test_the_name_gives_two_marks() -> None:
-    with mock.patch("srcell.data.adding.SAMPLES", (600, 500)):
+    with mock.patch("srcell.data.generated.ADDING_SAMPLES", (600, 500)):
         found = data.load("adding", prefix=0).test
     assert isinstance(found, LabelledEvents)
     assert torch.equal(found.events.indices, part_of("test", 2).events.indices)

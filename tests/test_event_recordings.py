@@ -85,6 +85,7 @@ def test_recordings_of_any_dtype_and_byte_order_give_the_same_batch() -> None:
         ([1.0, 1 + 2**-40], 1 + 2**-40, [0, 1]),  # a list keeps its precision
         ([10**18 + 999, 10**18 + 1000], 10**15, [1000, 1000]),
         ([2**60 - 1, 2**60], np.int64(2**55), [31, 32]),
+        ([0, 2**62], 2**63, [0, 0]),
         # Regression: integers were divided in float32, so that times moved to a later bin and a tiny width became 0.
         ([2**25 - 1], 2.0**20, [31]),
         ([0, 0], 1e-320, [0, 0]),
@@ -122,7 +123,7 @@ RECORDING: dict[str, Any] = {
 
 ONE_WAY = "indices: expected either indices and inputs, or x, y and sensor_size, got"
 FINITE = "times: expected finite numbers of at least 0, got"
-WIDTH = r"bin_width: expected a number above 0 and below 2\^63, got"
+WIDTH = r"bin_width: expected a finite number above 0, got"
 STEPS = r"bin_width: expected at most 2\^31 - 1 steps, got"
 PIXELS = r"sensor_size: expected \(height, width\) of at least 0, 2\^30 pixels at most,"
 SIZE = r"sensor_size: expected two integers \(height, width\), got"
@@ -153,8 +154,7 @@ SIZE = r"sensor_size: expected two integers \(height, width\), got"
         ({"polarity": [0, 1, -1]}, ValueError, r"polarity: expected values in \[0, 2\), got -1 at position 2"),
         ({"bin_width": 0}, ValueError, f"{WIDTH} 0"),
         ({"bin_width": math.nan}, ValueError, f"{WIDTH} nan"),
-        ({"bin_width": 2**63}, ValueError, f"{WIDTH} 9223372036854775808"),
-        ({"bin_width": "1"}, TypeError, "bin_width: expected a number, got str"),
+        ({"bin_width": "1"}, TypeError, "bin_width: expected a float, got str"),
         ({"bin_width": 1e-300}, ValueError, f"{STEPS} 1e-300 for times up to 1005"),
         # Too many steps are refused before anything is allocated.
         (

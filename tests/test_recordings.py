@@ -327,7 +327,7 @@ def test_the_cache_is_read_however_its_root_is_spelled(
     data.load_nmnist(root, cache=True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(root)
-    monkeypatch.setattr("srcell.data.nmnist._read_recording", None)  # would raise if it were called
+    monkeypatch.setattr("srcell.data.recordings._digit", None)  # would raise if it were called
     assert_same(data.load("nmnist", spelling, cache=True).train, fresh)
     assert sorted(path.suffix for path in root.iterdir() if path.is_file()) == [".safetensors"] * 2
 

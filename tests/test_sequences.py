@@ -79,7 +79,7 @@ def test_japanese_vowels_are_standardised_and_have_their_lengths(tmp_path: Path)
     [
         ("1,2:1", "expected 12 coefficients and a label, got 1"),
         (":".join(["1,2"] * 12) + ":10", "expected a label from 1 to 9, got '10'"),
-        (":".join(["1,2"] * 11) + ":1:3", "expected equally many values of each coefficient"),
+        (":".join(["1,2"] * 11) + ":1:3", r"expected sequence of length 2 at dim 1 \(got 1\)"),
         (":".join(["1,?"] * 12) + ":3", "could not convert string to float"),
         (":".join(["1,nan"] * 12) + ":3", "expected finite values"),
     ],

@@ -265,10 +265,9 @@ a resumed sweep numbers its runs anew
 == data/loader.py: data.py sequences.py processes.py
 an error in a worker process keeps its traceback
     return None if found is None else found[1] => return None
-== data/nmnist.py: recordings.py
+== data/recordings.py: recordings.py event_recordings.py data.py
 the cached file does not depend on the prefix
     us-prefix{prefix}.safetensors => us.safetensors
-== data/recordings.py: recordings.py event_recordings.py data.py
 a label equal to the number of classes is accepted
     labels.max() >= classes: => labels.max() > classes:
 == data/cochlea.py: cochlea.py
@@ -310,7 +309,7 @@ views that torch negates are read without it
 one channel stands for all
     scaled.mean(1) => scaled[:, 0]
 silence of 8 bits is not 0
-    samples.astype(np.float64) - 128 => samples.astype(np.float64) - 127
+    silence = 128 => silence = 127
 integers are scaled to one half
     2.0 ** (8 * samples.dtype.itemsize - 1) => 2.0 ** (8 * samples.dtype.itemsize)
 resampling the other way
@@ -383,7 +382,6 @@ a broken connection is an error of another kind
 == events/batch.py: events.py
 density leaves out the inputs
     max(steps * batch * inputs, 1) => max(steps * batch, 1)
-== events/conversion.py: events.py arguments.py modules.py
 half precision becomes events
     (torch.bool, torch.float32, torch.float64) => (torch.bool, torch.float16, torch.float32, torch.float64)
 == events/faults.py: event_faults.py events.py

@@ -5,24 +5,24 @@ Training and the command line use this package.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import default_collate
 
 from .._arguments import check_known, describe
+from .._extras import extra
 from ..events import EventBatch
-from .adding import load_adding
 from .cochlea import SoundEncoding
 from .dataset import Dataset, LabelledEvents, LabelledImages, LabelledSequences, Samples
-from .digits import load_digits
 from .encodings import HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding
-from .images import fashion_mnist_classes, load_fashion_mnist, load_mnist
-from .intervals import load_intervals
+from .generated import load_adding, load_intervals
+from .images import load_digits, load_fashion_mnist, load_mnist
 from .loader import EventLoader
-from .nmnist import load_nmnist
-from .recordings import gesture_classes, load_dvs_gesture, load_shd, load_ssc
+from .recordings import load_dvs_gesture, load_nmnist, load_shd, load_ssc
 from .sequences import load_delayed_recall, load_japanese_vowels, load_pixel_mnist, load_row_mnist
 from .sounds import LabelledSounds, read_wav
 from .spoken_digits import load_spoken_digits
@@ -74,7 +74,25 @@ RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc", "intervals", "adding")
 SOUNDS = ("spoken-digits",)
 """The data sets among ``NAMES`` that are sounds; ``SoundEncoding`` encodes them."""
 
-NAMES = ("digits", "mnist", "fashion-mnist", *SEQUENTIAL, "delayed-recall", *RECORDED, *SOUNDS)
+LOADERS: dict[str, Callable[..., Dataset]] = {
+    "digits": load_digits,
+    "mnist": load_mnist,
+    "fashion-mnist": load_fashion_mnist,
+    "seqmnist-rows": load_row_mnist,
+    "seqmnist": load_pixel_mnist,
+    "psmnist": partial(load_pixel_mnist, permuted=True),
+    "japanese-vowels": load_japanese_vowels,
+    "delayed-recall": load_delayed_recall,
+    "nmnist": load_nmnist,
+    "dvs128-gesture": load_dvs_gesture,
+    "shd": load_shd,
+    "ssc": load_ssc,
+    "intervals": load_intervals,
+    "adding": load_adding,
+    "spoken-digits": load_spoken_digits,
+}
+
+NAMES = tuple(LOADERS)
 """The names that ``load`` accepts. The data sets that are neither sequential nor recorded nor sounds are images."""
 
 
@@ -107,33 +125,9 @@ def load(
 
     """
     check_name(name)
-    if name == "mnist":
-        return load_mnist(root, download=download)
-    if name == "fashion-mnist":
-        return load_fashion_mnist(root, download=download)
-    if name == "seqmnist-rows":
-        return load_row_mnist(root, download=download)
-    if name in ("seqmnist", "psmnist"):
-        return load_pixel_mnist(root, permuted=name == "psmnist", download=download)
-    if name == "japanese-vowels":
-        return load_japanese_vowels(root)
-    if name == "delayed-recall":
-        return load_delayed_recall()
-    if name == "nmnist":
-        return load_nmnist(root, prefix=prefix, download=download, cache=cache)
-    if name == "dvs128-gesture":
-        return load_dvs_gesture(root, prefix=prefix, download=download)
-    if name in ("shd", "ssc"):
-        return (load_shd if name == "shd" else load_ssc)(root, prefix=prefix, download=download)
-    if name == "intervals":
-        return load_intervals(prefix=prefix)
-    if name == "adding":
-        return load_adding(prefix=prefix)
-    if name == "spoken-digits":
-        return load_spoken_digits(root, download=download)
-    if name != "digits":
-        raise AssertionError(f"{name} is in NAMES, and nothing loads it")
-    return load_digits()
+    loader = LOADERS[name]
+    options = {"root": root, "download": download, "cache": cache, "prefix": prefix}
+    return loader(**{option: options[option] for option in signature(loader).parameters if option in options})
 
 
 def class_names(name: str) -> tuple[str, ...]:
@@ -152,8 +146,16 @@ def class_names(name: str) -> tuple[str, ...]:
     """
     check_name(name)
     if name == "dvs128-gesture":
-        return gesture_classes()
-    return fashion_mnist_classes() if name == "fashion-mnist" else ()
+        with extra("nmnist"):
+            from tonic.datasets import DVSGesture
+
+        return tuple(DVSGesture.classes)
+    if name == "fashion-mnist":
+        with extra("train"):
+            from torchvision.datasets import FashionMNIST
+
+        return tuple(FashionMNIST.classes)
+    return ()
 
 
 def check_name(name: str, names: Sequence[str] = NAMES, what: str = "data set") -> None:

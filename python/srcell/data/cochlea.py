@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .._arguments import as_float, as_int, as_positive, describe, require_dense, require_values
 from ..events import EventBatch
-from ..events.checks import MAX_STEPS, as_integers, check_lengths
+from ..events.checks import MAX_STEPS, as_integers, check_lengths, offsets_of
 from ..runtime import Hearing
 
 Doubles = NDArray[np.float64]
@@ -109,8 +109,8 @@ class SoundEncoding:
             several = isinstance(given, (list, tuple))  # JSON gives lists
             numbers = tuple(as_float(name, number) for number in (given if several else [given]))
             if len(numbers) not in (1, self.bands) or not all(map(math.isfinite, numbers)):
-                got = f"{len(numbers)}" if all(map(math.isfinite, numbers)) else "others"
-                raise ValueError(f"{name}: expected a finite number, or one for each of {self.bands} bands, got {got}")
+                expected = f"a finite number, or one for each of {self.bands} bands"
+                raise ValueError(f"{name}: expected {expected}, got {given!r:.80}")
             object.__setattr__(self, name, numbers if several else numbers[0])
 
     @property
@@ -180,7 +180,7 @@ class SoundEncoding:
         counts = torch.zeros(len(waves), frames, self.hold, dtype=torch.int64)
         for sample, (offsets, _) in enumerate(heard):
             counts[sample, : len(offsets) - 1, 0] = torch.from_numpy(np.diff(offsets))
-        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.flatten().cumsum(0)])
+        offsets = offsets_of(counts.flatten())
         indices = torch.from_numpy(np.concatenate([np.zeros(0, np.int32), *(active for _, active in heard)]))
         return EventBatch(offsets, indices, shape=(frames * self.hold, len(waves), self.inputs), lengths=steps)
 

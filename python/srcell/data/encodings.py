@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 import torch
@@ -26,9 +26,7 @@ class RateEncoding:
 
     def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
         """Encode images (B, ...) as events (T, B, K); ``index`` (B,) holds their numbers, 0..B-1 by default."""
-        return rate_encode(
-            images, self.steps, prefix=self.prefix, gain=self.gain, seed=seed, index=index, thinned=self.thinned
-        )
+        return rate_encode(images, seed=seed, index=index, **asdict(self))
 
 
 @dataclass(frozen=True)

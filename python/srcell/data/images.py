@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, read and downloaded by torchvision.
+"""MNIST and Fashion-MNIST, read and downloaded by torchvision, and the digits that scikit-learn ships.
 
 Only ``srcell.data`` calls this.
 """
@@ -12,15 +12,48 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from .._extras import extra
 from .dataset import Dataset, LabelledImages
-from .faults import fault_of
+from .files import fault_of, find_folder
 
 CLASSES = 10
+GREY_LEVELS, SPLIT_SEED = 16, 0  # of scikit-learn's digits
 # What torchvision's parser may raise for a corrupt file: it uses assertions, lookups and views.
 CORRUPT = (ValueError, TypeError, AssertionError, LookupError, RuntimeError, EOFError, gzip.BadGzipFile, zlib.error)
+
+
+def load_digits() -> Dataset:
+    """Load the 1797 digits, a stratified quarter of them held out for testing.
+
+    The split is always the same (drawn with seed 0): 1347 training images, 450 test images.
+
+    Returns:
+        A ``Dataset`` of images (B, 8, 8), float32 in [0, 1] (sixteen grey levels above black), of ten classes.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+
+    Example:
+        >>> digits = load_digits()
+        >>> digits.train.images.shape, digits.test.images.shape
+        (torch.Size([1347, 8, 8]), torch.Size([450, 8, 8]))
+        >>> digits.test.labels.bincount()
+        tensor([45, 46, 44, 46, 45, 46, 45, 45, 43, 45])
+
+    """
+    with extra("train"):
+        from sklearn import datasets, model_selection
+
+    digits = datasets.load_digits()
+    images, labels = torch.from_numpy(digits.images).float() / GREY_LEVELS, torch.from_numpy(digits.target).long()
+    train_images, test_images, train_labels, test_labels = model_selection.train_test_split(
+        images, labels, stratify=digits.target, random_state=SPLIT_SEED
+    )
+    train, test = LabelledImages(train_images, train_labels), LabelledImages(test_images, test_labels)
+    return Dataset(train, test, CLASSES, (1, 8, 8))
 
 
 def load_mnist(root: str | Path, *, download: bool = False) -> Dataset:
@@ -62,14 +95,6 @@ def load_fashion_mnist(root: str | Path, *, download: bool = False) -> Dataset:
     return _load("FashionMNIST", root, ("FashionMNIST/raw", "fashion-mnist"), download)
 
 
-def fashion_mnist_classes() -> tuple[str, ...]:
-    """The names of Fashion-MNIST's classes, by label."""
-    with extra("train"):
-        from torchvision.datasets import FashionMNIST
-
-    return tuple(FashionMNIST.classes)
-
-
 def _load(name: str, root: str | Path, folders: tuple[str, ...], download: bool) -> Dataset:
     with extra("train"):
         from torchvision import datasets
@@ -77,16 +102,12 @@ def _load(name: str, root: str | Path, folders: tuple[str, ...], download: bool)
     root = Path(root)
     if download:
         getattr(datasets, name)(root, download=True)
-    found = [root / folder for folder in folders if (root / folder).is_dir()]
-    if not found:
-        raise FileNotFoundError(
-            f"no {name} in {root}: expected the folder {' or '.join(folders)} there; name another root, or download it"
-        )
-    train, test = (_read_part(found[0], part) for part in ("train", "t10k"))
+    folder = find_folder(name, root, folders, (), f"the folder {' or '.join(folders)} there")
+    train, test = (_read_part(folder, part) for part in ("train", "t10k"))
     height, width = train.images.shape[1:]
     if test.images.shape[1:] != train.images.shape[1:]:
         sizes = [f"{samples.images.shape[1]} x {samples.images.shape[2]}" for samples in (train, test)]
-        raise ValueError(f"{found[0]}: expected images of one size, got {' and '.join(sizes)}: download them again")
+        raise ValueError(f"{folder}: expected images of one size, got {' and '.join(sizes)}: download them again")
     return Dataset(train, test, CLASSES, (1, height, width))
 
 

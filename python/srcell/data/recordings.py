@@ -1,26 +1,78 @@
-"""Spoken digits and words (SHD, SSC) and gestures in front of an event camera (DVS128 Gesture); downloaded by tonic.
+"""Recordings of event cameras (N-MNIST, DVS128 Gesture) and of an artificial cochlea (SHD, SSC), downloaded by tonic.
 
 Only ``srcell.data`` calls this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+import warnings
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any
 
 import numpy as np
+import torch
 
 from .._arguments import as_int, as_positive
 from .._extras import extra
+from .._files import write_atomically
 from ..events import EventBatch
 from ..events.checks import MAX_STEPS
 from .dataset import Dataset, LabelledEvents
-from .faults import fault_of
+from .files import download_with_tonic, fault_of, find_folder
+
+DIGITS, POLARITIES, HEIGHT, WIDTH = 10, 2, 34, 34  # of N-MNIST
+EVENT_BYTES = 5
+MICROSECONDS_A_STEP = 1000
+CACHE_FORMAT = 1
+# An event with y = OVERFLOW marks an overflow of the time stamps, at 2^13 microseconds. Valid recordings, a third of a
+# second long, have no overflows.
+OVERFLOW, MOST_OVERFLOWS = 240, 1000
 
 CHANNELS = 700  # of the artificial cochlea
 SHD_CLASSES, SSC_CLASSES, GESTURES = 20, 35, 11
 SENSOR = 128  # pixels in each direction
+
+
+def load_nmnist(root: str | Path, *, prefix: int = 20, download: bool = False, cache: bool = False) -> Dataset:
+    """Load N-MNIST in bins of 1 ms: whole recordings of 34 x 34 pixels and two polarities, each with its own length.
+
+    Several events of one pixel and polarity in a bin count once.
+
+    Args:
+        root: the folder that holds ``Train`` and ``Test``, or ``NMNIST`` or ``nmnist`` with these in it. ``Train`` and
+            ``Test`` each have one folder of .bin files per label.
+        prefix: silent steps before the first bin.
+        download: let tonic download missing files into ``root``.
+        cache: store the binned recordings in a file beside ``Train`` and ``Test``, and read that file the next time. It
+            is rewritten if a recording has changed. If the file cannot be written, the function warns.
+
+    Returns:
+        A ``Dataset`` of recordings (T, B, 2312), in the order of labels and file names, of ten classes.
+
+    Raises:
+        FileNotFoundError: a folder is missing, or holds no recording.
+        ValueError: a file is corrupt; the message names it. Or ``prefix`` is outside its range.
+        ImportError: tonic or safetensors is not installed.
+
+    Source: G. Orchard et al., "Converting static image datasets to spiking neuromorphic datasets using saccades",
+    Frontiers in Neuroscience 9 (2015).
+
+    Example:
+        >>> load_nmnist("no-such-folder")
+        Traceback (most recent call last):
+        FileNotFoundError: no N-MNIST in no-such-folder: expected the folders Train and Test there...
+
+    """
+    root, prefix = Path(root), as_int("prefix", prefix, MAX_STEPS)
+    if download:
+        download_with_tonic("NMNIST", root)
+    expected = "the folders Train and Test there, or in NMNIST or nmnist there"
+    folder = find_folder("N-MNIST", root, ("", "NMNIST", "nmnist"), ("Train", "Test"), expected)
+    train, test = (_nmnist_part(folder / part, prefix, cache) for part in ("Train", "Test"))
+    return Dataset(train, test, DIGITS, (POLARITIES, HEIGHT, WIDTH))
 
 
 def load_shd(root: str | Path, *, bin_width: float = 4.0, prefix: int = 0, download: bool = False) -> Dataset:
@@ -51,7 +103,7 @@ def load_shd(root: str | Path, *, bin_width: float = 4.0, prefix: int = 0, downl
         FileNotFoundError: no SHD in no-such-folder: expected shd_train.h5 there or in SHD there; name another...
 
     """
-    return _load_cochlea("SHD", root, bin_width, prefix, download)
+    return _load_cochlea("SHD", SHD_CLASSES, root, bin_width, prefix, download)
 
 
 def load_ssc(root: str | Path, *, bin_width: float = 4.0, prefix: int = 0, download: bool = False) -> Dataset:
@@ -66,7 +118,7 @@ def load_ssc(root: str | Path, *, bin_width: float = 4.0, prefix: int = 0, downl
         FileNotFoundError: no SSC in no-such-folder: expected ssc_train.h5 there or in SSC there; name another...
 
     """
-    return _load_cochlea("SSC", root, bin_width, prefix, download)
+    return _load_cochlea("SSC", SSC_CLASSES, root, bin_width, prefix, download)
 
 
 def load_dvs_gesture(
@@ -105,11 +157,8 @@ def load_dvs_gesture(
     if SENSOR % pooling:
         raise ValueError(f"pooling: expected a divisor of {SENSOR}, got {pooling}")
     if download:
-        with extra("nmnist"):
-            from tonic import datasets
-        for train in (True, False):
-            datasets.DVSGesture(str(root), train=train)
-    folder, size = _find("DVSGesture", Path(root), "ibmGestureTrain"), SENSOR // pooling
+        download_with_tonic("DVSGesture", root)
+    folder, size = _find("DVSGesture", root, "ibmGestureTrain"), SENSOR // pooling
     parts = []
     for part in ("ibmGestureTrain", "ibmGestureTest"):
         paths = sorted((folder / part).glob("*/*.npy"))
@@ -120,23 +169,92 @@ def load_dvs_gesture(
     return Dataset(parts[0], parts[1], GESTURES, (2, size, size))
 
 
-def gesture_classes() -> tuple[str, ...]:
-    """The names of the gestures, by label."""
+def _nmnist_part(folder: Path, prefix: int, cache: bool) -> LabelledEvents:
+    paths = sorted(folder.glob("[0-9]/*.bin"))
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no recordings, expected .bin files in {folder / '0'} and so on")
+    path = folder.with_name(f"{folder.name.lower()}-{MICROSECONDS_A_STEP}us-prefix{prefix}.safetensors")
+    stamp = _stamp(folder, paths) if cache else ""
+    found = _read_cache(path, stamp) if cache else None
+    if found is not None:
+        return found
+    found = LabelledEvents.of([_digit(path, prefix) for path in paths], [int(path.parent.name) for path in paths])
+    if cache:
+        try:
+            _write_cache(path, stamp, found)
+        except OSError as error:
+            warnings.warn(f"{path}: the cache was not written ({error}): the next call bins again", stacklevel=4)
+    return found
+
+
+def _digit(path: Path, prefix: int) -> EventBatch:
     with extra("nmnist"):
-        from tonic.datasets import DVSGesture
+        from tonic.datasets import NMNIST
+        from tonic.io import read_mnist_file
 
-    return tuple(DVSGesture.classes)
+    size = path.stat().st_size
+    if size == 0 or size % EVENT_BYTES:
+        raise ValueError(
+            f"{path}: corrupt or truncated ({size} bytes, not a multiple of {EVENT_BYTES}): extract it again"
+        )
+    # tonic needs time proportional to overflows * events.
+    overflows = int(np.count_nonzero(np.fromfile(path, np.uint8)[1::EVENT_BYTES] == OVERFLOW))
+    if overflows > MOST_OVERFLOWS:
+        raise ValueError(f"{path}: corrupt ({overflows} overflows of time): extract it again")
+    events = read_mnist_file(str(path), dtype=NMNIST.dtype)
+    try:
+        t, x, y, polarity = (events[name] for name in ("t", "x", "y", "p"))
+        return EventBatch.from_events(
+            t, x=x, y=y, polarity=polarity, bin_width=MICROSECONDS_A_STEP, sensor_size=(HEIGHT, WIDTH), prefix=prefix
+        )
+    except ValueError as error:
+        raise fault_of(error, path, "extract it again") from error
 
 
-def _load_cochlea(name: str, root: str | Path, bin_width: float, prefix: int, download: bool) -> Dataset:
+def _stamp(folder: Path, paths: list[Path]) -> str:
+    """A hash of all recordings' names, sizes and modification times, independent of the folder's own path."""
+    digest = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        digest.update(json.dumps([str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns]).encode())
+    return f"{CACHE_FORMAT}-{digest.hexdigest()}"
+
+
+def _read_cache(path: Path, stamp: str) -> LabelledEvents | None:
+    """The content of the cache, or None if it is absent, corrupt or made from other recordings."""
+    with extra("train"):
+        from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+            if metadata.get("stamp") != stamp:
+                return None
+            tensors = {name: file.get_tensor(name) for name in ("offsets", "indices", "lengths", "labels")}
+        labels = tensors.pop("labels")
+        events = EventBatch(**tensors, shape=json.loads(metadata["shape"]))
+    except (SafetensorError, ValueError, TypeError, KeyError, OSError, RecursionError):
+        return None
+    if labels.dtype != torch.int64 or labels.shape != (len(events),) or events.shape[2] != POLARITIES * HEIGHT * WIDTH:
+        return None
+    return LabelledEvents(events, labels) if bool(((labels >= 0) & (labels < DIGITS)).all()) else None
+
+
+def _write_cache(path: Path, stamp: str, part: LabelledEvents) -> None:
+    with extra("train"):
+        from safetensors.torch import save
+
+    events = part.events
+    tensors = {name: getattr(events, name) for name in ("offsets", "indices", "lengths")}
+    metadata = {"stamp": stamp, "shape": json.dumps(events.shape)}
+    write_atomically(path, save(tensors | {"labels": part.labels}, metadata))
+
+
+def _load_cochlea(name: str, classes: int, root: str | Path, bin_width: float, prefix: int, download: bool) -> Dataset:
     bin_width, prefix = as_positive("bin_width", bin_width), as_int("prefix", prefix, MAX_STEPS)
     if download:
-        with extra("nmnist"):
-            from tonic import datasets
-        for part in ("train", "test"):
-            getattr(datasets, name)(str(root), **({"train": part == "train"} if name == "SHD" else {"split": part}))
-    folder = _find(name, Path(root), f"{name.lower()}_train.h5")
-    classes = SHD_CLASSES if name == "SHD" else SSC_CLASSES
+        download_with_tonic(name, root)
+    folder = _find(name, root, f"{name.lower()}_train.h5")
     train, test = (
         _read_cochlea(folder / f"{name.lower()}_{part}.h5", classes, bin_width, prefix) for part in ("train", "test")
     )
@@ -152,7 +270,12 @@ def _read_cochlea(path: Path, classes: int, bin_width: float, prefix: int) -> La
     try:
         with h5py.File(path) as file:
             labels = _whole("labels", file["labels"][()])
-            batches = list(_cochlea_batches(file["spikes/times"], file["spikes/units"], bin_width, prefix))
+            batches = []
+            for seconds, units in zip(file["spikes/times"][()], file["spikes/units"][()], strict=True):
+                times, indices = np.asarray(seconds, np.float64) * 1000, _whole("units", units)
+                batches.append(
+                    EventBatch.from_events(times, indices, inputs=CHANNELS, bin_width=bin_width, prefix=prefix)
+                )
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise fault_of(error, path, "delete it and download it again") from error
     if not len(labels) or len(labels) != len(batches):
@@ -161,18 +284,6 @@ def _read_cochlea(path: Path, classes: int, bin_width: float, prefix: int) -> La
         wrong = labels[(labels < 0) | (labels >= classes)][0]
         raise ValueError(f"{path}: corrupt (expected labels 0 to {classes - 1}, got {wrong}): download it again")
     return LabelledEvents.of(batches, labels.tolist())
-
-
-def _cochlea_batches(times: np.ndarray, units: np.ndarray, bin_width: float, prefix: int) -> Iterator[EventBatch]:
-    """Yield a batch of one for each recording, from its times in seconds and its channels."""
-    for seconds, channels in zip(times[()], units[()], strict=True):
-        yield EventBatch.from_events(
-            np.asarray(seconds, np.float64) * 1000,
-            indices=_whole("units", channels),
-            inputs=CHANNELS,
-            bin_width=bin_width,
-            prefix=prefix,
-        )
 
 
 def _gesture_label(path: Path) -> int:
@@ -193,14 +304,9 @@ def _gesture(path: Path, bin_width: float, pooling: int, size: int, prefix: int)
         for name, values, end in (("x", x, SENSOR), ("y", y, SENSOR), ("polarity", polarity, 2)):
             if len(values) and not 0 <= values.min() <= values.max() < end:
                 raise ValueError(f"expected {name} in [0, {end}), got {values.min()} to {values.max()}")
+        times, x, y = np.asarray(events[:, 3], np.float64), x // pooling, y // pooling
         return EventBatch.from_events(
-            np.asarray(events[:, 3], np.float64),
-            x=x // pooling,
-            y=y // pooling,
-            polarity=polarity,
-            bin_width=bin_width,
-            sensor_size=(size, size),
-            prefix=prefix,
+            times, x=x, y=y, polarity=polarity, bin_width=bin_width, sensor_size=(size, size), prefix=prefix
         )
     except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:  # the last two come from a corrupt header
         raise fault_of(error, path, "extract it again") from error
@@ -216,10 +322,5 @@ def _whole(name: str, numbers: np.ndarray) -> np.ndarray:
     return whole
 
 
-def _find(name: str, root: Path, file: str) -> Path:
-    for folder in (root, root / name):
-        if (folder / file).exists():
-            return folder
-    raise FileNotFoundError(
-        f"no {name} in {root}: expected {file} there or in {name} there; name another root, or download it"
-    )
+def _find(name: str, root: str | Path, file: str) -> Path:
+    return find_folder(name, Path(root), ("", name), (file,), f"{file} there or in {name} there")

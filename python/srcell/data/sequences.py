@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .dataset import Dataset, LabelledImages, LabelledSequences
 from .encodings import RecallEncoding
+from .files import find_folder
 from .images import load_mnist
 
 PERMUTATION_SEED = 0
@@ -83,14 +84,9 @@ def load_japanese_vowels(root: str | Path) -> Dataset:
         FileNotFoundError: no Japanese Vowels in no-such-folder: expected the folder JapaneseVowels or ...
 
     """
-    root = Path(root)
-    found = [root / folder for folder in VOWEL_FOLDERS if (root / folder).is_dir()]
-    if not found:
-        raise FileNotFoundError(
-            f"no Japanese Vowels in {root}: expected the folder {' or '.join(VOWEL_FOLDERS)} there; name another root, "
-            f"or {SOURCE}"
-        )
-    train, test = (_read_series(found[0] / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST"))
+    expected = f"the folder {' or '.join(VOWEL_FOLDERS)} there"
+    folder = find_folder("Japanese Vowels", Path(root), VOWEL_FOLDERS, (), expected, SOURCE)
+    train, test = (_read_series(folder / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST"))
     elements = torch.cat([values for values, _ in train])
     mean, deviation = elements.mean(0), elements.std(0).clamp(min=torch.finfo(torch.float32).tiny)
     parts = [
@@ -160,9 +156,7 @@ def _parse(line: str) -> tuple[Tensor, int]:
     if label not in map(str, range(1, SPEAKERS + 1)):
         raise ValueError(f"expected a label from 1 to {SPEAKERS}, got {label[:20]!r}")
     rows = [[float(value) for value in row.split(",")] for row in coefficients]
-    if len({len(row) for row in rows}) != 1:
-        raise ValueError("expected equally many values of each coefficient")
-    values = torch.tensor(rows).T
+    values = torch.tensor(rows).T  # a ValueError if the rows differ in length
     if not values.isfinite().all():
         raise ValueError("expected finite values")
     return values.contiguous(), int(label) - 1

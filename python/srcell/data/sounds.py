@@ -14,7 +14,7 @@ import struct
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ LOUDEST = 16.0
 # What SciPy's parser may raise, besides ValueError, for a corrupt header.
 CORRUPT = (struct.error, TypeError, LookupError, ArithmeticError, UnboundLocalError)
 COLUMNS = ("file", "label")
+Labels: TypeAlias = str | Path | Mapping[str, str | int] | Callable[[Path], str | int] | None
 
 
 class LabelledSounds(NamedTuple):
@@ -70,11 +71,7 @@ class LabelledSounds(NamedTuple):
 
     @classmethod
     def from_folder(
-        cls,
-        folder: str | Path,
-        labels: str | Path | Mapping[str, str | int] | Callable[[Path], str | int] | None = None,
-        *,
-        rate: int = 8000,
+        cls, folder: str | Path, labels: Labels = None, *, rate: int = 8000
     ) -> tuple[LabelledSounds, tuple[str, ...]]:
         """Read the WAV files of a folder and of the folders in it, in the order of their paths.
 
@@ -212,10 +209,9 @@ def _decode(content: bytes) -> tuple[int, np.ndarray]:
 
 def _scaled(samples: np.ndarray) -> np.ndarray:
     """Samples as float64; the range of integers becomes [-1, 1]."""
-    if samples.dtype.kind == "u":  # of 8 bits, with silence at 128
-        return (samples.astype(np.float64) - 128) / 128
-    if samples.dtype.kind == "i":
-        return samples.astype(np.float64) / 2.0 ** (8 * samples.dtype.itemsize - 1)
+    if samples.dtype.kind in "ui":
+        silence = 128 if samples.dtype.kind == "u" else 0  # unsigned samples have 8 bits
+        return (samples.astype(np.float64) - silence) / 2.0 ** (8 * samples.dtype.itemsize - 1)
     if samples.dtype.itemsize not in (4, 8):
         raise ValueError(f"expected floats of 32 or 64 bits, got {8 * samples.dtype.itemsize}")
     if not np.isfinite(samples).all():
@@ -226,9 +222,7 @@ def _scaled(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float64)
 
 
-def _labels_of(
-    folder: Path, labels: str | Path | Mapping[str, str | int] | Callable[[Path], str | int] | None
-) -> dict[Path, str]:
+def _labels_of(folder: Path, labels: Labels) -> dict[Path, str]:
     """The label of each file to read, in the order of their paths."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: expected a folder of WAV files, found none")

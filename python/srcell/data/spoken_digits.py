@@ -84,22 +84,22 @@ def load_spoken_digits(root: str | Path, *, held_out: str | None = None, downloa
             f"no spoken digits in {root}: expected the folder {' or '.join(FOLDERS)} there, with recordings in it; "
             "name another root, or download it"
         )
-    _check_complete(folder)
+    missing = [name for name in NAMES if not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: incomplete, lacks {len(missing)} of {len(NAMES)} recordings, the first is {missing[0]}: "
+            "delete it and download it again"
+        )
     try:
-        waves = [read_wav(folder / name, RATE) for name in NAMES]
+        waves = {name: read_wav(folder / name, RATE) for name in NAMES}
     except ValueError as error:
         raise ValueError(f"{error}: delete {folder} and download it again") from error
-    tested = [
-        number < TEST_RECORDINGS if held_out is None else speaker == held_out for _, speaker, number in NAMES.values()
-    ]
-    labels = [digit for digit, _, _ in NAMES.values()]
+    parts: dict[bool, list[str]] = {False: [], True: []}  # names of files, for training and for testing
+    for name, (_, speaker, number) in NAMES.items():
+        parts[number < TEST_RECORDINGS if held_out is None else speaker == held_out].append(name)
     train, test = (
-        LabelledSounds.of(
-            [wave for wave, chosen in zip(waves, tested, strict=True) if chosen == part],
-            [label for label, chosen in zip(labels, tested, strict=True) if chosen == part],
-            RATE,
-        )
-        for part in (False, True)
+        LabelledSounds.of([waves[name] for name in names], [NAMES[name][0] for name in names], RATE)
+        for names in parts.values()
     )
     return Dataset(train, test, DIGITS, (1, 1, 1))
 
@@ -111,16 +111,6 @@ def _find(root: Path) -> Path | None:
         if recordings.is_dir() and not NAMES.keys().isdisjoint(os.listdir(recordings)):
             return recordings
     return None
-
-
-def _check_complete(folder: Path) -> None:
-    present = set(os.listdir(folder))
-    missing = [name for name in NAMES if name not in present]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder}: incomplete, lacks {len(missing)} of {len(NAMES)} recordings, the first is {missing[0]}: "
-            "delete it and download it again"
-        )
 
 
 def _download(root: Path) -> None:

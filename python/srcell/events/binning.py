@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._arguments import as_int, check_choice
+from .._arguments import as_int, as_positive, check_choice
 from .checks import (
     MAX_INPUTS,
     MAX_STEPS,
@@ -19,7 +19,6 @@ from .checks import (
     as_integers,
     as_ints,
     as_numbers,
-    check_one_dimension,
     first,
 )
 
@@ -51,10 +50,7 @@ def binned(
 def check_times(times: Array | Sequence[float]) -> Tensor:
     """Check the times of events; return them as int64 or float64."""
     device = times.device if isinstance(times, Tensor) else torch.device("cpu")
-    numbers = as_numbers("times", times, "numbers, integers below 2^63", device)
-    if numbers.dtype == torch.bool or numbers.is_complex() or numbers.is_quantized:
-        raise TypeError(f"times: expected real numbers, got {numbers.dtype}")
-    check_one_dimension("times", numbers)
+    numbers = as_numbers("times", times, device, floats=True)
     numbers = numbers.detach().to(torch.float64 if numbers.is_floating_point() else torch.int64)
     event = first(~numbers.isfinite() | (numbers < 0))
     if event is not None:
@@ -69,13 +65,10 @@ def check_times(times: Array | Sequence[float]) -> Tensor:
 
 def _bins(times: Tensor, bin_width: float) -> Tensor:
     """The bin of each time, as int64; times beyond MAX_STEPS bins may get any bin of at least MAX_STEPS."""
-    if not isinstance(bin_width, int | float | np.integer | np.floating):
-        raise TypeError(f"bin_width: expected a number, got {type(bin_width).__name__}")
-    if not 0 < bin_width < 2**63:
-        raise ValueError(f"bin_width: expected a number above 0 and below 2^63, got {bin_width}")
-    if isinstance(bin_width, int | np.integer) and not times.is_floating_point():
+    width = as_positive("bin_width", bin_width)
+    if isinstance(bin_width, int | np.integer) and bin_width < 2**63 and not times.is_floating_point():
         return times // int(bin_width)
-    return (times.to(torch.float64) / float(bin_width)).clamp(max=MAX_STEPS).to(torch.int64)
+    return (times.to(torch.float64) / width).clamp(max=MAX_STEPS).to(torch.int64)
 
 
 def event_inputs(times: Tensor, named: dict[str, Any]) -> tuple[Tensor, int]:

@@ -40,16 +40,15 @@ MAX_SIZE = 2**63 - 1
 
 def as_integers(name: str, x: Integers, device: torch.device, *, bools: bool = False) -> Tensor:
     """Convert a vector of integers, or of bools if allowed, to contiguous int64 on the device."""
-    numbers = as_numbers(name, x, "integers below 2^63", device)
-    refused = numbers.is_floating_point() or numbers.is_complex() or numbers.is_quantized
-    if refused or (numbers.dtype == torch.bool and not bools):
-        raise TypeError(f"{name}: expected integers, got {numbers.dtype}")
-    check_one_dimension(name, numbers)
-    return _as_kernels_read(numbers.to(torch.int64))
+    return _as_kernels_read(as_numbers(name, x, device, bools=bools).to(torch.int64))
 
 
-def as_numbers(name: str, x: Array | Sequence[float], expected: str, device: torch.device) -> Tensor:
-    """Convert numbers to a tensor of any dtype; Python's floats become float64, an empty sequence int64."""
+def as_numbers(
+    name: str, x: Array | Sequence[float], device: torch.device, *, floats: bool = False, bools: bool = False
+) -> Tensor:
+    """Convert a vector of integers, or of what else is allowed; Python's floats become float64, no numbers int64."""
+    kind = "real numbers" if floats else "integers"
+    expected = "numbers, integers below 2^63" if floats else "integers below 2^63"
     if isinstance(x, Tensor | np.ndarray) or _speaks_dlpack(x):
         tensor = as_tensor(name, x)
         require_values(name, tensor)
@@ -63,13 +62,13 @@ def as_numbers(name: str, x: Array | Sequence[float], expected: str, device: tor
                 numbers = torch.as_tensor(x, dtype=torch.float64, device=device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{name}: expected {expected}, got {type(x).__name__}: {error}") from None
-    return numbers if numbers.numel() else numbers.to(torch.int64)
-
-
-def check_one_dimension(name: str, x: Tensor) -> None:
-    """Raise unless a tensor is a vector."""
-    if x.dim() != 1:
-        raise ValueError(f"{name}: expected one dimension, got shape {tuple(x.shape)}")
+    numbers = numbers if numbers.numel() else numbers.to(torch.int64)
+    refused = numbers.is_complex() or numbers.is_quantized or (numbers.is_floating_point() and not floats)
+    if refused or (numbers.dtype == torch.bool and not bools):
+        raise TypeError(f"{name}: expected {kind}, got {numbers.dtype}")
+    if numbers.dim() != 1:
+        raise ValueError(f"{name}: expected one dimension, got shape {tuple(numbers.shape)}")
+    return numbers
 
 
 class _Checked:

@@ -19,10 +19,6 @@ from ..ops import encode
 from .batch import EventBatch
 from .checks import MAX_INPUTS, MAX_STEPS, as_integers
 
-__all__ = ["latency_encode", "rate_encode"]
-
-_MAX_SEED = 2**64 - 1
-
 
 def rate_encode(
     images: Tensor | NDArray[Any],
@@ -73,10 +69,10 @@ def rate_encode(
     """
     pixels = _check_images(images, "cuda")
     samples, inputs = pixels.shape
-    sample_numbers = _check_index(index, samples, pixels.device)
+    numbers = torch.arange(samples, device=pixels.device) if index is None else _check_index(index).to(pixels.device)
     steps = as_int("steps", steps, MAX_STEPS)
     prefix = as_int("prefix", prefix, MAX_STEPS)
-    seed = as_int("seed", seed, _MAX_SEED)
+    seed = as_int("seed", seed, 2**64 - 1)
     check_bool("thinned", thinned)
     gain = as_float("gain", gain)
     if not (math.isfinite(gain) and gain >= 0):
@@ -84,7 +80,7 @@ def rate_encode(
     # An operator's integers are signed; the kernels read the seed modulo 2^64.
     signed_seed = seed - 2**64 if seed >= 2**63 else seed
     offsets, indices = encode.rate_encode(
-        pixels, sample_numbers, steps=steps, prefix=prefix, gain=gain, seed=signed_seed, thinned=thinned
+        pixels, numbers, steps=steps, prefix=prefix, gain=gain, seed=signed_seed, thinned=thinned
     )
     return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
 
@@ -152,12 +148,8 @@ def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:
     return images.detach().reshape(images.shape[0], math.prod(images.shape[1:])).to(torch.float32)
 
 
-def _check_index(index: Tensor | NDArray[Any] | Sequence[int] | None, samples: int, device: torch.device) -> Tensor:
-    if index is None:
-        return torch.arange(samples, device=device)
+def _check_index(index: Tensor | NDArray[Any] | Sequence[int]) -> Tensor:
     numbers = as_integers("index", index, torch.device("cpu"))
-    if numbers.numel() != samples:
-        raise ValueError(f"index: expected shape (B,) = ({samples},), got {tuple(numbers.shape)}")
     if bool((numbers < 0).any()):
         raise ValueError(f"index: expected values of at least 0, got {int(numbers.min())}")
-    return numbers.to(device)
+    return numbers

@@ -1,13 +1,39 @@
-"""Tells why a file of a data set could not be read: the file, an argument, or the machine is at fault.
+"""Finds and downloads the files of data sets, and tells whether a file, an argument or the machine is at fault.
 
 The file readers of this folder call it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from .._extras import extra
+
 ARGUMENTS = ("bin_width:", "prefix:")  # how messages about arguments of the readers begin
+
+
+def find_folder(
+    name: str, root: Path, folders: Sequence[str], files: Sequence[str], expected: str, advice: str = "download it"
+) -> Path:
+    """The first of the folders in ``root`` that has all of the files.
+
+    Raises:
+        FileNotFoundError: there is none; the message says what was expected, and the advice.
+
+    """
+    for folder in (root / folder for folder in folders):
+        if folder.is_dir() and all((folder / file).exists() for file in files):
+            return folder
+    raise FileNotFoundError(f"no {name} in {root}: expected {expected}; name another root, or {advice}")
+
+
+def download_with_tonic(name: str, root: str | Path) -> None:
+    """Let tonic download both parts of a data set."""
+    with extra("nmnist"):
+        from tonic import datasets
+    for part in ("train", "test"):
+        getattr(datasets, name)(str(root), **({"split": part} if name == "SSC" else {"train": part == "train"}))
 
 
 def fault_of(error: Exception, path: Path, advice: str) -> Exception:
