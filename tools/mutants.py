@@ -374,7 +374,7 @@ a download that ends early
 the checksum is not compared
     if digest.hexdigest() != SHA256: => if not digest:
 the checksum leaves out the names
-    digest.update(name.encode() + found[name]) => digest.update(found[name])
+    b"".join(name.encode() + found[name] for name in NAMES) => b"".join(found[name] for name in NAMES)
 a download by another process is an error
     if _find(root) is None: => if root:
 a broken connection is an error of another kind

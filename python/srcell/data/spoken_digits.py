@@ -165,9 +165,7 @@ def _unpack(archive: bytes) -> dict[str, bytes]:
         raise ValueError(f"{URL}: the download is corrupt or truncated ({error}): try again") from error
     if len(found) < len(NAMES):
         raise ValueError(f"{URL}: expected {len(NAMES)} recordings in the download, got {len(found)}")
-    digest = hashlib.sha256()
-    for name in NAMES:
-        digest.update(name.encode() + found[name])
+    digest = hashlib.sha256(b"".join(name.encode() + found[name] for name in NAMES))
     if digest.hexdigest() != SHA256:
         raise ValueError(f"{URL}: the recordings in the download are not those of version 1.0.10 (by their SHA-256)")
     return {name: found[name] for name in NAMES}

@@ -9,15 +9,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import as_float, as_int, check_bool, require_dense
+from .._arguments import as_float, as_int, check_bool
 from ..ops import encode
 from .batch import EventBatch
-from .checks import MAX_INPUTS, MAX_STEPS, as_integers
+from .checks import MAX_INPUTS, MAX_STEPS, as_integers, as_tensor
 
 
 def rate_encode(
@@ -130,12 +129,9 @@ def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: i
 
 def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:
     """The images as float32 (B, K); the operators check their values."""
-    if isinstance(images, np.ndarray) and images.dtype.kind == "f":
-        images = torch.from_numpy(np.array(images, np.float32, order="C"))
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        got = images.dtype if isinstance(images, Tensor | np.ndarray) else type(images).__name__
-        raise TypeError(f"images: expected a tensor or an array of floating-point numbers, got {got}")
-    require_dense("images", images)
+    images = as_tensor("images", images)
+    if not images.is_floating_point():
+        raise TypeError(f"images: expected a tensor or an array of floating-point numbers, got {images.dtype}")
     if images.device.type not in ("cpu", *devices):
         places = " or ".join(["the CPU", *(f"a {device} device" for device in devices)])
         raise ValueError(f"images: expected a tensor on {places}, got one on {images.device}")
