@@ -427,11 +427,9 @@ class EventBatch:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EventBatch):
             return NotImplemented
-        return (
-            self.shape == other.shape
-            and self.device == other.device
-            and all(map(same, self._tensors(), other._tensors()))
-        )
+        if self.shape != other.shape or self.device != other.device:
+            return False
+        return all(map(same, self._tensors(), other._tensors()))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         EventBatch.__init__(self, **{name: state[name] for name in ("shape", *TENSORS)})

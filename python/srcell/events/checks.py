@@ -29,9 +29,8 @@ class SupportsDLPack(Protocol):
 Array: TypeAlias = Tensor | NDArray[Any] | SupportsDLPack
 Integers: TypeAlias = Array | Sequence[int]
 Shape: TypeAlias = tuple[int, int, int]
-Parts: TypeAlias = tuple[
-    Tensor, Tensor, Tensor | None, Shape, Tensor | None
-]  # offsets, indices, values, shape, lengths
+# The offsets, indices, values, shape and lengths of a batch.
+Parts: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Shape, Tensor | None]
 
 MAX_INPUTS = 2**31
 MAX_STEPS = 2**31 - 1
