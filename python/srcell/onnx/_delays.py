@@ -6,16 +6,12 @@ not know the equations of neurons.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
-from ._graph import Body, Values, active_steps, constant, dtype_of, ir, op, scan
+from ._graph import Body, Values, active_steps, constant, dtype_of, ir, op, scan, whole
 
 NEVER = 2**32  # steps of a term that does not arrive: more than any delay and any number of steps of a sequence
-
-
-def whole(value: int | list[int]) -> Any:
-    """A constant of integers."""
-    return constant(value, ir.DataType.INT64)
 
 
 def terms(first: Any, factors: Any | None, dtype: ir.DataType, *, keep_zeros: bool) -> tuple[Any, Any]:
@@ -70,48 +66,26 @@ def delay_dense(
     return op.Where(active_steps(delayed, op.Sub(lengths, whole(skip))), delayed, zero)
 
 
-class Delays(NamedTuple):
-    """The operators' arguments for delays of recurrent weights; ``first`` is None without delays."""
+def under_way(
+    current: Any, first: Any, factors: Any | None, past_steps: int, dtype: ir.DataType
+) -> tuple[ir.Value, Callable[[Body, ir.Value, ir.Value], tuple[ir.Value, ir.Value]]]:
+    """How spikes arrive through delayed recurrent weights at neurons that receive currents (T, B, N).
 
-    first: Any | None
-    factors: Any | None
-    past_steps: int
-
-
-class UnderWay(NamedTuple):
-    """Values with which a step finds the spikes that arrive through delayed recurrent weights.
-
-    A step reads rows of ``sent``: a row of zeros, then the past, then the spikes of the step before.
+    Returns the past before the first step, (B, past_steps, N) zeros, and a function of a step. Given the past and the
+    spikes of the step before, it makes what arrives at the step, (B, N), and the next step's past.
     """
-
-    no_past: ir.Value
-    """(B, past_steps, N) zeros: the past before the first step, unless one is given."""
-    zeros: ir.Value
-    """(B, 1, N): the first row of ``sent``."""
-    rows: ir.Value
-    """(B, terms, N): the row of ``sent`` that each term reads."""
-    factors: ir.Value
-    """(terms, N)"""
-    axis: ir.Value
-    """1, the axis of the rows."""
-    kept: tuple[ir.Value, ir.Value]
-    """Start and end of the rows of ``sent`` that are the next step's past."""
-
-    def arrive(self, body: Body, past: ir.Value, last: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """What arrives at a step, (B, N), and the next step's past; ``last`` are the spikes of the step before."""
-        sent = body.Concat(self.zeros, past, body.Unsqueeze(last, self.axis), axis=1)
-        read = body.GatherElements(sent, self.rows, axis=1)
-        arrived = body.ReduceSum(body.Mul(read, self.factors), self.axis, keepdims=0)
-        return arrived, body.Slice(sent, *self.kept, self.axis)
-
-
-def under_way(current: Any, delays: Delays, dtype: ir.DataType) -> UnderWay:
-    """The values for steps of neurons that receive currents (T, B, N)."""
-    past_steps = delays.past_steps
     batch, neurons = (op.Shape(current, start=k, end=k + 1) for k in (1, 2))
     no_past, zeros = (
         op.Expand(constant(0, dtype), op.Concat(batch, whole([steps]), neurons, axis=0)) for steps in (past_steps, 1)
     )
-    later, factors = terms(delays.first, delays.factors, dtype, keep_zeros=False)
+    later, factors = terms(first, factors, dtype, keep_zeros=False)
     rows = op.Expand(rows_of(later, whole(past_steps + 1)), op.Concat(batch, op.Shape(later), axis=0))
-    return UnderWay(no_past, zeros, rows, factors, whole([1]), (whole([2]), whole([past_steps + 2])))
+    axis, next_begin, next_end = whole([1]), whole([2]), whole([past_steps + 2])
+
+    def arrive(body: Body, past: ir.Value, last: ir.Value) -> tuple[ir.Value, ir.Value]:
+        sent = body.Concat(zeros, past, body.Unsqueeze(last, axis), axis=1)  # (B, past_steps + 2, N)
+        read = body.GatherElements(sent, rows, axis=1)
+        arrived = body.ReduceSum(body.Mul(read, factors), axis, keepdims=0)
+        return arrived, body.Slice(sent, next_begin, next_end, axis)
+
+    return no_past, arrive

@@ -17,7 +17,7 @@ with extra("onnx"):
     from onnx_ir.tape import Tape
     from onnxscript import evaluator, opset18
 
-__all__ = ["Body", "Values", "active_steps", "constant", "dtype_of", "empty", "ir", "op", "scan"]
+__all__ = ["Body", "Values", "active_steps", "constant", "dtype_of", "empty", "ir", "op", "scan", "whole"]
 
 op: Any = opset18  # Any: its annotations are for functions that onnxscript reads as text
 Values = Sequence[ir.Value]
@@ -26,30 +26,22 @@ Step = Callable[["Body", Values, Values], tuple[Values, Values]]
 inputs. Returns the new carried values and the outputs."""
 
 
-class Body:
+class Body(Tape):
     """Records the nodes of a loop's body: ``body.Add(a, b)`` adds one and returns its output.
 
     Inputs may be values of the graph around the loop.
     """
-
-    def __init__(self) -> None:
-        self._tape = Tape()
 
     def __getattr__(self, operator: str) -> Callable[..., ir.Value]:
         if operator.startswith("_"):
             raise AttributeError(operator)
 
         def add(*inputs: ir.Value, **attributes: Any) -> ir.Value:
-            output = self._tape.op(operator, inputs, attributes)
+            output = self.op(operator, inputs, attributes)
             output.name = f"step_{len(self.nodes)}"  # a name that no value around the loop has
             return output
 
         return add
-
-    @property
-    def nodes(self) -> Sequence[ir.Node]:
-        """All nodes, in their order."""
-        return self._tape.nodes
 
 
 def constant(value: Any, dtype: ir.DataType) -> Any:
@@ -62,6 +54,11 @@ def empty(dtype: ir.DataType) -> Any:
     return constant([], dtype)
 
 
+def whole(value: int | list[int]) -> Any:
+    """A constant of integers."""
+    return constant(value, ir.DataType.INT64)
+
+
 def dtype_of(value: ir.Value) -> ir.DataType:
     """The dtype of a value; torch's exporter knows the dtypes of the inputs of all operators."""
     if value.dtype is None:
@@ -71,10 +68,9 @@ def dtype_of(value: ir.Value) -> ir.DataType:
 
 def active_steps(current: ir.Value, lengths: ir.Value) -> Any:
     """(T, B, 1) bool: whether a step comes before the end of a sample."""
-    zero, one = (constant(x, ir.DataType.INT64) for x in (0, 1))
+    zero, one = whole(0), whole(1)
     steps = op.Range(zero, op.Squeeze(op.Shape(current, start=0, end=1)), one)
-    before_end = op.Less(op.Unsqueeze(steps, constant([1], ir.DataType.INT64)), lengths)
-    return op.Unsqueeze(before_end, constant([2], ir.DataType.INT64))
+    return op.Unsqueeze(op.Less(op.Unsqueeze(steps, whole([1])), lengths), whole([2]))
 
 
 def scan(step: Step, carried: Values, inputs: Values, dtypes: Sequence[ir.DataType]) -> tuple[Values, Values]:

@@ -6,56 +6,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 from .._integer import IntegerCell
 from ._graph import Body, Values, active_steps, constant, empty, ir, op, scan
 from ._neurons import refuse_events
 
 WORK = ir.DataType.DOUBLE
+DIVISORS = {
+    "leak_shift_a": "divisor_a",
+    "leak_shift_b": "divisor_b",
+    "fraction_bits": "one",
+    "slope_shift": "slope_divisor",
+}
 
 
-class Constants(NamedTuple):
-    """The constants of the step as values of the graph; shifts are divisors."""
-
-    divisor_a: ir.Value
-    divisor_b: ir.Value
-    i_min: ir.Value
-    i_max: ir.Value
-    drive_high: ir.Value
-    drive_low: ir.Value
-    gate_threshold: ir.Value
-    zs_hyp: ir.Value
-    zs_dep: ir.Value
-    one: ir.Value
-    r: ir.Value
-    rs: ir.Value
-    bias: ir.Value
-    slope: ir.Value
-    slope_divisor: ir.Value
-    h_min: ir.Value
-    h_max: ir.Value
-    hs_min: ir.Value
-    hs_max: ir.Value
-    spike_threshold: ir.Value
-    zero: ir.Value
+def constants_of(cell: Sequence[int]) -> SimpleNamespace:
+    """The constants of the step, from the operator's argument, as values of the graph; shifts become divisors."""
+    numbers = IntegerCell(*cell)._asdict()
+    for shift, divisor in DIVISORS.items():
+        numbers[divisor] = 2 ** numbers.pop(shift)
+    numbers |= {"i_min": -numbers["i_max"], "zero": 0}
+    return SimpleNamespace(**{name: constant(number, WORK) for name, number in numbers.items()})
 
 
-def constants_of(cell: Sequence[int]) -> Constants:
-    """The constants from the operator's argument."""
-    given = IntegerCell(*cell)._asdict()
-    given |= {
-        "divisor_a": 2 ** given["leak_shift_a"],
-        "divisor_b": 2 ** given["leak_shift_b"],
-        "i_min": -given["i_max"],
-        "one": 2 ** given["fraction_bits"],
-        "slope_divisor": 2 ** given["slope_shift"],
-        "zero": 0,
-    }
-    return Constants(**{name: constant(given[name], WORK) for name in Constants._fields})
-
-
-def advance(body: Body, cell: Constants, state: Values, current: ir.Value) -> list[ir.Value]:
+def advance(body: Body, cell: SimpleNamespace, state: Values, current: ir.Value) -> list[ir.Value]:
     """i, h and hs after a step, and the new i before clamping."""
     i, h, hs = state
     lost = [body.Floor(body.Div(i, divisor)) for divisor in (cell.divisor_a, cell.divisor_b)]

@@ -8,50 +8,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 from .._parameters import PARAMETERS
 from .._state import TYPES
-from ._delays import Delays, under_way
-from ._graph import Body, Values, active_steps, constant, dtype_of, empty, ir, op, scan
+from ._delays import under_way
+from ._graph import Body, Values, active_steps, constant, dtype_of, empty, ir, op, scan, whole
 
 BISECTIONS = 60
 
 
-class Cell(NamedTuple):
-    """The cell parameters as the step uses them, one value or one per neuron, as in csrc/cell-inl.h.
+def cell_of(bias: ir.Value, tensors: Sequence[ir.Value], constants: Sequence[float]) -> SimpleNamespace:
+    """The parameters as the step uses them, one value or one per neuron, as in csrc/cell-inl.h.
 
-    Of resonant neurons, ``alpha`` is alpha cos(omega) and ``turn`` is alpha sin(omega); ``turn`` of others is None.
+    They are an operator's tensors if it has any, otherwise its constants. Of resonant neurons, ``alpha`` is
+    alpha cos(omega) and ``turn`` is alpha sin(omega); ``turn`` of others is None.
     """
-
-    alpha: ir.Value
-    turn: ir.Value | None
-    rho: ir.Value
-    inverse_rho: ir.Value
-    r: ir.Value
-    rs: ir.Value
-    zs_hyp: ir.Value
-    zs_span: ir.Value
-    bias: ir.Value
-    ten: ir.Value
-    minus_five: ir.Value
-
-
-def cell_of(bias: ir.Value, tensors: Sequence[ir.Value], constants: Sequence[float]) -> Cell:
-    """The parameters from an operator's arguments: tensors if there are any, otherwise constants."""
     dtype = dtype_of(bias)
     given = dict(zip(PARAMETERS, tensors or [constant(x, dtype) for x in constants], strict=False))
-    alpha, rho, zs_hyp, turn = given["alpha"], given["rho"], given["zs_hyp"], None
+    cell = SimpleNamespace(**given, bias=bias, turn=None)
     if "omega" in given:
         wide_alpha, wide_omega = (op.Cast(given[name], to=ir.DataType.DOUBLE) for name in ("alpha", "omega"))
-        alpha = op.Cast(op.Mul(wide_alpha, op.Cos(wide_omega)), to=dtype)
-        turn = op.Cast(op.Mul(wide_alpha, op.Sin(wide_omega)), to=dtype)
-    one, ten, minus_five = (constant(x, dtype) for x in (1, 10, -5))
-    inverse_rho, zs_span = op.Div(one, rho), op.Sub(given["zs_dep"], zs_hyp)
-    return Cell(alpha, turn, rho, inverse_rho, given["r"], given["rs"], zs_hyp, zs_span, bias, ten, minus_five)
+        cell.alpha = op.Cast(op.Mul(wide_alpha, op.Cos(wide_omega)), to=dtype)
+        cell.turn = op.Cast(op.Mul(wide_alpha, op.Sin(wide_omega)), to=dtype)
+    one, cell.ten, cell.minus_five = (constant(x, dtype) for x in (1, 10, -5))
+    cell.inverse_rho, cell.zs_span = op.Div(one, cell.rho), op.Sub(cell.zs_dep, cell.zs_hyp)
+    return cell
 
 
-def advance(body: Body, cell: Cell, state: Values, current: ir.Value) -> list[ir.Value]:
+def advance(body: Body, cell: SimpleNamespace, state: Values, current: ir.Value) -> list[ir.Value]:
     """The state after a step, in csrc/cell-inl.h's order of operations; but ONNX has no fused multiply-add."""
     i, h, hs, *second = state
     if cell.turn is not None:
@@ -70,31 +56,32 @@ def advance(body: Body, cell: Cell, state: Values, current: ir.Value) -> list[ir
 
 def recurrence(
     current: ir.Value,
-    cell: Cell,
+    cell: SimpleNamespace,
     state: Sequence[ir.Value],
     lengths: ir.Value | None,
     weight_hh: ir.Value | None,
-    delays: Delays,
+    first_hh: ir.Value | None,
+    factors_hh: ir.Value | None,
+    past_steps: int,
 ) -> list[ir.Value]:
     """Spikes (T, B, N) and the state after each sample's last step, from currents (T, B, N)."""
     dtype = dtype_of(cell.bias)
-    zero, axis = constant(0, dtype), constant([2], ir.DataType.INT64)
+    zero, axis = constant(0, dtype), whole([2])
     states = len(TYPES[cell.turn is not None, False]._fields)
     start = list(state[:states]) or [op.Expand(zero, op.Shape(current, start=1))] * states
-    delayed = None if delays.first is None else under_way(current, delays, dtype)
-    if delayed is not None:
-        start.append(state[states] if len(state) > states else delayed.no_past)
-    inputs = [current]
-    if lengths is not None:
-        inputs.append(active_steps(current, lengths))
+    arrive = None
+    if first_hh is not None:
+        no_past, arrive = under_way(current, first_hh, factors_hh, past_steps, dtype)
+        start.append(state[states] if len(state) > states else no_past)
+    inputs = [current] if lengths is None else [current, active_steps(current, lengths)]
     from_neurons = None if weight_hh is None else op.Transpose(weight_hh, perm=[1, 0])
 
     def step(body: Body, before: Values, now: Values) -> tuple[Values, Values]:
         (c, *active), past = now, before[states:]
         if from_neurons is not None:
             arrived = body.Relu(before[1])
-            if delayed is not None:
-                arrived, *past = delayed.arrive(body, past[0], arrived)
+            if arrive is not None:
+                arrived, *past = arrive(body, past[0], arrived)
             c = body.Add(c, body.MatMul(arrived, from_neurons))
         after = [*advance(body, cell, before[:states], c), *past]
         spikes = body.Relu(after[1])
@@ -128,8 +115,8 @@ def src(
     work, half = dtype_of(bias), dtype_of(current)
     if half != work:
         current = op.Cast(current, to=work)
-    delays = Delays(first_hh, factors_hh, past_steps)
-    spikes, *state = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh, delays)
+    used = cell_of(bias, cell, constants)
+    spikes, *state = recurrence(current, used, state, lengths, weight_hh, first_hh, factors_hh, past_steps)
     if half_spikes and half != work:
         spikes = op.Cast(spikes, to=half)
     return [spikes, *state, empty(work), empty(work)]
@@ -152,8 +139,8 @@ def src_dense(
 ) -> list[Any]:
     """``torch.ops.srcell.src_dense``: one product for all steps, whatever ``method`` is."""
     current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
-    delays = Delays(first_hh, factors_hh, past_steps)
-    outputs = recurrence(current, cell_of(bias, cell, constants), state, lengths, weight_hh, delays)
+    used = cell_of(bias, cell, constants)
+    outputs = recurrence(current, used, state, lengths, weight_hh, first_hh, factors_hh, past_steps)
     work, words = dtype_of(bias), ir.DataType.INT64
     return [*outputs, empty(work), empty(work), empty(words), empty(words)]
 
