@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from .._arguments import require_dense, require_values
 Matrix: TypeAlias = NDArray[Any] | Tensor | Sequence[Sequence[int]]
 LOW, HIGH = -(2**15), 2**15 - 1  # of int16
 NUMBERS_PER_LINE = 16
-_Number = TypeVar("_Number", bound=np.generic)
 
 
 def as_weights(name: str, weights: Matrix) -> NDArray[np.int16]:
@@ -66,7 +65,7 @@ def column_order(name: str, image_shape: Sequence[int], inputs: int) -> NDArray[
     return order
 
 
-def by_rows(name: str, columns: NDArray[_Number], image_shape: Sequence[int]) -> NDArray[_Number]:
+def by_rows(name: str, columns: NDArray[Any], image_shape: Sequence[int]) -> NDArray[Any]:
     """Images (..., K) flattened column by column, flattened row by row instead."""
     found = np.empty_like(columns)
     found[:, column_order(name, image_shape, columns.shape[1])] = columns
@@ -89,11 +88,10 @@ def parse_int(where: str, digits: str) -> int:
     return int(digits)
 
 
-def lines_of_numbers(numbers: Sequence[Any]) -> Iterator[str]:
-    """The numbers separated by commas, 16 on a line; every line but the last ends with a comma."""
-    for start in range(0, len(numbers), NUMBERS_PER_LINE):
-        line = ", ".join(map(str, numbers[start : start + NUMBERS_PER_LINE]))
-        yield line + ("," if start + NUMBERS_PER_LINE < len(numbers) else "")
+def lines_of_numbers(numbers: Sequence[Any]) -> str:
+    """The numbers separated by commas, 16 on a line; the second line and later ones are indented by 5."""
+    starts = range(0, len(numbers), NUMBERS_PER_LINE)
+    return ",\n     ".join(", ".join(map(str, numbers[start : start + NUMBERS_PER_LINE])) for start in starts)
 
 
 def _as_matrix(name: str, values: Matrix, shape: str) -> NDArray[Any]:

@@ -22,9 +22,10 @@ from . import _c99_text as text
 from ._arrays import HIGH, LOW, Matrix, as_weights, lines_of_numbers, parse_int
 
 MOST = 2**16 - 1  # inputs of a layer, and neurons of the network: they are numbered in uint16_t
-STATE = re.compile(r"\} (\w+)_state;")
-CONSTANT = re.compile(r"#define (\w+) \(?(-?\d+)\)?")
-ARRAY = re.compile(r"static const int\d+_t (\w+)\[[^=]*= \{")
+# What a reader looks for, each in time linear in the length of any text: the end of an unfinished array is the text's.
+STATE = re.compile(r"^\} (\w+)_state;$", re.MULTILINE)
+CONSTANT = re.compile(r"^#define (\w+) \(?(-?\d+)\)?$", re.MULTILINE)
+ARRAY = re.compile(r"^static const int\d+_t (\w+)\[[^=\n]*= \{(.*?)(?:^\};|\Z)", re.MULTILINE | re.DOTALL)
 MOST_VOTES = 2**30  # votes stop here, and a step adds less than this: their sum fits in int32_t
 
 
@@ -135,12 +136,11 @@ def read_header(path: str | Path) -> HeaderNetwork:
 
     """
     where = str(path)
-    lines = Path(path).read_text("utf-8", errors="replace").split("\n")
-    name = next((found[1] for line in lines if (found := STATE.fullmatch(line))), None)
-    if name is None:
+    content = Path(path).read_text("utf-8", errors="replace")
+    state = STATE.search(content)
+    if state is None:
         raise ValueError(f"{path}: expected a header that srcell wrote, got another file")
-    constants = {found[1]: found[2] for line in reversed(lines) if (found := CONSTANT.fullmatch(line))}
-    arrays = _arrays(lines)
+    name, constants, arrays = state[1], dict(CONSTANT.findall(content)), dict(ARRAY.findall(content))
 
     def constant(key: str) -> int:
         found = constants.get(f"{name.upper()}_{key}")
@@ -151,8 +151,8 @@ def read_header(path: str | Path) -> HeaderNetwork:
     inputs, layers = constant("INPUTS"), []
     for k in range(constant("LAYERS")):
         shape = inputs, constant(f"NEURONS_{k}")
-        rows = " ".join(arrays.get(f"{name}_weights_{k}", ()))
-        numbers = np.array([parse_int(where, number) for number in re.findall(r"-?\d+", rows)], np.int64)
+        found = re.findall(r"-?\d+", arrays.get(f"{name}_weights_{k}", ""))
+        numbers = np.array([parse_int(where, number) for number in found], np.int64)
         if numbers.size != shape[0] * shape[1]:
             raise ValueError(f"{path}: expected {shape[0]} x {shape[1]} weights of layer {k}, got {numbers.size}")
         layers.append(numbers.reshape(shape).T)
@@ -163,20 +163,6 @@ def read_header(path: str | Path) -> HeaderNetwork:
         return _checked(layers, cell, constant("CLASSES"), name, votes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def _arrays(lines: Sequence[str]) -> dict[str, list[str]]:
-    """The lines of each array of constants in a header."""
-    arrays: dict[str, list[str]] = {}
-    inside: list[str] | None = None
-    for line in lines:
-        if inside is not None:
-            inside.append(line)
-        elif found := ARRAY.match(line):
-            inside = arrays.setdefault(found[1], [])
-        if line.startswith("};"):
-            inside = None
-    return arrays
 
 
 def _as_layers(layers: Sequence[Matrix]) -> list[NDArray[np.int16]]:
@@ -196,8 +182,8 @@ def _as_layers(layers: Sequence[Matrix]) -> list[NDArray[np.int16]]:
 def _parts(network: HeaderNetwork) -> Iterator[str]:
     """The header's text, in parts."""
     layers, cell, classes, name, votes = network
-    stored = [np.int8 if weights.min() >= -128 and weights.max() <= 127 else np.int16 for weights in layers]
-    types = [f"int{8 * np.dtype(kind).itemsize}_t" for kind in stored]
+    layers = [w.astype(np.int8) if w.min() >= -128 and w.max() <= 127 else w for w in layers]
+    types = [f"{weights.dtype}_t" for weights in layers]
     neurons = [len(weights) for weights in layers]
     inputs, widest, total, outputs = layers[0].shape[1], max(neurons), sum(neurons), neurons[-1]
     state = 4 * (widest + classes + 1) + 6 * total + outputs
@@ -206,7 +192,7 @@ def _parts(network: HeaderNetwork) -> Iterator[str]:
         "neurons": " + ".join(map(str, neurons)),
         "classes": classes,
         "weights": ", ".join(f"{n} x {w.shape[1]} {kind}" for n, w, kind in zip(neurons, layers, types, strict=True)),
-        "flash": sum(w.size * np.dtype(kind).itemsize for w, kind in zip(layers, stored, strict=True)),
+        "flash": sum(weights.nbytes for weights in layers),
         "ram": -(-state // 4) * 4,
     }
     numbers = {"INPUTS": inputs, "LAYERS": len(layers)}
@@ -222,7 +208,7 @@ def _parts(network: HeaderNetwork) -> Iterator[str]:
     for k, (weights, kind) in enumerate(zip(layers, types, strict=True)):
         yield f"\nstatic const {kind} {name}_weights_{k}[{weights.shape[1]}][{weights.shape[0]}] = {{\n"
         for row in weights.T.tolist():
-            yield "    {" + "\n     ".join(lines_of_numbers(row)) + "},\n"
+            yield f"    {{{lines_of_numbers(row)}}},\n"
         yield "};\n"
     yield text.NEURONS.substitute(names)
     for k, kind in enumerate(types):

@@ -8,16 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import SupportsIndex, TypeVar
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._arguments import as_int
 from .._files import write_output
-from ._arrays import HIGH, LOW, Matrix, as_spikes, as_weights, by_rows, column_order, lines_of_numbers, parse_int
-
-T = TypeVar("T")
+from ._arrays import Matrix, as_spikes, as_weights, by_rows, column_order, lines_of_numbers, parse_int
 
 CONTROL_BITS, LABEL_BITS = 2, 4
 HEAD_BITS = CONTROL_BITS + LABEL_BITS
@@ -75,11 +73,9 @@ def write_weights(path: str | Path, weights: Matrix, *, name: str = "weights") -
     if not re.fullmatch(r"[A-Za-z](_?[A-Za-z0-9])*", name):
         raise ValueError(f"name: expected a VHDL identifier, got {name!r}")
     rows, columns = matrix.shape
-    elements = ("\n     ".join(lines_of_numbers(row)) for row in matrix.tolist())
     # In VHDL, one value in parentheses is not an aggregate unless its index is named.
-    if columns == 1:
-        elements = (f"0 => {element}" for element in elements)
-    values = ",\n    ".join(f"({element})" for element in elements)
+    index_of_row, index_of_column = ("0 => " if size == 1 else "" for size in matrix.shape)
+    values = ",\n    ".join(f"({index_of_column}{row})" for row in map(lines_of_numbers, matrix.tolist()))
     lines = [
         f"-- What each of {rows} neurons (rows) gets from each of {columns} inputs (columns), written by srcell.",
         f"package {name} is",
@@ -87,7 +83,7 @@ def write_weights(path: str | Path, weights: Matrix, *, name: str = "weights") -
         f"  constant {name}_columns : natural := {columns};",
         f"  type {name}_matrix is array (0 to {name}_rows - 1, 0 to {name}_columns - 1) of integer;",
         f"  constant {name}_values : {name}_matrix := (",
-        f"    {'0 => ' if rows == 1 else ''}{values}",
+        f"    {index_of_row}{values}",
         "  );",
         "end package;",
     ]
@@ -121,22 +117,19 @@ def read_weights(path: str | Path) -> NDArray[np.int16]:
     if len(naturals) != 2:
         raise ValueError(f"{path}: expected two constants of type natural, rows and columns, got {len(naturals)}")
     sizes = [parse_int(where, number) for number in naturals]
-    kinds = (_array_of_integers(statement) for statement in statements)
-    kind = next((kind for kind in kinds if kind), None)
+    kinds = (found for statement in statements if (found := ARRAY_TYPE.search(statement)))
+    kind = next((found[1] for found in kinds if OF_INTEGER.search(found.string, found.end())), None)
     if kind is None:
         raise ValueError(f"{path}: expected a type 'array (...) of integer', got none")
-    constants = (_value_of(statement, kind) for statement in statements)
-    constant = next((value for value in constants if value is not None), None)
+    constants = (found for statement in statements if (found := CONSTANT.search(statement)))
+    constant = next((found for found in constants if found[1].lower() == kind.lower()), None)
     if constant is None:
         raise ValueError(f"{path}: expected a constant of type {kind} that ends with ';', got none")
-    values = _values(where, constant)
+    values = _values(where, constant.string[constant.end() :].strip())
     shape = (len(values), len(values[0]))
     if shape != tuple(sizes):
         raise ValueError(f"{path}: expected {sizes[0]} rows and {sizes[1]} columns, got {shape[0]} and {shape[1]}")
-    low, high = min(map(min, values)), max(map(max, values))
-    if low < LOW or high > HIGH:
-        raise ValueError(f"{path}: expected values in [{LOW}, {HIGH}], got {low} to {high}")
-    return np.array(values, np.int16)
+    return as_weights(where, values)
 
 
 def write_frames(
@@ -205,8 +198,8 @@ def read_frames(path: str | Path, *, image_shape: Sequence[int] | None = None) -
                [0, 0, 1, 0, 0, 0]], dtype=uint8), 5)
 
     """
-    words = [line for line in Path(path).read_text("utf-8", errors="replace").split("\n") if line.strip()]
-    words = [word.strip() for word in words]
+    lines = Path(path).read_text("utf-8", errors="replace").split("\n")
+    words = [word for line in lines if (word := line.strip())]
     if not words:
         raise ValueError(f"{path}: expected a word for each step, got none")
     length = max(len(words[0]), HEAD_BITS + 1)
@@ -220,18 +213,6 @@ def read_frames(path: str | Path, *, image_shape: Sequence[int] | None = None) -
     if image_shape is not None:
         pixels = by_rows("image_shape", pixels, image_shape)
     return pixels, labels.pop()
-
-
-def _array_of_integers(statement: str) -> str | None:
-    """The name of the array type that a statement declares, or None."""
-    found = ARRAY_TYPE.search(statement)
-    return found[1] if found and OF_INTEGER.search(statement, found.end()) else None
-
-
-def _value_of(statement: str, kind: str) -> str | None:
-    """The value of the constant of type ``kind`` that a statement declares, or None."""
-    found = CONSTANT.search(statement)
-    return statement[found.end() :].strip() if found and found[1].lower() == kind.lower() else None
 
 
 def _values(where: str, text: str) -> list[list[int]]:
@@ -253,7 +234,7 @@ def _element(where: str, text: str) -> tuple[str | None, int]:
     return found[1], parse_int(where, found[2] + found[3])
 
 
-def _ordered(where: str, elements: Sequence[tuple[str | None, T]]) -> list[T]:
+def _ordered(where: str, elements: Sequence[tuple[str | None, Any]]) -> list[Any]:
     """The elements in the order of their indices, if these are named."""
     if all(index is None for index, _ in elements):
         return [element for _, element in elements]
