@@ -212,7 +212,10 @@ REFUSALS: list[Refusal] = [
     Message("output: expected a Linear, Affine, Conv2d, Flatten or Delay node before an SRC node, got Output",
             lambda: from_graph(side("end", weights(6, 6), ("n1", "end")))),
     Message("n1: expected one Linear node back to it, got", lambda: from_graph(loop(LIF))),
-    Message("back: expected square weights from n1 alone, got others", lambda: from_graph(loop(weights(6, 5)))),
+    *(
+        Message("back: expected square weights from n1 alone, got others", called(from_graph, loop(weights(*shape))))
+        for shape in ((6, 5), (5, 5))
+    ),
     Message("graph.edges: expected edges between nodes, got one from 'n1' to 'nowhere'", lambda: from_graph(
         graph(weights(6, 4), node(6), more=[("n1", "nowhere")]))),
     Message("n0: expected each edge once, got two to 'n1'", lambda: from_graph(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .._arguments import describe
 from .._extras import extra
-from .node import OPTIONAL, REQUIRED, SRCNode
+from .node import OPTIONAL, REQUIRED, SRCNode, as_array
 
 with extra("nir"):
     import nir
@@ -45,20 +45,18 @@ class Checked:
             raise TypeError(f"graph.edges: expected a list, got {describe(edges)}")
         self.nodes = {name: _checked(name, node) for name, node in nodes.items()}
         self.metadata: dict[str, Any] = metadata
-        self.edges: list[tuple[str, str]] = []
+        self.edges: dict[tuple[str, str], None] = {}  # in their order
         self.after: dict[str, list[str]] = defaultdict(list)
         self.before: dict[str, list[str]] = defaultdict(list)
-        seen = set[tuple[str, str]]()
         for edge in edges:
             if not isinstance(edge, tuple | list) or [isinstance(x, str) for x in edge] != [True, True]:
                 raise TypeError(f"graph.edges: expected pairs of names of nodes, got {shortened(edge)}")
             begin, to = edge
             if not self.nodes.keys() >= set(edge):
                 raise ValueError(f"graph.edges: expected edges between nodes, got one from {begin!r} to {to!r}")
-            if (begin, to) in seen:
+            if (begin, to) in self.edges:
                 raise ValueError(f"{begin}: expected each edge once, got two to {to!r}")
-            seen.add((begin, to))
-            self.edges.append((begin, to))
+            self.edges[begin, to] = None
             self.after[begin].append(to)
             self.before[to].append(begin)
 
@@ -82,12 +80,10 @@ def _field(node: nir.NIRNode, name: str) -> Any:
 
 def as_numbers(name: str, value: Any, dimensions: int) -> NDArray[Any]:
     """Return an array; raise unless it has real numbers in so many dimensions."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
-        got = f"one of {value.dtype}" if isinstance(value, np.ndarray) else describe(value)
-        raise TypeError(f"{name}: expected an array of numbers, got {got}")
-    if value.ndim != dimensions:
-        raise ValueError(f"{name}: expected an array of {dimensions} dimensions, got shape {value.shape}")
-    return np.asarray(value)
+    array = as_array(name, value, "fiu", "an array of numbers")
+    if array.ndim != dimensions:
+        raise ValueError(f"{name}: expected an array of {dimensions} dimensions, got shape {array.shape}")
+    return np.asarray(array)
 
 
 def _numbers(node: nir.NIRNode, name: str, dimensions: int) -> NDArray[Any]:

@@ -96,10 +96,9 @@ class _Walk:
             _refuse(place, "real numbers or texts", f"{dtype} of shape {shape}")
 
         stored, elements = dataset.id.get_storage_size(), prod(shape)
-        chunk: tuple[int, ...] = (1,) * len(shape)
-        found: dict[tuple[int, ...], Any] = {}
+        found: dict[tuple[int, ...], Any] = {}  # the chunks, by where they begin
         if layout == h5d.CHUNKED:
-            chunk = created.get_chunk()
+            chunk = dataset.chunks
             chunks = prod(-(-n // most) for n, most in zip(shape, chunk, strict=True))
             if chunks > 1 and prod(chunk) * dtype.itemsize < LEAST_CHUNK:
                 _refuse(place, f"chunks of at least {LEAST_CHUNK} bytes", prod(chunk) * dtype.itemsize)
@@ -116,24 +115,20 @@ class _Walk:
             return np.empty(shape, dtype)
         self.take(stored, place)
         if layout == h5d.CHUNKED:
-            return self.chunks(found, np.zeros(shape, dtype), chunk, place, compressed=bool(filters))
-        if is_text:
-            self.take_texts(dataset.id.get_offset(), elements, place)
-        return _decoded(dataset[()])
+            return self.chunks(dataset, found, place)
+        if is_text:  # HDF5 believes the lengths of texts, and many elements may refer to the same text
+            references = np.frombuffer(self.read(dataset.id.get_offset(), elements * size), REFERENCE)
+            self.take(int(references["length"].sum(dtype=np.uint64)), place)
+        value = dataset[()]
+        return value.decode() if isinstance(value, bytes) else value
 
-    def chunks(
-        self,
-        found: dict[tuple[int, ...], Any],
-        array: NDArray[Any],
-        shape: tuple[int, ...],
-        place: str,
-        compressed: bool,
-    ) -> NDArray[Any]:
-        """Fill an array with its chunks. HDF5 itself reads memory past the end of one that is too short, or crashes."""
+    def chunks(self, dataset: h5py.Dataset, found: dict[tuple[int, ...], Any], place: str) -> NDArray[Any]:
+        """The array of these chunks. HDF5 itself reads memory past the end of one that is too short, or crashes."""
+        array, shape = np.zeros(dataset.shape, dataset.dtype), dataset.chunks
         size = prod(shape) * array.itemsize
         for begin, each in found.items():
             content = self.read(each.byte_offset, each.size)
-            if compressed and not each.filter_mask:
+            if dataset.compression is not None and not each.filter_mask:
                 content = zlib.decompressobj().decompress(content, size + 1)
             if len(content) != size:
                 _refuse(place, f"chunks of {size} bytes", f"one of {'more' if len(content) > size else len(content)}")
@@ -150,15 +145,6 @@ class _Walk:
     def read(self, offset: int, count: int) -> bytes:
         self.file.seek(offset)
         return self.file.read(count)
-
-    def take_texts(self, offset: int, count: int, place: str) -> None:
-        """Count the bytes of texts, for HDF5 believes their lengths, and many elements may refer to the same text."""
-        lengths = np.frombuffer(self.read(offset, count * REFERENCE.itemsize), REFERENCE)["length"]
-        self.take(int(lengths.sum(dtype=np.uint64)), place)
-
-
-def _decoded(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _refuse(place: str, expected: str, got: object) -> NoReturn:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
@@ -30,6 +31,7 @@ with extra("nir"):
     import nir
 
 WEIGHTS = (nir.Linear, nir.Affine, nir.Conv2d)
+TAKE_VECTORS = (nn.Flatten, modules.SRC, modules.Delay, nn.Linear, modules.LinearReadout)
 DTYPES = (torch.float32, torch.float64)
 # The fields of nodes that are sizes or axes of their input, and how many each may have.
 SIZES = {"input_shape", "input_type", "shape", "kernel_size", "stride", "padding", "dilation", "start_dim", "end_dim"}
@@ -85,7 +87,7 @@ class _Writer:
         self.ends: list[str] = []
         self.shape: tuple[int, ...] = ()
         self.delay: NDArray[Any] | None = None  # (K, M), in steps
-        self.counts: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
 
     def graph(self, parts: Sequence[Part]) -> nir.NIRGraph:
         metadata: dict[str, Any] = {}
@@ -93,26 +95,23 @@ class _Writer:
             module = part.module
             if (weight := next(module.parameters(), None)) is not None and weight.dtype not in DTYPES:
                 raise ValueError(f"{part}: expected weights of float32 or float64, got {weight.dtype}")
-            if isinstance(module, nn.Unflatten) and not self.nodes:
-                self.shape = tuple(module.unflattened_size)
+            if isinstance(module, nn.Flatten) and not self.nodes:
                 continue
-            if isinstance(module, nn.Unflatten):
-                if tuple(module.unflattened_size) != self.shape:
-                    raise ValueError(f"{part}: expected no reshape of vectors to maps, which NIR lacks, got one")
-                continue
-            if isinstance(module, nn.Flatten) and not self.shape:
-                continue
+            is_reshape = isinstance(module, nn.Unflatten)
             if not self.nodes:
-                self.shape = self.shape or (inputs_of(module),)
-                self.add("input", nir.Input({"input": np.array(self.shape)}), numbered=False)
-            if isinstance(module, nn.Flatten | modules.SRC | modules.Delay | nn.Linear | modules.LinearReadout):
-                self.flatten()
+                self.shape = tuple(module.unflattened_size) if is_reshape else (inputs_of(module),)
+                self.add("input", nir.Input({"input": np.array(self.shape)}))
+            if isinstance(module, TAKE_VECTORS) and len(self.shape) == 3:
+                self.add("flatten", nir.Flatten({"input": np.array(self.shape)}, 0, -1))
+                self.shape = (prod(self.shape),)
+            if is_reshape and tuple(module.unflattened_size) != self.shape:
+                raise ValueError(f"{part}: expected no reshape of vectors to maps, which NIR lacks, got one")
             if isinstance(module, modules.SRCConv2d):
                 self.convolution(module)
             elif isinstance(module, modules.SRC):
                 for number, layer in enumerate(exported(module)):
                     self.weight(layer["weight"])
-                    self.neurons(layer, (len(layer["weight"]),))
+                    self.neurons(layer)
                     if module.recurrent:
                         delay = getattr(module, f"delay_hh_l{number}") if module.delayed else None
                         self.recurrence(layer["lateral"], None if delay is None else _steps(part, module, delay))
@@ -126,26 +125,21 @@ class _Writer:
                 metadata["readout"] = settings | {"bias": _array(module.linear.bias)}
             elif isinstance(module, modules.LeakyReadout):
                 metadata["readout"] = {"kind": "votes", **{name: getattr(module, name) for name in SETTINGS["votes"]}}
-            elif not isinstance(module, nn.Flatten):
+            elif not isinstance(module, nn.Flatten | nn.Unflatten):
                 raise TypeError(f"{part}: expected layers of float neurons, got {type(module).__name__}")
-        if not self.nodes:
+        if len(self.nodes) < 2:
             raise ValueError("network: expected at least one layer, got none")
-        self.add("output", nir.Output({"output": np.array(self.shape)}), numbered=False)
+        self.add("output", nir.Output({"output": np.array(self.shape)}))
         return nir.NIRGraph(self.nodes, self.edges, metadata)
 
-    def add(self, kind: str, node: nir.NIRNode, *, numbered: bool = True, ends: Sequence[str] | None = None) -> str:
-        """Add a node behind ``ends``, by default those of the graph, and make it the graph's end."""
-        name = f"{kind}_{self.counts.get(kind, 0)}" if numbered else kind
-        self.counts[kind] = self.counts.get(kind, 0) + 1
+    def add(self, kind: str, node: nir.NIRNode) -> str:
+        """Add a node behind the graph's ends, and make it the end."""
+        name = kind if kind in ("input", "readout", "output") else f"{kind}_{self.counts[kind]}"
+        self.counts[kind] += 1
         self.nodes[name] = node
-        self.edges += [(end, name) for end in (self.ends if ends is None else ends)]
+        self.edges += [(end, name) for end in self.ends]
         self.ends = [name]
         return name
-
-    def flatten(self) -> None:
-        if len(self.shape) == 3:
-            self.add("flatten", nir.Flatten({"input": np.array(self.shape)}, 0, -1))
-            self.shape = (prod(self.shape),)
 
     def weight(self, weight: Tensor, bias: Tensor | None = None, name: str = "") -> None:
         """Add weights after the pending delays."""
@@ -155,45 +149,33 @@ class _Writer:
         for tap in range(taps):
             columns = _array(weight)[:, tap::taps]
             node = nir.Linear(columns) if bias is None or tap else nir.Affine(columns, _array(bias))
-            ends = before
+            self.ends = before
             if delay is not None:
-                ends = [self.add("delay", nir.Delay(delay[:, tap] * self.dt), ends=before)]
-            made.append(self.add(name or type(node).__name__.lower(), node, numbered=not name, ends=ends))
+                self.add("delay", nir.Delay(delay[:, tap] * self.dt))
+            made.append(self.add(name or type(node).__name__.lower(), node))
         self.ends, self.shape = made, (len(weight),)
 
     def convolution(self, module: modules.SRCConv2d) -> None:
         (layer,) = exported(module)
-        node = nir.Conv2d(
-            tuple(self.shape[1:]),
-            _array(layer["weight"]),
-            module.stride,
-            module.padding,
-            module.dilation,
-            module.groups,
-            np.zeros(module.out_channels, _array(layer["weight"]).dtype),
-        )
+        weight, sizes = _array(layer["weight"]), (module.stride, module.padding, module.dilation, module.groups)
+        node = nir.Conv2d(tuple(self.shape[1:]), weight, *sizes, np.zeros(len(weight), weight.dtype))
         self.shape = set_types(node)
         self.add("conv2d", node)
-        self.neurons(layer, self.shape)
+        self.neurons(layer)
 
-    def neurons(self, layer: dict[str, Tensor], shape: tuple[int, ...]) -> None:
+    def neurons(self, layer: dict[str, Tensor]) -> None:
         found = {name: layer[name] for name in ("bias", *PARAMETERS) if name in layer}
         if "initial" in layer:
             found |= dict(zip(STATE, layer["initial"], strict=True))
-        arrays = {
-            name: np.ascontiguousarray(np.broadcast_to(_array(x).reshape(-1, *[1] * (len(shape) - 1)), shape))
-            for name, x in found.items()
-        }
+        each = (-1, *[1] * (len(self.shape) - 1))  # of a neuron, or of a channel of maps
+        arrays = {name: np.broadcast_to(_array(x).reshape(each), self.shape).copy() for name, x in found.items()}
         self.add("src", SRCNode(**arrays, dt=self.dt))
 
     def recurrence(self, weight: Tensor, delay: NDArray[Any] | None) -> None:
         (neurons,) = self.ends
-        end = neurons
         if delay is not None:
-            every = np.broadcast_to(delay.reshape(-1), len(weight))
-            end = self.add("recurrent_delay", nir.Delay(every * self.dt), ends=[end])
-        name = self.add("recurrent", nir.Linear(_array(weight)), ends=[end])
-        self.edges.append((name, neurons))
+            self.add("recurrent_delay", nir.Delay(np.broadcast_to(delay.reshape(-1), len(weight)) * self.dt))
+        self.edges.append((self.add("recurrent", nir.Linear(_array(weight))), neurons))
         self.ends = [neurons]
 
 
@@ -335,7 +317,9 @@ class _Reader:
         durations = {float(node.dt) for node in graph.nodes.values() if isinstance(node, SRCNode)}
         if len(durations) != 1:
             raise ValueError(f"graph: expected SRC nodes of one dt, got {sorted(durations)}")
-        dtypes = {array.dtype for node in graph.nodes.values() for array in _numbers(node)}
+        of_numbers = [node for node in graph.nodes.values() if isinstance(node, (*WEIGHTS, SRCNode))]
+        arrays = [getattr(node, name, None) for node in of_numbers for name in ("weight", *REQUIRED, *OPTIONAL)]
+        dtypes = {array.dtype for array in arrays if array is not None}
         if len(dtypes) != 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
             raise ValueError(f"graph: expected weights and SRC nodes of float32, or of float64, got {sorted(dtypes)}")
         (self.input,), (self.output,), (self.dt,), (self.dtype,) = inputs, outputs, durations, dtypes
@@ -384,13 +368,12 @@ class _Reader:
             else:
                 yield _linear(weight, bias if isinstance(node, nir.Affine) else None)
                 at, self.shape = branches[0].name, (len(weight),)
+        expected = f"expected a chain from {self.input} to {self.output}"
         if left := sorted(set(self.graph.nodes) - self.seen):
-            raise ValueError(f"{left[0]}: expected a chain from {self.input} to {self.output}, got a node beside it")
-        if more := [edge for edge in self.graph.edges if edge not in self.used]:
-            begin, to = more[0]
-            raise ValueError(
-                f"{begin}: expected a chain from {self.input} to {self.output}, got an edge to {to} beside it"
-            )
+            raise ValueError(f"{left[0]}: {expected}, got a node beside it")
+        for begin, to in self.graph.edges:
+            if (begin, to) not in self.used:
+                raise ValueError(f"{begin}: {expected}, got an edge to {to} beside it")
 
     def visit(self, name: str) -> str:
         if name in self.seen:
@@ -434,8 +417,7 @@ class _Reader:
         steps = [np.zeros(sources) if x.delay is None else self.steps(x.name, x.delay, sources) for x in branches]
         most = int(np.ceil(max(step.max(initial=0) for step in steps)))
         delay = modules.Delay(sources, most, taps=len(branches), learnable=False)
-        with torch.no_grad():
-            delay.delay.copy_(torch.from_numpy(np.stack(steps, 1)))
+        delay.delay.copy_(torch.from_numpy(np.stack(steps, 1)))
         weight = np.stack(weights, 2).reshape(len(weights[0]), -1)
         return [modules.SpikesOnly(delay)], torch.from_numpy(weight)
 
@@ -471,30 +453,39 @@ class _Reader:
         if node.alpha.shape != shape:
             raise ValueError(f"{name}: expected neurons of shape {shape}, as its weights give, got {node.alpha.shape}")
         self.shape = shape
-        fields = [field for field in (*REQUIRED, *OPTIONAL) if getattr(node, field) is not None]
-        if wrong := [field for field in fields if not np.isfinite(getattr(node, field)).all()]:
-            raise ValueError(f"{name}: expected finite numbers, got {wrong[0]} with others")
-        values = {field: _per_channel(name, field, getattr(node, field), is_map) for field in fields}
-        options: dict[str, Any] = {field: _constant(values[field]) for field in fields if field in PARAMETERS}
-        if recurrent is not None and recurrent.delay is not None:
-            steps = self.steps(recurrent.name, recurrent.delay, len(weight))
-            options |= {"delay_hh": torch.from_numpy(steps), "max_delay": int(np.ceil(steps.max()))}
-        state = torch.stack([values[field] for field in STATE]) if STATE[0] in fields else None
+        values = _values_of(name, node)
+        # Layers take one number for a parameter that all neurons share.
+        options: dict[str, Any] = {
+            field: float(x[0]) if bool((x == x[0]).all()) else x for field, x in values.items() if field in PARAMETERS
+        }
+        kind: Any = modules.SRC
+        suffix, tensors, sizes = "_l0", {"weight_ih_l0": weight}, (weight.shape[1], len(weight))
+        if is_map:
+            kind, suffix, tensors = modules.SRCConv2d, "", {"weight": weight}
+            sizes = (weight.shape[1] * below.groups, len(weight))
+            options |= {field: getattr(below, field) for field in ("stride", "padding", "dilation", "groups")}
+            options["kernel_size"] = tuple(weight.shape[2:])
+        tensors[f"bias{suffix}"] = values["bias"]
+        if recurrent is not None:
+            options["recurrent"], tensors["weight_hh_l0"] = True, torch.from_numpy(np.array(recurrent.node.weight))
+            if recurrent.delay is not None:
+                steps = self.steps(recurrent.name, recurrent.delay, len(weight))
+                options |= {"delay_hh": torch.from_numpy(steps), "max_delay": int(np.ceil(steps.max()))}
+        state = torch.stack([values[field] for field in STATE]) if STATE[0] in values else None
         starts: list[dict[str, Any]] = [{}]
         if state is not None:  # at rest, or somewhere else
             starts = [{"initial_state": "rest"}, {"learn_initial_state": True, "full_gradient": recurrent is None}]
         for start in starts:
             try:
-                layer = _layer(below, weight, recurrent, options | start)
+                layer = kind(*sizes, dtype=weight.dtype, **options, **start)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
-            suffix = "" if is_map else "_l0"
+            if layer.learn_initial_state:
+                tensors |= {f"{field.replace('_', '')}{suffix}": values[field] for field in STATE}
             with torch.no_grad():
-                getattr(layer, f"bias{suffix}").copy_(values["bias"])
-                if layer.learn_initial_state and state is not None:
-                    for field, value in zip(STATE, state, strict=True):
-                        getattr(layer, f"{field.replace('_', '')}{suffix}").copy_(value)
-            if state is None or torch.equal(exported(layer)[0]["initial"], state):
+                for parameter, value in tensors.items():
+                    getattr(layer, parameter).copy_(value)
+            if state is not None and torch.equal(exported(layer)[0]["initial"], state):
                 break
         return modules.SpikesOnly(layer)
 
@@ -510,7 +501,7 @@ class _Reader:
         if len(before) == 1 and isinstance(of_delay := self.graph.nodes[before[0]], nir.Delay):
             self.used |= {(name, before[0]), (before[0], back[0])}
             delay, before = of_delay.delay, self.graph.before[self.visit(before[0])]
-        if before != [name] or node.weight.shape != (len(node.weight),) * 2:
+        if before != [name] or node.weight.shape != self.graph.nodes[name].alpha.shape * 2:
             raise ValueError(f"{back[0]}: expected square weights from {name} alone, got others, or from {before}")
         return _Branch(delay, back[0], node)
 
@@ -519,13 +510,8 @@ class _Reader:
         bias = as_numbers("metadata: bias", settings["bias"], 1)
         if bias.shape != (classes,):
             raise ValueError(f"metadata: expected a bias ({classes},) of the readout, got {bias.shape}")
-        made: modules.LinearReadout = _readout(
-            modules.LinearReadout, neurons, classes, settings["alpha"], settings["window"]
-        )
-        made.to(weight.dtype)
-        with torch.no_grad():
-            made.linear.weight.copy_(weight)
-            made.linear.bias.copy_(torch.from_numpy(bias.astype(self.dtype)))
+        made: nn.Module = _readout(modules.LinearReadout, neurons, classes, settings["alpha"], settings["window"])
+        made.linear = _linear(weight, bias.astype(self.dtype))
         return made
 
     def votes(self, settings: dict[str, Any]) -> nn.Module:
@@ -559,32 +545,6 @@ def _settings(readout: Any, kind: str) -> dict[str, Any]:
     return made
 
 
-def _numbers(node: nir.NIRNode) -> Iterator[NDArray[Any]]:
-    """The arrays of a node that become weights and parameters."""
-    names = (
-        ("weight", "bias") if isinstance(node, WEIGHTS) else (*REQUIRED, *OPTIONAL) if isinstance(node, SRCNode) else ()
-    )
-    for name in names:
-        if (value := getattr(node, name, None)) is not None:
-            yield np.asarray(value)
-
-
-def _layer(below: nir.NIRNode, weight: Tensor, recurrent: _Branch | None, options: dict[str, Any]) -> Any:
-    """A layer with these weights."""
-    options = options | {"dtype": weight.dtype}
-    if isinstance(below, nir.Conv2d):
-        groups, (height, width) = below.groups, weight.shape[2:]
-        options |= {name: getattr(below, name) for name in ("stride", "padding", "dilation")}
-        layer: Any = modules.SRCConv2d(weight.shape[1] * groups, len(weight), (height, width), groups=groups, **options)
-    else:
-        layer = modules.SRC(weight.shape[1], len(weight), recurrent=recurrent is not None, **options)
-    with torch.no_grad():
-        (layer.weight if isinstance(below, nir.Conv2d) else layer.weight_ih_l0).copy_(weight)
-        if recurrent is not None:
-            layer.weight_hh_l0.copy_(torch.from_numpy(np.array(recurrent.node.weight)))
-    return layer
-
-
 def _bias(node: nir.NIRNode) -> NDArray[Any]:
     """The bias of weights; zeros without one."""
     return np.asarray(getattr(node, "bias", np.zeros(1)))
@@ -599,16 +559,16 @@ def _linear(weight: Tensor, bias: NDArray[Any] | None) -> nn.Linear:
     return made
 
 
-def _per_channel(name: str, field: str, array: NDArray[Any], is_map: bool) -> Tensor:
-    """A field's values (N,); of a map one for each channel, which its neurons must share."""
-    if not is_map:
-        return torch.from_numpy(np.array(array))
-    first = array[:, :1, :1]
-    if (array != first).any():
-        raise ValueError(f"{name}: expected one {field} for all neurons of a channel, got several")
-    return torch.from_numpy(np.array(first[:, 0, 0]))
-
-
-def _constant(values: Tensor) -> Tensor | float:
-    """A parameter as a layer takes it: one number if all neurons have the same."""
-    return float(values[0]) if bool((values == values[0]).all()) else values
+def _values_of(name: str, node: SRCNode) -> dict[str, Tensor]:
+    """The fields of a node, (N,) each; of maps they have a value for each channel, which its neurons must share."""
+    values = {}
+    for field in (*REQUIRED, *OPTIONAL):
+        if (array := getattr(node, field)) is None:
+            continue
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite numbers, got {field} with others")
+        channels = array.reshape(len(array), -1)
+        if (channels != channels[:, :1]).any():
+            raise ValueError(f"{name}: expected one {field} for all neurons of a channel, got several")
+        values[field] = torch.from_numpy(channels[:, 0].copy())
+    return values

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arguments import as_positive
+from .._arguments import as_positive, describe
 from .._extras import extra
 from .._parameters import FIRST, LATER
 
@@ -18,6 +18,14 @@ with extra("nir"):
 STATE = ("i_0", "h_0", "hs_0")
 REQUIRED = (*FIRST, "bias")
 OPTIONAL = (*LATER, *STATE)
+
+
+def as_array(name: str, x: Any, kinds: str, expected: str) -> NDArray[Any]:
+    """Return an array; raise unless it is one of NumPy's, with a dtype of these kinds."""
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in kinds:
+        got = f"one of {x.dtype}" if isinstance(x, np.ndarray) else describe(x)
+        raise TypeError(f"{name}: expected {expected}, got {got}")
+    return x
 
 
 @dataclass(eq=False)
@@ -64,10 +72,7 @@ class SRCNode(nir.NIRNode):  # type: ignore[misc]
     def __post_init__(self) -> None:
         given = [name for name in (*REQUIRED, *OPTIONAL) if name in REQUIRED or getattr(self, name) is not None]
         for name in given:
-            array = getattr(self, name)
-            if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-                got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-                raise TypeError(f"{name}: expected a floating-point array, got {got}")
+            array = as_array(name, getattr(self, name), "f", "a floating-point array")
             if array.shape != self.alpha.shape:
                 raise ValueError(f"{name}: expected shape {self.alpha.shape}, as alpha has, got {array.shape}")
         if len({name in given for name in STATE}) > 1:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._arguments import as_float, as_positive, require_values
+from .._arguments import as_float, as_int, as_positive, require_values
 from .._extras import extra
 from ..events import EventBatch
-from ..events.checks import MAX_INPUTS, MAX_STEPS
+from ..events.checks import MAX_INPUTS, MAX_STEPS, offsets_of
+from .node import as_array
 
 with extra("nir"):
     import nir
@@ -117,11 +118,12 @@ def from_nir(data: nir.EventData, *, dt: float) -> EventBatch:
     if not isinstance(data, nir.EventData):
         raise TypeError(f"data: expected nir.EventData or nir.ValuedEventData, got {type(data).__name__}")
     dt = as_positive("dt", dt)
-    inputs, steps = _check_inputs(data.n_neurons), _steps_in(data.t_max, dt)
-    idx = _check_array("data.idx", data.idx, "iu", "integers")
+    inputs, steps = as_int("data.n_neurons", data.n_neurons, MAX_INPUTS), _steps_in(data.t_max, dt)
+    idx = as_array("data.idx", data.idx, "iu", "an array of integers")
     if idx.ndim != 2:
         raise ValueError(f"data.idx: expected shape (samples, events), got {idx.shape}")
-    time = _check_array("data.time", data.time, "fiu", "real numbers", idx.shape)
+    time = as_array("data.time", data.time, "fiu", "an array of real numbers")
+    _check_shape("data.time", time, idx)
     _refuse("data.idx", idx, (idx < _NO_EVENT) | (idx >= inputs), f"-1 or integers in [0, {inputs})")
 
     place = np.nonzero(idx != _NO_EVENT)  # ascending by sample
@@ -138,11 +140,11 @@ def from_nir(data: nir.EventData, *, dt: float) -> EventBatch:
 
     rows = place[0] * steps + step[place].astype(np.int64)
     order = np.argsort(rows, kind="stable")
-    offsets = np.zeros(len(idx) * steps + 1, np.int64)
-    np.cumsum(np.bincount(rows, minlength=len(idx) * steps), out=offsets[1:])
+    offsets = offsets_of(torch.from_numpy(np.bincount(rows, minlength=len(idx) * steps)))
     values = None
     if isinstance(data, nir.ValuedEventData):
-        value = _check_array("data.value", data.value, "f", "float32 or float64", idx.shape)
+        value = as_array("data.value", data.value, "f", "an array of float32 or float64")
+        _check_shape("data.value", value, idx)
         if value.dtype.itemsize not in (4, 8):
             raise TypeError(f"data.value: expected float32 or float64, got {value.dtype}")
         _refuse("data.value", value, np.isnan(value) & (idx != _NO_EVENT), "numbers")
@@ -157,14 +159,6 @@ def _times_of(step: NDArray[np.int64], dt: float) -> NDArray[np.float64]:
     return np.where(times / dt < step, np.nextafter(times, np.inf), times)
 
 
-def _check_inputs(count: Any) -> int:
-    if isinstance(count, bool) or not isinstance(count, int | np.integer):
-        raise TypeError(f"data.n_neurons: expected an int, got {type(count).__name__}")
-    if not 0 <= count <= MAX_INPUTS:
-        raise ValueError(f"data.n_neurons: expected an int in [0, {MAX_INPUTS}], got {count}")
-    return int(count)
-
-
 def _steps_in(t_max: float, dt: float) -> int:
     """The number of steps of a recording, T."""
     t_max = as_float("data.t_max", t_max)
@@ -176,15 +170,9 @@ def _steps_in(t_max: float, dt: float) -> int:
     return steps
 
 
-def _check_array(name: str, x: Any, kinds: str, expected: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    """Return the array; raise unless its dtype is of these kinds and, if one is given, it has this shape."""
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}")
-    if x.dtype.kind not in kinds:
-        raise TypeError(f"{name}: expected {expected}, got {x.dtype}")
-    if shape not in (None, x.shape):
-        raise ValueError(f"{name}: expected shape {shape}, as data.idx has, got {x.shape}")
-    return x
+def _check_shape(name: str, x: NDArray[Any], idx: NDArray[Any]) -> None:
+    if x.shape != idx.shape:
+        raise ValueError(f"{name}: expected shape {idx.shape}, as data.idx has, got {x.shape}")
 
 
 def _refuse(name: str, x: NDArray[Any], wrong: NDArray[np.bool_], expected: str) -> None:
