@@ -103,7 +103,15 @@ def _checked(
     votes: tuple[SupportsIndex, SupportsIndex],
 ) -> HeaderNetwork:
     """Check that a header can hold the network of these arguments, and return it."""
-    matrices = _as_layers(layers)
+    matrices = [as_weights(f"layers[{k}]", weights) for k, weights in enumerate(layers)]
+    if not matrices:
+        raise ValueError("layers: expected at least one, got none")
+    for k, (below, above) in enumerate(pairwise(matrices), start=1):
+        if above.shape[1] != len(below):
+            raise ValueError(f"layers[{k}]: expected {len(below)} inputs, got {above.shape[1]}")
+    inputs, neurons = matrices[0].shape[1], sum(map(len, matrices))
+    if max(inputs, neurons) > MOST:
+        raise ValueError(f"layers: expected at most {MOST} inputs and neurons, got {inputs} and {neurons}")
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
         raise ValueError(f"name: expected a C identifier that begins with a letter, got {name!r}")
     checked_cell(cell)
@@ -163,20 +171,6 @@ def read_header(path: str | Path) -> HeaderNetwork:
         return _checked(layers, cell, constant("CLASSES"), name, votes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def _as_layers(layers: Sequence[Matrix]) -> list[NDArray[np.int16]]:
-    """Check that the sizes of all layers match, and return their weights."""
-    found = [as_weights(f"layers[{k}]", weights) for k, weights in enumerate(layers)]
-    if not found:
-        raise ValueError("layers: expected at least one, got none")
-    for k, (below, above) in enumerate(pairwise(found), start=1):
-        if above.shape[1] != len(below):
-            raise ValueError(f"layers[{k}]: expected {len(below)} inputs, got {above.shape[1]}")
-    inputs, neurons = found[0].shape[1], sum(map(len, found))
-    if max(inputs, neurons) > MOST:
-        raise ValueError(f"layers: expected at most {MOST} inputs and neurons, got {inputs} and {neurons}")
-    return found
 
 
 def _parts(network: HeaderNetwork) -> Iterator[str]:

@@ -84,8 +84,8 @@ class GroupNetwork:
         sizes = [layer.weight.shape[1] for layer in self.layers]
         options: dict[str, Any] = {"neurons_per_class": self.neurons_per_class, "full_gradient": True}
         model = SRCClassifier(sizes[0], sizes[1:], self.num_classes, **options)
-        for k, numbers in enumerate(self.layers):
-            model.layers[k] = self._float_layer(k, numbers, column_major)
+        for k, (numbers, weight) in enumerate(zip(self.layers, self._weights(column_major), strict=True)):
+            model.layers[k] = self._float_layer(numbers, weight)
         model.readout = LeakyReadout(self.num_classes, self.neurons_per_class, inhibition=self.inhibition)
         model.encoder = self.encoder
         return model
@@ -103,30 +103,30 @@ class GroupNetwork:
         """
         largest = 2.0 ** (as_int("bits", bits, MOST_BITS, minimum=2) - 1)
         found = []
-        for k in range(len(self.layers)):
-            weight = self._weight(k, column_major).astype(np.float64)
-            most = np.abs(weight).max()
-            found.append(np.rint(weight * (largest / most if most else 0.0)).astype(np.int16))
+        for weight in self._weights(column_major):
+            wide = weight.astype(np.float64)
+            most = np.abs(wide).max()
+            found.append(np.rint(wide * (largest / most if most else 0.0)).astype(np.int16))
         return found
 
-    def _weight(self, k: int, column_major: bool) -> NDArray[np.float32]:
-        """The weights of a layer; with ``column_major``, those of the first layer are reordered row by row."""
-        weight = self.layers[k].weight
-        if k or not column_major:
-            return weight
-        inputs = weight.shape[1]
+    def _weights(self, column_major: bool) -> list[NDArray[np.float32]]:
+        """The weights of each layer; with ``column_major``, those of the first layer are reordered row by row."""
+        weights = [layer.weight for layer in self.layers]
+        if not column_major:
+            return weights
+        inputs = weights[0].shape[1]
         side = math.isqrt(inputs)
         if side**2 != inputs:
             raise ValueError(f"column_major: expected False with {inputs} inputs, which are no square image, got True")
-        return by_rows("column_major", weight, (side, side))
+        return [by_rows("column_major", weights[0], (side, side)), *weights[1:]]
 
-    def _float_layer(self, k: int, numbers: GroupLayer, column_major: bool) -> SRC:
-        tensors = {name: torch.from_numpy(array.copy()) for name, array in numbers._asdict().items()}
+    def _float_layer(self, numbers: GroupLayer, weight: NDArray[np.float32]) -> SRC:
+        arrays = {**numbers._asdict(), "weight_ih": weight}
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         cell: Any = {name: tensors[name] for name in PARAMETERS if name in tensors}
-        neurons, inputs = numbers.weight.shape
+        neurons, inputs = weight.shape
         bounds: Any = {"bias_max": self.bias_max, "full_gradient": True, "learn_initial_state": True}
         layer = SRC(inputs, neurons, **cell, **bounds)
-        tensors["weight_ih"] = torch.from_numpy(self._weight(k, column_major).copy())
         with torch.no_grad():
             for name in ("weight_ih", "bias", "i0", "h0", "hs0"):
                 getattr(layer, f"{name}_l0").copy_(tensors[name])
@@ -258,14 +258,8 @@ def _layer(k: int, arrays: _Arrays, cell: _Config, inputs: int) -> GroupLayer:
         "initial_i": (1, neurons, 1),
     }
     found = {name: arrays.get(f"l{k}_{name}", shape).reshape(neurons) for name, shape in shapes.items()}
-    return GroupLayer(
-        weight,
-        alpha=_alphas(cell, neurons),
-        i0=found.pop("initial_i"),
-        h0=found.pop("initial_h"),
-        hs0=found.pop("initial_hs"),
-        **found,
-    )
+    state = {f"{name}0": found.pop(f"initial_{name}") for name in ("i", "h", "hs")}
+    return GroupLayer(weight, alpha=_alphas(cell, neurons), **state, **found)
 
 
 def _alphas(cell: _Config, neurons: int) -> NDArray[np.float32]:
