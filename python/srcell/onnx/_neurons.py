@@ -54,48 +54,6 @@ def advance(body: Body, cell: SimpleNamespace, state: Values, current: ir.Value)
     return [i, body.Tanh(u), hs, *second]
 
 
-def recurrence(
-    current: ir.Value,
-    cell: SimpleNamespace,
-    state: Sequence[ir.Value],
-    lengths: ir.Value | None,
-    weight_hh: ir.Value | None,
-    first_hh: ir.Value | None,
-    factors_hh: ir.Value | None,
-    past_steps: int,
-) -> list[ir.Value]:
-    """Spikes (T, B, N) and the state after each sample's last step, from currents (T, B, N)."""
-    dtype = dtype_of(cell.bias)
-    zero, axis = constant(0, dtype), whole([2])
-    states = len(TYPES[cell.turn is not None, False]._fields)
-    start = list(state[:states]) or [op.Expand(zero, op.Shape(current, start=1))] * states
-    arrive = None
-    if first_hh is not None:
-        no_past, arrive = under_way(current, first_hh, factors_hh, past_steps, dtype)
-        start.append(state[states] if len(state) > states else no_past)
-    inputs = [current] if lengths is None else [current, active_steps(current, lengths)]
-    from_neurons = None if weight_hh is None else op.Transpose(weight_hh, perm=[1, 0])
-
-    def step(body: Body, before: Values, now: Values) -> tuple[Values, Values]:
-        (c, *active), past = now, before[states:]
-        if from_neurons is not None:
-            arrived = body.Relu(before[1])
-            if arrive is not None:
-                arrived, *past = arrive(body, past[0], arrived)
-            c = body.Add(c, body.MatMul(arrived, from_neurons))
-        after = [*advance(body, cell, before[:states], c), *past]
-        spikes = body.Relu(after[1])
-        if active:
-            spikes = body.Where(*active, spikes, zero)
-            runs = active * states + [body.Unsqueeze(*active, axis)] * len(past)
-            after = [body.Where(*triple) for triple in zip(runs, after, before, strict=True)]
-        return after, [spikes]
-
-    end, (spikes,) = scan(step, start, inputs, [dtype])
-    none = empty(dtype)
-    return [spikes, *end[:states], *[none] * (len(TYPES[True, False]._fields) - states), *(end[states:] or [none])]
-
-
 def src(
     current: Any,
     bias: Any,
@@ -115,11 +73,38 @@ def src(
     work, half = dtype_of(bias), dtype_of(current)
     if half != work:
         current = op.Cast(current, to=work)
-    used = cell_of(bias, cell, constants)
-    spikes, *state = recurrence(current, used, state, lengths, weight_hh, first_hh, factors_hh, past_steps)
+    parameters = cell_of(bias, cell, constants)
+    zero, axis = constant(0, work), whole([2])
+    states = len(TYPES[parameters.turn is not None, False]._fields)
+    start = list(state[:states]) or [op.Expand(zero, op.Shape(current, start=1))] * states
+    arrive = None
+    if first_hh is not None:
+        no_past, arrive = under_way(current, first_hh, factors_hh, past_steps, work)
+        start.append(state[states] if len(state) > states else no_past)
+    inputs = [current] if lengths is None else [current, active_steps(current, lengths)]
+    from_neurons = None if weight_hh is None else op.Transpose(weight_hh, perm=[1, 0])
+
+    def step(body: Body, before: Values, now: Values) -> tuple[Values, Values]:
+        (c, *active), past = now, before[states:]
+        if from_neurons is not None:
+            arrived = body.Relu(before[1])
+            if arrive is not None:
+                arrived, *past = arrive(body, past[0], arrived)
+            c = body.Add(c, body.MatMul(arrived, from_neurons))
+        after = [*advance(body, parameters, before[:states], c), *past]
+        spikes = body.Relu(after[1])
+        if active:
+            spikes = body.Where(*active, spikes, zero)
+            runs = active * states + [body.Unsqueeze(*active, axis)] * len(past)
+            after = [body.Where(*triple) for triple in zip(runs, after, before, strict=True)]
+        return after, [spikes]
+
+    end, (spikes,) = scan(step, start, inputs, [work])
     if half_spikes and half != work:
         spikes = op.Cast(spikes, to=half)
-    return [spikes, *state, empty(work), empty(work)]
+    none = empty(work)
+    without_q = [none] * (len(TYPES[True, False]._fields) - states)
+    return [spikes, *end[:states], *without_q, *(end[states:] or [none]), empty(work), empty(work)]
 
 
 def src_dense(
@@ -139,10 +124,10 @@ def src_dense(
 ) -> list[Any]:
     """``torch.ops.srcell.src_dense``: one product for all steps, whatever ``method`` is."""
     current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
-    used = cell_of(bias, cell, constants)
-    outputs = recurrence(current, used, state, lengths, weight_hh, first_hh, factors_hh, past_steps)
-    work, words = dtype_of(bias), ir.DataType.INT64
-    return [*outputs, empty(work), empty(work), empty(words), empty(words)]
+    current.dtype = dtype_of(bias)  # torch's exporter gives only inputs of operators theirs
+    of_recurrence = (weight_hh, first_hh, factors_hh)
+    outputs = src(current, bias, cell, state, lengths, *of_recurrence, constants=constants, past_steps=past_steps)
+    return [*outputs, empty(ir.DataType.INT64), empty(ir.DataType.INT64)]
 
 
 def refuse_events(*arguments: Any, **options: Any) -> None:
