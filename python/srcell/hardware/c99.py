@@ -177,7 +177,6 @@ def _parts(network: HeaderNetwork) -> Iterator[str]:
     """The header's text, in parts."""
     layers, cell, classes, name, votes = network
     layers = [w.astype(np.int8) if w.min() >= -128 and w.max() <= 127 else w for w in layers]
-    types = [f"{weights.dtype}_t" for weights in layers]
     neurons = [len(weights) for weights in layers]
     inputs, widest, total, outputs = layers[0].shape[1], max(neurons), sum(neurons), neurons[-1]
     state = 4 * (widest + classes + 1) + 6 * total + outputs
@@ -185,7 +184,7 @@ def _parts(network: HeaderNetwork) -> Iterator[str]:
         "inputs": inputs,
         "neurons": " + ".join(map(str, neurons)),
         "classes": classes,
-        "weights": ", ".join(f"{n} x {w.shape[1]} {kind}" for n, w, kind in zip(neurons, layers, types, strict=True)),
+        "weights": ", ".join(f"{len(w)} x {w.shape[1]} {w.dtype}_t" for w in layers),
         "flash": sum(weights.nbytes for weights in layers),
         "ram": -(-state // 4) * 4,
     }
@@ -199,14 +198,14 @@ def _parts(network: HeaderNetwork) -> Iterator[str]:
     yield text.HEAD.substitute(names, **facts)
     for key, number in numbers.items():
         yield f"#define {name.upper()}_{key} {number if number >= 0 else f'({number})'}\n"
-    for k, (weights, kind) in enumerate(zip(layers, types, strict=True)):
-        yield f"\nstatic const {kind} {name}_weights_{k}[{weights.shape[1]}][{weights.shape[0]}] = {{\n"
+    for k, weights in enumerate(layers):
+        yield f"\nstatic const {weights.dtype}_t {name}_weights_{k}[{weights.shape[1]}][{weights.shape[0]}] = {{\n"
         for row in weights.T.tolist():
             yield f"    {{{lines_of_numbers(row)}}},\n"
         yield "};\n"
     yield text.NEURONS.substitute(names)
-    for k, kind in enumerate(types):
-        yield text.ADD.substitute(names, k=k, type=kind)
+    for k, weights in enumerate(layers):
+        yield text.ADD.substitute(names, k=k, type=f"{weights.dtype}_t")
     yield text.STEP.substitute(names)
     for k in range(1, len(layers)):
         yield text.LATER_LAYER.substitute(names, k=k, below=k - 1)

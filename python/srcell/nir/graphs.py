@@ -180,8 +180,7 @@ class _Writer:
 
 
 def _array(x: Tensor) -> NDArray[Any]:
-    array: NDArray[Any] = x.detach().cpu().numpy()
-    return array
+    return np.asarray(x.detach().cpu())
 
 
 def _steps(part: Part, module: Any, delay: Tensor) -> NDArray[np.float64]:
@@ -189,8 +188,7 @@ def _steps(part: Part, module: Any, delay: Tensor) -> NDArray[np.float64]:
     width = module.delay_width
     if width != 1:
         raise ValueError(f"{part}: expected delays with a width of 1, because NIR has no interpolation, got {width}")
-    steps: NDArray[np.float64] = _array(delay.clamp(0, module.max_delay)).astype(float)
-    return steps
+    return _array(delay.clamp(0, module.max_delay)).astype(float)
 
 
 def read_graph(path: str | Path) -> nir.NIRGraph:
@@ -510,7 +508,7 @@ class _Reader:
         bias = as_numbers("metadata: bias", settings["bias"], 1)
         if bias.shape != (classes,):
             raise ValueError(f"metadata: expected a bias ({classes},) of the readout, got {bias.shape}")
-        made: nn.Module = _readout(modules.LinearReadout, neurons, classes, settings["alpha"], settings["window"])
+        made = _readout(modules.LinearReadout, neurons, classes, settings["alpha"], settings["window"])
         made.linear = _linear(weight, bias.astype(self.dtype))
         return made
 
@@ -518,11 +516,10 @@ class _Reader:
         classes, neurons = settings.pop("num_classes"), prod(self.shape)
         if classes < 1 or neurons % classes:
             raise ValueError(f"metadata: expected a number of classes that divides {neurons} neurons, got {classes}")
-        made: nn.Module = _readout(modules.LeakyReadout, classes, neurons // classes, **settings)
-        return made
+        return _readout(modules.LeakyReadout, classes, neurons // classes, **settings)
 
 
-def _readout(kind: type[nn.Module], *arguments: Any, **settings: Any) -> Any:
+def _readout(kind: type[nn.Module], *arguments: Any, **settings: Any) -> nn.Module:
     try:
         return kind(*arguments, **settings)
     except ValueError as error:
