@@ -158,6 +158,13 @@ def of_channels() -> Any:
     return graph(kernel(), node(2, 3, 3, alpha=alpha), shape=(1, 3, 3))
 
 
+def maps_with_a_loop() -> Any:
+    made = of_maps()
+    made.nodes["back"] = weights(2, 2)
+    made.edges += [("n1", "back"), ("back", "n1")]
+    return made
+
+
 LINEAR = {"kind": "linear", "alpha": 1.0, "window": 5, "bias": np.zeros(3)}
 VOTES = {"kind": "votes", "num_classes": 3, "alpha": 1.0, "inhibition": 0.0, "temperature": 1.0}
 
@@ -214,8 +221,9 @@ REFUSALS: list[Refusal] = [
     Message("n1: expected one Linear node back to it, got", lambda: from_graph(loop(LIF))),
     *(
         Message("back: expected square weights from n1 alone, got others", called(from_graph, loop(weights(*shape))))
-        for shape in ((6, 5), (5, 5))
+        for shape in ((6, 5), (5, 5), (1, 1))
     ),
+    Message("back: expected square weights from n1 alone, got others", lambda: from_graph(maps_with_a_loop())),
     Message("graph.edges: expected edges between nodes, got one from 'n1' to 'nowhere'", lambda: from_graph(
         graph(weights(6, 4), node(6), more=[("n1", "nowhere")]))),
     Message("n0: expected each edge once, got two to 'n1'", lambda: from_graph(

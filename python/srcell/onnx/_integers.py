@@ -14,6 +14,7 @@ from ._graph import Body, Values, active_steps, constant, empty, ir, op, scan
 from ._neurons import refuse_events
 
 WORK = ir.DataType.DOUBLE
+# The constants that are shifts, and the names of the powers of two by which the step divides instead.
 DIVISORS = {
     "leak_shift_a": "divisor_a",
     "leak_shift_b": "divisor_b",
