@@ -173,7 +173,7 @@ PART = LabelledSequences(torch.zeros(2, 3, 4), torch.zeros(2, dtype=torch.int64)
     Refusal("window", lambda: LinearReadout(6, 4, window=1.5), TypeError),  # type: ignore[arg-type]
     Refusal("spikes", lambda: LinearReadout(6, 4)(torch.zeros(7, 3, 5))),
     Refusal("spikes", lambda: LinearReadout(6, 4)(torch.zeros(7, 6))),
-    Refusal("hidden_sizes", lambda: SRCClassifier(5, [], 3, readout="linear")),
+    Refusal("readout", lambda: SRCClassifier(5, [], 3, readout="linear")),
     Refusal("readout_window", lambda: SRCClassifier(5, [8], 3, readout_window=2)),
     Refusal("encoding", lambda: EventLoader(PART, RateEncoding()), TypeError),  # type: ignore[arg-type]
 )
