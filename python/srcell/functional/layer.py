@@ -26,7 +26,7 @@ Parameter = float | Tensor
 State = AnyState | tuple[Tensor, ...]
 
 
-Cell = record_type("Cell", PARAMETERS, [TABLE[name].standard for name in PARAMETERS])
+Cell = record_type("Cell", PARAMETERS, defaults=[TABLE[name].standard for name in PARAMETERS])
 Cell.__module__ = __name__  # where pickles of layers look for it
 """The cell parameters as users give them, each a ``Parameter``."""
 

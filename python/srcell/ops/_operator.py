@@ -17,6 +17,7 @@ from ._cpu import core
 
 _library = torch.library.Library("srcell", "DEF")
 
+record_type: Any = namedtuple  # type checkers would want to know the fields
 Function = TypeVar("Function", bound=Callable[..., Any])
 Argument = Tensor | Sequence[Tensor] | None
 Gradients = dict[str, Argument]
@@ -71,13 +72,10 @@ class Operator:
             name, self._shared = shared
             self._shared_options = tuple(x for x in self._shared._fields if x in options)
             self._alone -= len(self._shared._fields) - len(self._shared_options)
-            expected = (*names[self._alone :], *self._shared_options)
-            if expected != self._shared._fields:
-                raise ValueError(f"{self.name}: expected the fields {expected}, got {self._shared._fields}")
             names = [*names[: self._alone], name]
         self._options = [x for x in options if x not in self._shared_options]
         defaults = [x.default_value for x in declared if x.has_default_value()]
-        self.record = record_type(f"Call_{self.name}", [*names, *self._options], defaults)
+        self.record = record_type(f"Call_{self.name}", [*names, *self._options], defaults=defaults)
         self._gradient: Callable[..., dict[str, Argument]] | None = None
         self._keep: Callable[[Any], dict[str, Argument]] | None = None
         self._gradient_options: Callable[[Any, Any], dict[str, Any]] | None = None
@@ -104,7 +102,7 @@ class Operator:
         return function
 
     def _of_call(self, function: Callable[[Any], Any]) -> Callable[..., Any]:
-        return lambda *arguments, **options: filled(function(self.call(*arguments, **options)))
+        return lambda *arguments, **options: filled(function(self.call(*arguments, **options)), arguments)
 
     def call(self, *arguments: Any, **options: Any) -> Any:
         """The record of a call with the schema's arguments."""
@@ -130,10 +128,6 @@ class Operator:
             tensors[items.start : items.start + 1] = [*given, *[None] * (count - len(given))]
         return tensors
 
-    def options(self, call: Any) -> dict[str, Any]:
-        """The schema's options, from a call's record."""
-        return self._with_shared(call, {name: getattr(call, name) for name in self._options})
-
     def _with_shared(self, call: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
         """These options, and those in the shared record."""
         if self._shared is None:
@@ -150,8 +144,8 @@ class Operator:
         """Decorator: register the function that returns gradients by name: a tensor each, a list for a list.
 
         Its arguments are the call, with the tensors that ``keep`` kept; the outputs after the differentiable ones; the
-        gradients of the differentiable ones; and, by name, which arguments need a gradient. Differentiating an operator
-        without such a function raises.
+        gradients of the differentiable ones, not all None; and, by name, which arguments need a gradient.
+        Differentiating an operator without such a function raises.
 
         Args:
             keep: a function of the call that returns, by name, what to keep for the gradient in place of a tensor:
@@ -190,6 +184,12 @@ class Operator:
                     "srcell.export or srcell.onnx.export for a program that runs without torch"
                 )
         return self._overload(*tensors, **self._with_shared(arguments, options))
+
+    def with_arguments_of(self, call: Any, **others: Any) -> Any:
+        """Call the operator with those arguments of another's record that have the same names, and with others."""
+        given = {**call._asdict(), **others}
+        tensors = self.record._fields[: len(self.record._fields) - len(self._options)]
+        return self(*(given[name] for name in tensors), **{name: given[name] for name in self._options})
 
     def _autograd_kernel(self, *arguments: Any, **options: Any) -> Any:
         """Kernel of torch's autograd key: make the call differentiable only if a gradient may be needed."""
@@ -231,11 +231,6 @@ class Operator:
         return outputs, (0,) * len(outputs)
 
 
-def record_type(name: str, fields: Sequence[str], defaults: Sequence[Any] = ()) -> Any:
-    """A named tuple type with these fields."""
-    return namedtuple(name, fields, defaults=defaults)
-
-
 class _Call(torch.autograd.Function):
     """A differentiable call of a kernel, or through torch's dispatcher if the kernel is None.
 
@@ -253,7 +248,7 @@ class _Call(torch.autograd.Function):
         *flat: Tensor | None,
     ) -> Any:
         sizes = list_sizes(tensors)
-        options = operator.options(call)
+        options = operator._with_shared(call, {name: getattr(call, name) for name in operator._options})
         if kernel is None:  # under a transform, flat holds the tensors of this level
             tensors = nested(flat, sizes)
             call = operator.call(*tensors, **options)
@@ -279,6 +274,8 @@ class _Call(torch.autograd.Function):
         if operator._gradient is None:
             what = "double backward" if operator.name.endswith("_backward") else "a gradient"
             raise RuntimeError(f"srcell::{operator.name}: {what} is not supported")
+        if all(grad is None for grad in grads):
+            return (None,) * len(ctx.needs_input_grad)
         saved, made = ctx.saved_tensors, len(grads) - operator._differentiable
         kept, outputs = saved[: len(saved) - made], saved[len(saved) - made :]
         call = operator.call(*nested(kept, ctx.kept_sizes), **ctx.options)
@@ -306,11 +303,11 @@ class _CallAtLevel(_private.SingleLevelFunction):  # type: ignore[misc]
     backward = _Call.backward
 
 
-def filled(outputs: Any) -> Any:
-    """The outputs, with an empty tensor for each None."""
+def filled(outputs: Any, arguments: Sequence[Any]) -> Any:
+    """The outputs, with an empty tensor for each None, like another output or else like an argument."""
     if isinstance(outputs, Tensor) or all(x is not None for x in outputs):
         return outputs
-    like: Tensor = next(x for x in outputs if x is not None)
+    like: Tensor = next(x for x in (*outputs, *arguments) if isinstance(x, Tensor))
     return tuple(like.new_empty(0) if x is None else x for x in outputs)
 
 

@@ -41,12 +41,7 @@ def forward_fake(call: Any) -> Tensor:
     return spikes.new_empty(spikes.shape)
 
 
-def keep(call: Any) -> dict[str, Any]:
-    """Keep only the factors; they get no gradient."""
-    return {"spikes": None}
-
-
-@scale.gradient(keep)
-def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Any) -> Gradients:
-    """The gradient of spikes."""
-    return {"spikes": None if grads[0] is None else scale(grads[0], call.factors)}
+@scale.gradient(lambda call: {"spikes": None})
+def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor], needs: Any) -> Gradients:
+    """The gradient of spikes; the factors get none."""
+    return {"spikes": scale(grads[0], call.factors)}

@@ -52,15 +52,14 @@ def sum_fake(call: Any) -> Tensor:
 
 
 def keep_sum(call: Any) -> dict[str, Any]:
-    """Keep the factors, and of the spikes only their number of steps; the factors get no gradient."""
+    """Keep the factors, and of the spikes only their number of steps."""
     return {"spikes": call.spikes.new_empty(0).expand(call.spikes.shape[0], 0)}
 
 
 @sum_over_time.gradient(keep_sum)
-def sum_gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Any) -> Gradients:
-    """The gradient of spikes."""
-    grad = grads[0]
-    return {"spikes": None if grad is None else spread_over_time(grad, call.factors, steps=call.spikes.shape[0])}
+def sum_gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor], needs: Any) -> Gradients:
+    """The gradient of spikes; the factors get none."""
+    return {"spikes": spread_over_time(grads[0], call.factors, steps=call.spikes.shape[0])}
 
 
 @spread_over_time.kernel("CPU", "CUDA")
@@ -91,12 +90,7 @@ def spread_fake(call: Any) -> Tensor:
     return sums.new_empty((call.steps, *sums.shape))
 
 
-def keep_spread(call: Any) -> dict[str, Any]:
-    """Keep only the factors."""
-    return {"sums": None}
-
-
-@spread_over_time.gradient(keep_spread)
-def spread_gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Any) -> Gradients:
-    """The gradient of the sums."""
-    return {"sums": None if grads[0] is None else sum_over_time(grads[0], call.factors)}
+@spread_over_time.gradient(lambda call: {"sums": None})
+def spread_gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor], needs: Any) -> Gradients:
+    """The gradient of the sums; the factors get none."""
+    return {"sums": sum_over_time(grads[0], call.factors)}
