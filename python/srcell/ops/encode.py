@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ._cpu import core
@@ -24,51 +22,40 @@ rate_encode = Operator(
 MAX_STEPS = 2**31 - 1  # the largest steps and prefix
 
 
-def check_images(images: Tensor, steps: int, prefix: int, *, fewest: int) -> tuple[Tensor, Like]:
+def check_images(call: Any, *, fewest: int) -> tuple[Tensor, Like]:
     """Check float32 images (B, K) and the numbers of steps; return the images contiguous."""
-    like = check_floats("images", images, "B, K")
+    like = check_floats("images", call.images, "B, K")
     if like.dtype != torch.float32:
         raise TypeError(f"images: expected dtype torch.float32, got {like.dtype}")
-    for name, number, least in (("steps", steps, fewest), ("prefix", prefix, 0)):
+    for name, number, least in (("steps", call.steps, fewest), ("prefix", call.prefix, 0)):
         if not least <= number <= MAX_STEPS:
             raise ValueError(f"{name}: expected an int in [{least}, {MAX_STEPS}], got {number}")
-    return contiguous(images), like
+    return contiguous(call.images.detach()), like
+
+
+def check_rate(call: Any) -> tuple[Tensor, Tensor]:
+    """Check a call of ``rate_encode``; return images and index contiguous."""
+    images, like = check_images(call, fewest=0)
+    return images, contiguous(check_integers("index", call.index, torch.int64, images.shape[0], like))
 
 
 @rate_encode.kernel("CPU")
-def rate_cpu(call: Any) -> tuple[Tensor, Tensor]:
+def rate_cpu(call: Any) -> tuple[Tensor, ...]:
     """Events of float32 images (B, K) with int64 sample numbers (B,); the seed is taken modulo 2^64."""
-    images, index, steps, prefix, gain, seed, thinned = call
-    images, like = check_images(images, steps, prefix, fewest=0)
-    index = contiguous(check_integers("index", index, torch.int64, images.shape[0], like))
-    threads = torch.get_num_threads()
-    return tensors(core.rate_encode(array(images), array(index), steps, prefix, gain, seed % 2**64, thinned, threads))
-
-
-def array(x: Tensor) -> NDArray[Any]:
-    """A contiguous tensor on a CPU as an array."""
-    made: NDArray[Any] = x.detach().numpy()
-    return made
-
-
-def tensors(events: tuple[NDArray[np.int64], NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
-    """Offsets and indices."""
-    offsets, indices = events
-    return torch.from_numpy(offsets), torch.from_numpy(indices)
+    images, index = check_rate(call)
+    options = call.steps, call.prefix, call.gain, call.seed % 2**64, call.thinned, torch.get_num_threads()
+    return tuple(map(torch.from_numpy, core.rate_encode(images.numpy(), index.numpy(), *options)))
 
 
 @rate_encode.kernel("CUDA")
 def rate_gpu(call: Any) -> tuple[Tensor, Tensor]:
     """``rate_cpu`` on a GPU; it synchronises to learn the number of events."""
-    images, index, steps, prefix, gain, seed, thinned = call
-    images, like = check_images(images, steps, prefix, fewest=0)
-    index = contiguous(check_integers("index", index, torch.int64, images.shape[0], like))
-    gpu = gpu_of("images", images)
-    samples, pixels = images.shape
-    mask = gpu.empty(images, samples * steps, -(-pixels // 64), dtype=torch.int64)
-    counts = gpu.empty(images, samples * (prefix + steps), dtype=torch.int64)
-    sizes = (samples, steps, prefix, pixels)
-    gpu.launch("rate_mask", (samples, pixels, steps), images, index, gain, seed % 2**64, mask, thinned)
+    (images, index), gpu = check_rate(call), gpu_of("images", call.images)
+    (samples, pixels), steps, prefix = images.shape, call.steps, call.prefix
+    mask = images.new_empty(samples * steps, -(-pixels // 64), dtype=torch.int64)
+    counts = images.new_empty(samples * (prefix + steps), dtype=torch.int64)
+    sizes, drawn = (samples, steps, prefix, pixels), (call.gain, call.seed % 2**64, mask, call.thinned)
+    gpu.launch("rate_mask", (samples, pixels, steps), images, index, *drawn)
     gpu.launch("count_mask", sizes, mask, counts)
     offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
     wrong = ~((images >= 0) & (images <= 1)).flatten()
@@ -77,36 +64,26 @@ def rate_gpu(call: Any) -> tuple[Tensor, Tensor]:
         sample, pixel = divmod(int(wrong.nonzero()[0]), pixels)
         got = images[sample, pixel].item()
         raise ValueError(f"images: expected values in [0, 1], got {got} in pixel {pixel} of sample {sample}")
-    indices = gpu.empty(images, count, dtype=torch.int32)
+    indices = images.new_empty(count, dtype=torch.int32)
     gpu.launch("list_mask", sizes, mask, offsets, indices)
     return offsets, indices
-
-
-@rate_encode.fake
-def rate_fake(call: Any) -> tuple[Tensor, Tensor]:
-    """The outputs' shapes, with an unknown number of events."""
-    return fake_events(call.images, call.prefix + call.steps)
 
 
 latency_encode = Operator("latency_encode(Tensor images, *, int steps, int prefix) -> (Tensor offsets, Tensor indices)")
 
 
 @latency_encode.kernel("CPU")
-def latency_cpu(call: Any) -> tuple[Tensor, Tensor]:
+def latency_cpu(call: Any) -> tuple[Tensor, ...]:
     """Events of float32 images (B, K)."""
-    images, steps, prefix = call
-    images, _ = check_images(images, steps, prefix, fewest=1)
-    return tensors(core.latency_encode(array(images), steps, prefix, torch.get_num_threads()))
+    images, _ = check_images(call, fewest=1)
+    made = core.latency_encode(images.numpy(), call.steps, call.prefix, torch.get_num_threads())
+    return tuple(map(torch.from_numpy, made))
 
 
+@rate_encode.fake
 @latency_encode.fake
-def latency_fake(call: Any) -> tuple[Tensor, Tensor]:
-    """The outputs' shapes."""
-    return fake_events(call.images, call.prefix + call.steps)
-
-
-def fake_events(images: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def fake_events(call: Any) -> tuple[Tensor, Tensor]:
     """Offsets, and indices of a symbolic length: the real call determines the number of events."""
     count = torch.library.get_ctx().new_dynamic_size()
-    offsets = images.new_empty(images.shape[0] * steps + 1, dtype=torch.int64)
-    return offsets, images.new_empty(count, dtype=torch.int32)
+    offsets = call.images.new_empty(call.images.shape[0] * (call.prefix + call.steps) + 1, dtype=torch.int64)
+    return offsets, call.images.new_empty(count, dtype=torch.int32)
