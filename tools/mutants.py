@@ -410,7 +410,7 @@ the step after the last one counts
     op.Less(op.Unsqueeze(steps, => op.LessOrEqual(op.Unsqueeze(steps,
 == ops/_layer.py: operators.py src.py linear.py
 an output_mask that is too long is accepted
-    if len(call.output_mask) != expected: => if len(call.output_mask) < expected:
+    if len(mask) != expected: => if len(mask) < expected:
 == ops/src_dense.py: linear.py linear_gradients.py works.py
 a call within a transform chooses another method than the one around it
     and valid and not call.save => and valid

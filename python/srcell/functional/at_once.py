@@ -112,11 +112,11 @@ def _by_operator(
     flags = {"cell": of_cell, "state": [True] * len(states_of(layer))}
     saving = {"save": True, "trace_integrator": any(of_cell)}
     if input is None:
-        operator, gradient, kept = src_events.OPERATORS.forward, src_events.gradient, [trace, checkpoints]
+        operator, gradient, kept = src_events.src_events, src_events.gradient, [trace, checkpoints]
         sizes = {"steps": call.steps, "batch": call.batch}
         record = operator.record(offsets, indices, values, weight, layer, **sizes, **saving)
     else:
-        operator, gradient = src_dense.OPERATORS.forward, src_dense.gradient
+        operator, gradient = src_dense.src_dense, src_dense.gradient
         kept = [trace, checkpoints, mask, ones]
         method = {"method": "events", "input_grad_at_events": call.at_events}
         record = operator.record(input, weight, layer, **method, **saving)

@@ -13,10 +13,9 @@ from .._arguments import check_choice, require_dense
 from .._renamed import renamed
 from .._state import AnyState
 from ..events import EventBatch
-from ..ops import _dense
 from ..ops._layer import HALF, STATE, LayerArguments, work_dtype
 from ..ops._memory import contiguous
-from ..ops.src_dense import src_dense
+from ..ops.src_dense import METHODS, src_dense, takes_events
 from ..ops.src_events import src_events
 from .at_once import at_once
 from .layer import (
@@ -111,7 +110,7 @@ def src_linear(
     require_dense("weight", weight)
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
-    check_choice("method", method, _dense.METHODS)
+    check_choice("method", method, METHODS)
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
     recurrence = Recurrence(weight_hh, recurrent_surrogate, delay_hh, max_delay, delay_width)
     given = UserArguments(bias, state, cell, surrogate, full_gradient, recurrence)
@@ -213,7 +212,7 @@ def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | No
     if isinstance(input, Tensor):
         input = as_spikes(input, weight.dtype)
         by_product = autocasts(input) or weight.dtype in HALF
-        if by_product or not _dense.takes_events(contiguous(input), "auto", lengths):
+        if by_product or not takes_events(contiguous(input), "auto", lengths):
             return F.linear(without_padding(input, lengths)[0], weight)
         input = EventBatch.from_dense(in_work_dtype(input), lengths)
     # Run each row as a sample of one step from zeros: the integrator is then the current.

@@ -7,7 +7,7 @@ Operators use it. No other file imports ``srcell._core``, but for ``srcell._para
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,24 +32,16 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, block_byt
         return like.new_empty(shape, dtype=dtype)
     if size >= 2**63:
         raise MemoryError(f"srcell: {' * '.join(map(str, shape))} elements of {dtype}")
-    if dtype.itemsize < 4:  # blocks hold elements of 4 or 8 bytes
-        count = math.prod(shape)
-        return torch.from_numpy(core.empty((-(-size // 4),), False)).view(dtype)[:count].view(shape)
-    return torch.from_numpy(core.empty(shape, dtype.itemsize == 8)).view(dtype)
+    words = torch.from_numpy(core.empty((-(-size // 4),), False))
+    return words.view(dtype)[: math.prod(shape)].view(shape)
 
 
-class EventRows:
-    """The events of an EventBatch or of a dense input.
+class EventRows(NamedTuple):
+    """The events of a call, as in an EventBatch, contiguous."""
 
-    Attributes:
-        offsets, indices, values: as in an EventBatch, contiguous.
-
-    """
-
-    __slots__ = ("indices", "offsets", "values")
-
-    def __init__(self, offsets: Tensor, indices: Tensor, values: Tensor | None) -> None:
-        self.offsets, self.indices, self.values = offsets, indices, values
+    offsets: Tensor
+    indices: Tensor
+    values: Tensor | None
 
     def for_kernels(self, inputs: int) -> core.EventRows:
         """The struct that kernels take; the caller must keep this object alive while they run."""

@@ -15,71 +15,31 @@ import torch
 from torch import Tensor
 
 from .._parameters import PARAMETERS
-from ._cpu import EventRows, core, mask_shape
-from ._memory import Optionals, address, addresses
+from ._cpu import EventRows, core, mask_shape, rows_of
+from ._memory import Optionals, address
 
 
 class Layer(NamedTuple):
-    """The layer of a call, as kernels take it."""
+    """The layer of a call, of neurons or of integer neurons, as kernels take it."""
 
     sizes: tuple[int, ...]
     """T, B and N."""
-    like: Any
-    """The argument whose dtype and device all tensors have, a ``Like``."""
     given: Any
-    """The ``LayerArguments``, checked and contiguous: kernels use the addresses of their tensors."""
-    struct: core.Layer
+    """The ``LayerArguments``, of integer neurons the call, checked and contiguous: kernels use the addresses of their
+    tensors.
+    """
+    struct: Any
     """The struct that kernels take, with these addresses."""
-    turn: Tensor | None
+    turn: Tensor | None = None
     """Of resonant neurons: their turn, whose address the struct has."""
 
 
-class IntegerLayer(NamedTuple):
-    """The layer of integer neurons of a call with its input, checked and contiguous.
-
-    Attributes:
-        sizes: T, B and N.
-        rows: the events, or None for a dense input.
-        input, weight, scale, state, lengths: as in the schema; kept alive while kernels have their addresses.
-        rho: as in the schema.
-        struct: the layer as kernels take it.
-
-    """
-
-    sizes: tuple[int, ...]
-    rows: EventRows | None
-    input: Tensor | None
-    weight: Tensor
-    scale: Tensor | None
-    state: list[Tensor]
-    lengths: Tensor | None
-    rho: float
-    struct: core.IntegerLayer
-
-
-class Forward(NamedTuple):
-    """What forward kernels fill, unless None: ``outputs`` (spikes, STATE) and ``saved`` (trace, checkpoints)."""
-
-    layer: Layer
-    outputs: Sequence[Any]
-    saved: Optionals
-    trace_integrator: bool
-
-
-class Backward(NamedTuple):
-    """What backward kernels take (``grads`` of spikes and STATE; ``saved``) and fill (GRADIENTS, unless None)."""
-
-    layer: Layer
-    grads: Optionals
-    saved: Optionals
-    gradients: Optionals
-
-    @property
-    def sums(self) -> int:
-        """The number of gradients per neuron to sum over time: the bias's alone, or those of all parameters."""
-        wanted = any(x is not None for x in self.gradients[OF_CELL:])
-        return 1 + len(self.layer.given.constants) if wanted else 1
-
+Forward = tuple[Layer, Sequence[Any], Optionals, bool]
+"""A layer; what its forward kernels fill, unless None: outputs (spikes, STATE), and what is kept (trace, checkpoints);
+and ``trace_integrator``.
+"""
+Backward = tuple[Layer, Optionals, Optionals, Optionals]
+"""A layer, the gradients of spikes and STATE, what was kept, and GRADIENTS, which backward kernels fill unless None."""
 
 OF_CELL = -len(PARAMETERS)  # where the gradients of cell parameters begin
 
@@ -90,11 +50,6 @@ class Gpu:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    @staticmethod
-    def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Uninitialised contiguous tensor on the GPU of ``like``, of its dtype unless another is given."""
-        return like.new_empty(*shape, dtype=dtype)
-
     def launch(self, name: str, *arguments: Any) -> None:
         """Launch a kernel on the device's current stream; tensors are passed as their addresses."""
         kernel = getattr(cuda_module(), name)
@@ -104,7 +59,7 @@ class Gpu:
 
     def make_turn(self, struct: core.Layer, bias: Tensor) -> Tensor:
         """The turn of resonant neurons, (2, 1) or (2, N); the struct then has its address."""
-        turn = self.empty(bias, 2, struct.turns)
+        turn = bias.new_empty(2, struct.turns)
         struct.device_turn = address(turn)
         self.launch("make_turn", struct)
         return turn
@@ -122,101 +77,83 @@ class Gpu:
         weight_t = layer.given.weight_hh.t().contiguous()
         self.launch("lateral_forward", layer.struct, outputs, current, weight_t, saved, trace_integrator)
 
-    def scan_backward(self, run: Backward, current: Tensor | None, grad_current: Tensor) -> None:
-        """Fill the gradients of a layer and of its currents; ``current`` is None if there is a trace."""
+    def current_gradient(self, run: Backward, current: Tensor | None = None) -> Tensor:
+        """Fill the gradients of a layer; return that of its currents, which are given unless there is a trace."""
         layer, grads, saved, gradients = run
-        partials = self.empty(layer.given.bias, run.sums, *layer.sizes[1:])
+        bias = layer.given.bias
+        grad_current: Tensor = bias.new_empty(layer.sizes, dtype=None if current is None else current.dtype)
+        # Over time are summed the gradients of the bias alone, or of all parameters.
+        of_cell = any(x is not None for x in gradients[OF_CELL:])
+        partials = bias.new_empty(1 + len(layer.given.constants) * of_cell, *layer.sizes[1:])
+        filled = layer.struct, grads, gradients, partials
         if layer.given.weight_hh is None:
-            assert current is not None
-            by_current = (current, *_elements(current, grads[0]), saved, grad_current)
-            return self.launch("scan_backward", layer.struct, grads, gradients, partials, *by_current)
-        weight_t, grad_weight_hh = layer.given.weight_hh.t().contiguous(), gradients[0]
-        rows = cuda_module().lateral_rows(layer.turn is not None)
-        scratch = self.empty(layer.given.bias, rows, *layer.sizes[1:])
+            if current is None:
+                self.launch("events_backward", *filled, saved, grad_current)
+            else:
+                self.launch("scan_backward", *filled, current, *_elements(current, grads[0]), saved, grad_current)
+            return grad_current
+        weight_t, (grad_weight_hh, grad_factors, *_) = layer.given.weight_hh.t().contiguous(), gradients
+        scratch = bias.new_empty(cuda_module().lateral_rows(layer.turn is not None), *layer.sizes[1:])
         # The input of the recurrent weights: at step t the spikes of step t-1.
-        elements = None if grad_weight_hh is None else self.empty(layer.given.bias, *layer.sizes)
-        of_factors = None if gradients[1] is None else self.empty(gradients[1], layer.sizes[1], *gradients[1].shape)
-        by_step = (weight_t, scratch, grad_current, elements, of_factors)
-        self.launch("lateral_backward", layer.struct, grads, gradients, partials, saved, *by_step)
-        if elements is not None and grad_weight_hh is not None and layer.given.past_steps:
-            groups = cuda_module().weight_groups(*layer.sizes[1:])
-            sums = self.empty(elements, groups, *weight_t.shape)
-            self.launch("delayed_weight", layer.struct, elements, grad_current, sums, grad_weight_hh)
-        elif elements is not None and grad_weight_hh is not None:
-            mask = self.empty(elements, *mask_shape(elements), dtype=torch.int64)
-            self.fill_mask(elements, None, mask)
-            grad_weight_hh.copy_(
-                self.masked_weight_gradient(layer, elements, mask, layer.given.weight_hh, grad_current)
-            )
-
-    def events_forward(self, run: Forward, rows: EventRows, weight: Tensor) -> None:
-        """Fill spikes, state, trace and checkpoints after a linear synapse on events."""
-        self._synapse_forward(run, (rows.for_kernels(weight.shape[1]), None, None), weight)
+        elements = None if grad_weight_hh is None else bias.new_empty(layer.sizes)
+        of_factors = None if grad_factors is None else bias.new_empty(layer.sizes[1], *grad_factors.shape)
+        self.launch("lateral_backward", *filled, saved, weight_t, scratch, grad_current, elements, of_factors)
+        if elements is not None and grad_weight_hh is not None:
+            if layer.given.past_steps:
+                sums = bias.new_empty(cuda_module().weight_groups(*layer.sizes[1:]), *weight_t.shape)
+                self.launch("delayed_weight", layer.struct, elements, grad_current, sums, grad_weight_hh)
+            else:
+                mask = self.fill_mask(elements, None)
+                grad_weight_hh.copy_(self.masked_weight_gradient(layer, elements, mask, grad_weight_hh, grad_current))
+        return grad_current
 
     def dense_forward(self, run: Forward, input: Tensor, mask: Tensor | None, weight: Tensor) -> None:
         """``events_forward`` on the nonzero elements of a contiguous dense input; fill their mask, if one is given."""
-        mask = self.empty(input, *mask_shape(input), dtype=torch.int64) if mask is None else mask
-        self.fill_mask(input, run.layer.given.lengths, mask)
-        self._synapse_forward(run, (core.EventRows(0, 0, 0, 0, weight.shape[1]), mask, input), weight)
+        mask = self.fill_mask(input, run[0].given.lengths, mask)
+        self.events_forward(run, core.EventRows(0, 0, 0, 0, weight.shape[1]), weight, mask, input)
 
-    def _synapse_forward(
-        self, run: Forward, events: tuple[core.EventRows, Tensor | None, Tensor | None], weight: Tensor
+    def events_forward(
+        self,
+        run: Forward,
+        rows: core.EventRows,
+        weight: Tensor,
+        mask: Tensor | None = None,
+        input: Tensor | None = None,
     ) -> None:
+        """Fill spikes, state, trace and checkpoints after a linear synapse on events, or on a dense input's mask."""
         (layer, outputs, *kept), weight_t = run, weight.t().contiguous()
         if layer.given.weight_hh is not None:
-            self.launch("event_currents", layer.struct, *events, weight_t, outputs[0])
+            self.launch("event_currents", layer.struct, rows, mask, input, weight_t, outputs[0])
             return self.scan_forward(run, outputs[0])
-        self.launch("events_forward", layer.struct, outputs, *events, weight_t, *kept)
-
-    def _current_gradient(self, run: Backward) -> Tensor:
-        """Fill the gradients of a layer on events; return the gradient of its currents."""
-        layer, grads, saved, gradients = run
-        grad_current = self.empty(layer.given.bias, *layer.sizes)
-        if layer.given.weight_hh is not None:
-            self.scan_backward(run, None, grad_current)
-        else:
-            partials = self.empty(layer.given.bias, run.sums, *layer.sizes[1:])
-            self.launch("events_backward", layer.struct, grads, gradients, partials, saved, grad_current)
-        return grad_current
+        self.launch("events_forward", layer.struct, outputs, rows, mask, input, weight_t, *kept)
 
     def events_backward(
         self, run: Backward, rows: EventRows, weight: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """Fill the gradients of a layer; return the gradients of values and weight, None if not wanted."""
-        grad_current = self._current_gradient(run)
-        want_values, want_weight = wanted
-        return self.synapse_gradients(
-            run.layer, rows, weight, grad_current, want_values=want_values, want_weight=want_weight
-        )
+        return self.synapse_gradients(run[0], rows, weight, self.current_gradient(run), wanted)
 
     def dense_backward(
         self, run: Backward, input: Tensor, mask: Tensor, weight: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """``events_backward`` on a dense input; ``wanted`` ends with whether its gradient is needed only at events."""
         want_input, want_weight, at_events = wanted
-        grad_current = self._current_gradient(run)
+        grad_current = self.current_gradient(run)
         grad_input = grad_weight = None
         if want_weight:
-            grad_weight = self.masked_weight_gradient(run.layer, input, mask, weight, grad_current)
+            grad_weight = self.masked_weight_gradient(run[0], input, mask, weight, grad_current)
         if want_input:
-            grad_input = self.empty(input, *input.shape)
+            grad_input = input.new_empty(*input.shape)
             torch.mm(grad_current.flatten(0, 1), weight, out=grad_input.flatten(0, 1))
             if at_events:
                 grad_input.masked_fill_(input == 0, 0)
         return grad_input, grad_weight
 
     def synapse_gradients(
-        self,
-        layer: Layer | IntegerLayer,
-        rows: EventRows,
-        weight: Tensor,
-        grad_current: Tensor,
-        *,
-        want_values: bool,
-        want_weight: bool,
+        self, layer: Layer, rows: EventRows, weight: Tensor, grad_current: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """The gradients of values and weight, from the gradient of the currents; None if not wanted."""
-        grad_values = grad_weight = None
+        grad_values, grad_weight, (want_values, want_weight) = None, None, wanted
         if not (want_values or want_weight):
             return grad_values, grad_weight
         count, inputs = rows.indices.shape[0], weight.shape[1]
@@ -237,7 +174,7 @@ class Gpu:
         positions = torch.full_like(rows.indices, -1, dtype=torch.int64)
         self.launch("event_keys", layer.struct.shape, events, keys, narrow, positions)
         if want_values:
-            grad_values = self.empty(weight, count)
+            grad_values = weight.new_empty(count)
             weight_t = weight.t().contiguous()
             self.launch("event_dots", layer.struct, events, positions, weight_t, grad_current, grad_values)
         if keys is not None:
@@ -251,94 +188,65 @@ class Gpu:
         return grad_values, grad_weight
 
     def masked_weight_gradient(
-        self, layer: Layer | IntegerLayer, input: Tensor, mask: Tensor, weight: Tensor, grad_current: Tensor
+        self, layer: Layer, input: Tensor, mask: Tensor, weight: Tensor, grad_current: Tensor
     ) -> Tensor:
         """The gradient of the weight, from a dense input and its mask."""
         inputs = input.shape[2]
-        columns = self.empty(input, *self._columns_shape(layer, inputs), dtype=torch.int32)
+        columns = input.new_empty(*self._columns_shape(layer, inputs), dtype=torch.int32)
         self.launch("mask_columns", dense_rows(input, None, mask), columns)
         no_rows = core.EventRows(0, 0, 0, 0, inputs)
         return self._weight_gradient(layer, weight, no_rows, grad_current, columns=columns, elements=input)
 
     @staticmethod
-    def _columns_shape(layer: Layer | IntegerLayer, inputs: int) -> tuple[int, int, int]:
+    def _columns_shape(layer: Layer, inputs: int) -> tuple[int, int, int]:
         """The shape of columns: a word for each segment of each input of a sample."""
         steps, batch, _ = layer.sizes
         return batch, -(-steps // core.event_segment), inputs
 
     def _weight_gradient(
-        self,
-        layer: Layer | IntegerLayer,
-        weight: Tensor,
-        rows: core.EventRows,
-        grad_current: Tensor,
-        *,
-        starts: Tensor | None = None,
-        positions: Tensor | None = None,
-        values: Tensor | None = None,
-        counts: Tensor | None = None,
-        columns: Tensor | None = None,
-        elements: Tensor | None = None,
+        self, layer: Layer, weight: Tensor, rows: core.EventRows, grad_current: Tensor, **events: Tensor | None
     ) -> Tensor:
-        """The gradient of the weight, from one of three forms of the events.
+        """The gradient of a weight of this shape and dtype, from one of three forms of the events.
 
         Sorted events: ``starts``, ``positions``, ``values``; columns of event rows: ``counts``; columns of a dense
         input: ``columns``, ``elements``.
         """
-        grad_weight = torch.empty_like(weight)
+        is_double, made = weight.dtype == torch.float64, torch.empty_like(weight)
         groups = cuda_module().weight_groups(*layer.sizes[1:])
-        partials = self.empty(weight, groups, weight.shape[1], weight.shape[0])
-        events = (starts, positions, values, counts, columns, elements)
-        is_double = weight.dtype == torch.float64
-        self.launch(
-            "weight_gradient", is_double, layer.struct.shape, rows, grad_current, *events, partials, grad_weight
-        )
-        return grad_weight
+        partials = weight.new_empty(groups, weight.shape[1], weight.shape[0])
+        given = [events.get(name) for name in ("starts", "positions", "values", "counts", "columns", "elements")]
+        self.launch("weight_gradient", is_double, layer.struct.shape, rows, grad_current, *given, partials, made)
+        return made
 
-    def integer_forward(
-        self, layer: IntegerLayer, outputs: Sequence[Tensor], slopes: Tensor | None, clamped: Tensor, *, floats: bool
-    ) -> None:
+    def integer_forward(self, layer: Layer, outputs: Sequence[Tensor], slopes: Tensor | None, clamped: Tensor) -> None:
         """Fill spikes, state and slopes of integer neurons; add up how often an i was clamped."""
-        weight_t = layer.weight.t().contiguous()
-        synapse = (*self._integer_events(layer)[1:], weight_t, layer.scale, layer.rho)
-        self.launch("integer_forward", layer.struct, outputs, floats, *synapse, slopes, clamped)
-
-    def _integer_events(self, layer: IntegerLayer) -> tuple[Tensor | None, core.EventRows, Tensor | None]:
-        """The mask of a dense input, which the caller must keep alive, and the kernel's arguments: rows and mask."""
-        inputs = layer.weight.shape[1]
-        if layer.rows is not None:
-            return None, layer.rows.for_kernels(inputs), None
-        assert layer.input is not None
-        mask = self.empty(layer.input, *mask_shape(layer.input), dtype=torch.int64)
-        self.fill_mask(layer.input, layer.lengths, mask)
-        return mask, core.EventRows(0, 0, 0, 0, inputs), mask
+        given, inputs, mask = layer.given, layer.given.weight.shape[1], None
+        if given.input is None:
+            rows = rows_of(given).for_kernels(inputs)
+        else:
+            rows, mask = core.EventRows(0, 0, 0, 0, inputs), self.fill_mask(given.input, given.lengths)
+        synapse = rows, mask, given.weight.t().contiguous(), given.scale, given.rho
+        self.launch("integer_forward", layer.struct, outputs, given.floats, *synapse, slopes, clamped)
 
     def integer_backward(
-        self,
-        layer: IntegerLayer,
-        grad_spikes: Tensor,
-        slopes: Tensor,
-        grad_current: Tensor | None,
-        grad_weight: Tensor | None,
-    ) -> None:
-        """Fill the gradients of the currents and of the integer weights, unless they are None."""
-        made = self.empty(slopes, *layer.sizes) if grad_current is None else grad_current
-        self.launch("integer_backward", layer.struct, slopes, grad_spikes, made)
-        if grad_weight is None:
-            return
-        if layer.rows is not None:
-            _, found = self.synapse_gradients(layer, layer.rows, grad_weight, made, want_values=False, want_weight=True)
-            assert found is not None
-        else:
-            assert layer.input is not None
-            mask, *_ = self._integer_events(layer)
-            assert mask is not None
-            found = self.masked_weight_gradient(layer, layer.input, mask, grad_weight, made)
-        grad_weight.copy_(found)
+        self, layer: Layer, grad_spikes: Tensor, slopes: Tensor, *, want_weight: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The gradients of the currents and of the integer weights, None if not wanted."""
+        given, grad_current = layer.given, slopes.new_empty(slopes.shape)
+        self.launch("integer_backward", layer.struct, slopes, grad_spikes, grad_current)
+        if not want_weight:
+            return grad_current, None
+        weight = slopes.new_empty(given.weight.shape)
+        if given.input is None:
+            return grad_current, self.synapse_gradients(layer, rows_of(given), weight, grad_current, (False, True))[1]
+        mask = self.fill_mask(given.input, given.lengths)
+        return grad_current, self.masked_weight_gradient(layer, given.input, mask, weight, grad_current)
 
-    def fill_mask(self, input: Tensor, lengths: Tensor | None, mask: Tensor) -> None:
-        """Fill the mask of a dense input: which of its elements are not 0."""
+    def fill_mask(self, input: Tensor, lengths: Tensor | None, mask: Tensor | None = None) -> Tensor:
+        """Fill and return the mask of a dense input: which of its elements are not 0."""
+        mask = input.new_empty(mask_shape(input), dtype=torch.int64) if mask is None else mask
         self.launch("mask_elements", dense_rows(input, lengths, mask))
+        return mask
 
 
 def _elements(current: Tensor, spikes: Tensor | None) -> tuple[Any, bool]:
@@ -360,7 +268,7 @@ def plain(argument: Any) -> Any:
     if argument is None or isinstance(argument, Tensor):
         return address(argument)
     lists = isinstance(argument, (list, tuple)) and (argument[0] is None or isinstance(argument[0], Tensor))
-    return addresses(argument) if lists else argument
+    return [address(x) for x in argument] if lists else argument
 
 
 def is_gpu(device: torch.device) -> bool:

@@ -7,8 +7,8 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,36 +17,38 @@ from .._parameters import PARAMETERS
 from .._state import TYPES
 from . import _gpu
 from ._cpu import core
-from ._memory import Optionals, addresses, contiguous, or_contiguous
+from ._memory import Optionals, address, contiguous, or_contiguous
 from ._operator import Operator, flattened
 
 # Resonant neurons have all parameters, and a q; with delayed recurrent weights there is a past.
 STATES: dict[tuple[bool, bool], tuple[str, ...]] = {kind: made._fields for kind, made in TYPES.items()}
-PLAIN_STATE, STATE = STATES[False, False], STATES[True, True]
+STATE = STATES[True, True]
 CONSTANTS = len(PARAMETERS) - 1, len(PARAMETERS)  # how many there are without and with resonance
+Optional = TypeVar("Optional", bound=Tensor | None)  # a tensor, or None where the argument may be absent
 SURROGATES = ("relu", "straight_through")
 HALF = (torch.float16, torch.bfloat16)
 WORK = (torch.float32, torch.float64)
 
 # The layer's part of the schemas; a call's record has it as one `LayerArguments`. If one cell parameter is a tensor,
-# all are passed as tensors; `constants` are still checked, so that a float among them is checked on a GPU too. A
-# backward operator's schema has optional tensors instead of the lists, and of the state only what the gradient needs.
-LATERAL = ("weight_hh", "first_hh", "factors_hh")
-LAYER = ", ".join(
-    ["Tensor bias, Tensor[] cell, Tensor[] state", *(f"Tensor? {name}" for name in ("lengths", *LATERAL))]
-)
+# all are passed as tensors; `constants` are still checked, so that a float among them is checked on a GPU too.
+# A backward operator's schema has optional tensors instead of the lists, and of the state only what the gradient needs.
+OPTIONAL = ("lengths", "weight_hh", "first_hh", "factors_hh")
 OF_STATE = ("i", "past")  # what a gradient needs of the state before the first step
 LISTS = {"cell": PARAMETERS, "state": tuple(f"{name}0" for name in OF_STATE)}
-LAYER_BACKWARD = ", ".join(
-    ["Tensor bias", *(f"Tensor? {name}" for name in (*LISTS["cell"], *LISTS["state"], "lengths", *LATERAL))]
-)
+
+
+def listed(kind: str, names: Iterable[str]) -> str:
+    """The part of a schema that has arguments or outputs of these names."""
+    return ", ".join(f"{kind}{name}" for name in names)
+
+
+LAYER = f"Tensor bias, Tensor[] cell, Tensor[] state, {listed('Tensor? ', OPTIONAL)}"
+LAYER_BACKWARD = f"Tensor bias, {listed('Tensor? ', (*LISTS['cell'], *LISTS['state'], *OPTIONAL))}"
 OPTIONS = "float[] constants, str surrogate, bool recurrent_grad, str lateral_surrogate, int past_steps"
-OUTPUTS = ", ".join(f"Tensor {name}" for name in ("spikes", *STATE))
+OUTPUTS = listed("Tensor ", ("spikes", *STATE))
 SAVED = "Tensor trace, Tensor checkpoints"
-GRAD_OUTPUTS = ", ".join(f"Tensor? grad_{name}" for name in ("spikes", *STATE))
-GRADIENTS = ", ".join(
-    f"Tensor {name}" for name in ("weight_hh", "factors_hh", *(f"{x}0" for x in STATE), "bias", *PARAMETERS)
-)
+GRAD_OUTPUTS = listed("Tensor? grad_", ("spikes", *STATE))
+GRADIENTS = ("weight_hh", "factors_hh", *(f"{x}0" for x in STATE), "bias", *PARAMETERS)
 # What of a layer has a gradient only if its flag in ``output_mask`` is set.
 WANTED = ("weight_hh", "factors_hh", "past", *PARAMETERS)
 
@@ -85,14 +87,6 @@ def states_of(layer: LayerArguments) -> tuple[str, ...]:
     return STATES[resonates(layer), layer.past_steps > 0]
 
 
-def in_slots(names: Sequence[str], tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """A tensor, or None, for each of STATE, from the tensors of these names."""
-    if names is STATES[False, False]:  # most calls
-        return [*tensors, None, None]
-    given = dict(zip(names, tensors, strict=False))
-    return [given.get(name) for name in STATE]
-
-
 def state_shape(name: str, sizes: Sizes, layer: LayerArguments) -> tuple[int, ...]:
     """The shape of a tensor of the state."""
     _, batch, neurons = sizes
@@ -125,35 +119,40 @@ def check_floats(name: str, x: Tensor, dimensions: str, *, half: bool = False) -
     return Like(name, work_dtype(x), x.device)
 
 
-def check_tensor(name: str, x: Tensor, like: Like, *shapes: tuple[int, ...]) -> Tensor:
-    """Return the tensor; raise unless it has the dtype and device of ``like`` and one of the shapes."""
+def check_tensor(name: str, x: Optional, like: Like, *shapes: tuple[int, ...]) -> Optional:
+    """Return the tensor; raise unless it is None, or has the dtype and device of ``like`` and one of the shapes."""
+    if x is None:
+        return x
     if x.dtype != like.dtype:
         raise TypeError(f"{name}: expected dtype {like.dtype}, as {like.name} has, got {x.dtype}")
-    _check_device(name, x, like)
+    if x.device != like.device:
+        raise ValueError(f"{name}: expected device {like.device}, as {like.name} has, got {x.device}")
     if x.shape not in shapes:
         expected = " or ".join(str(shape) for shape in shapes)
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
     return x
 
 
-def check_optional(name: str, x: Tensor | None, like: Like, *shapes: tuple[int, ...]) -> Tensor | None:
-    """``check_tensor``, or None for None."""
-    return None if x is None else check_tensor(name, x, like, *shapes)
-
-
-def check_integers(name: str, x: Tensor, dtype: torch.dtype, count: int, like: Like) -> Tensor:
-    """Return the tensor; raise unless it is a vector of ``count`` integers of this dtype on the device of ``like``."""
-    if x.dtype != dtype:
+def check_integers(name: str, x: Optional, dtype: torch.dtype, count: int, like: Like) -> Optional:
+    """``check_tensor`` for a vector of ``count`` integers of this dtype on the device of ``like``."""
+    if x is not None and x.dtype != dtype:
         raise TypeError(f"{name}: expected dtype {str(dtype).removeprefix('torch.')}, got {x.dtype}")
-    _check_device(name, x, like)
-    if x.shape != (count,):
-        raise ValueError(f"{name}: expected shape ({count},), got {tuple(x.shape)}")
-    return x
+    return check_tensor(name, x, Like(like.name, dtype, like.device), (count,))
 
 
-def _check_device(name: str, x: Tensor, like: Like) -> None:
-    if x.device != like.device:
-        raise ValueError(f"{name}: expected device {like.device}, as {like.name} has, got {x.device}")
+def check_events(call: Any, like: Like) -> None:
+    """Check offsets and indices of a call for B * T rows, and values, if it has some."""
+    count = call.indices.numel()
+    check_integers("offsets", call.offsets, torch.int64, call.steps * call.batch + 1, like)
+    check_integers("indices", call.indices, torch.int32, count, like)
+    check_tensor("values", getattr(call, "values", None), like, (count,))
+
+
+def check_mask(mask: Sequence[bool], expected: int) -> Sequence[bool]:
+    """Return the ``output_mask`` of a backward call; raise unless it has that many flags."""
+    if len(mask) != expected:
+        raise ValueError(f"output_mask: expected {expected} values, got {len(mask)}")
+    return mask
 
 
 def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bool = False) -> None:
@@ -172,32 +171,29 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
         check_tensor(name, x, like, *vectors)
     if not backward and len(layer.state) not in (0, len(state), len(state) - (layer.past_steps > 0)):
         raise ValueError(f"state: expected 0 or {len(state)} tensors, got {len(layer.state)}")
-    plane = batch, neurons
     for name, given in zip(state, layer.state, strict=False):
-        shape = plane if name != "past" else state_shape(name, sizes, layer)
-        check_optional(f"{name}0" if backward else f"state.{name}", given, like, shape)
+        check_tensor(f"{name}0" if backward else f"state.{name}", given, like, state_shape(name, sizes, layer))
     if sizes[0] < 0 or batch < 0 or neurons < 0:  # min() would guard an exported graph on their order
         raise ValueError(f"{like.name}: expected sizes of at least 0, got {sizes}")
-    if layer.lengths is not None:
-        check_integers("lengths", layer.lengths, torch.int64, batch, like)
+    check_integers("lengths", layer.lengths, torch.int64, batch, like)
     for name, chosen in (("surrogate", layer.surrogate), ("lateral_surrogate", layer.lateral_surrogate)):
         if chosen not in SURROGATES:
             raise ValueError(f"{name}: expected one of {', '.join(SURROGATES)}, got {chosen!r}")
-    if layer.weight_hh is not None:
-        check_tensor("weight_hh", layer.weight_hh, like, (neurons, neurons))
-    if layer.past_steps or layer.first_hh is not None or layer.factors_hh is not None:
-        check_delays_hh(neurons, like, layer)
+    check_tensor("weight_hh", layer.weight_hh, like, (neurons, neurons))
+    check_delays_hh(neurons, like, layer)
 
 
-def on_cpu(kernel: Callable[..., Any], check: Callable[[Any], Any], call: Any, *options: Any) -> Any:
+def on_cpu(kernel: Callable[..., Any], check: Callable[[Any], Any], call: Any, *options: Any) -> tuple[Any, ...]:
     """Run a kernel of srcell._core, which reads a call as it is, checks it, and makes its outputs.
 
     It refuses by None. ``check``, which fake tensors go through too, then says why.
     """
-    made = kernel(call, *options, torch.get_num_threads())
+    made: tuple[Any, ...] | None = kernel(call, *options, torch.get_num_threads())
     if made is None:
         check(call)
-        addresses([x for x in flattened(flattened(call)) if isinstance(x, Tensor)])
+        for x in flattened(flattened(call)):
+            if isinstance(x, Tensor):
+                address(x)
         raise RuntimeError("srcell: expected dense tensors on the CPU")
     return made
 
@@ -206,12 +202,10 @@ def check_delays_hh(neurons: int, like: Like, layer: LayerArguments) -> None:
     """Check the delays of a layer's recurrent weights."""
     if layer.past_steps < 0 or (layer.past_steps == 0) != (layer.first_hh is None):
         raise ValueError(f"past_steps: expected at least 1 with first_hh, and 0 without, got {layer.past_steps}")
-    for name, x in (("first_hh", layer.first_hh), ("factors_hh", layer.factors_hh)):
-        needed = "weight_hh" if name == "first_hh" else "first_hh"
-        if x is not None and getattr(layer, needed) is None:
+    for name, needed in (("first_hh", "weight_hh"), ("factors_hh", "first_hh")):
+        if getattr(layer, name) is not None and getattr(layer, needed) is None:
             raise ValueError(f"{name}: expected {needed} beside it, got None")
-    if layer.first_hh is not None:
-        check_integers("first_hh", layer.first_hh, torch.int32, neurons, like)
+    check_integers("first_hh", layer.first_hh, torch.int32, neurons, like)
     if layer.factors_hh is not None:
         if layer.factors_hh.dim() != 2 or layer.factors_hh.shape[1] < 1:
             raise ValueError(f"factors_hh: expected shape ({neurons}, terms), got {tuple(layer.factors_hh.shape)}")
@@ -230,26 +224,22 @@ def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
     return {"save": True, "trace_integrator": any(needs.cell)}
 
 
-class LayerOperators(NamedTuple):
-    """The forward and the backward operator of a layer after a synapse, with the names of some of their arguments."""
-
-    forward: Operator
-    backward: Operator
-    synapse: list[str]
-    """The tensors before the layer's."""
-    wanted: Sequence[str]
-    """Those of the synapse that have a gradient."""
-    shared: list[str]
-    """The options that both operators take besides the layer's."""
-
-
 def declare(
-    name: str, synapse: str, options: str = "", *, wanted: Sequence[str], kept: str = SAVED, forwards: str = ""
-) -> LayerOperators:
-    """Declare a forward operator, which runs a layer after a synapse, and its backward operator.
+    name: str,
+    synapse: str,
+    options: str = "",
+    *,
+    wanted: Sequence[str],
+    kept: str = SAVED,
+    forwards: str = "",
+    keep: Callable[[Any], dict[str, Any]] = keep,
+    options_of_gradient: Callable[[Any, Any], dict[str, Any]] = options_of_gradient,
+) -> tuple[Operator, Operator, Callable[..., dict[str, Any]]]:
+    """Declare a forward operator, which runs a layer after a synapse, its backward operator and its gradient.
 
     The forward operator returns spikes, the state, and what is kept. The backward operator takes the gradients of the
     outputs, the synapse's tensors, what was kept, and the layer; it returns the gradients of ``wanted``, and GRADIENTS.
+    The gradient, a call of the backward operator, is registered and returned.
 
     Args:
         name: of the forward operator; the name of the backward operator ends in ``_backward``.
@@ -258,43 +248,29 @@ def declare(
         wanted: names of the synapse's tensors that have a gradient; ``output_mask`` begins with a flag for each.
         kept: schema of the outputs that are kept for the gradient.
         forwards: schema of the options that only the forward operator takes.
+        keep: see ``Operator.gradient``.
+        options_of_gradient: ``options`` of ``Operator.gradient``.
 
     """
     shared = f"{options}, {OPTIONS}" if options else OPTIONS
     flags = ", ".join(filter(None, ["bool save, bool trace_integrator", forwards]))
-    gradients = ", ".join([*(f"Tensor {x}" for x in wanted), GRADIENTS])
-    forward = f"{name}({synapse}, {LAYER}, *, {shared}, {flags}) -> ({OUTPUTS}, {kept})"
-    backward = (
+    forward = Operator(f"{name}({synapse}, {LAYER}, *, {shared}, {flags}) -> ({OUTPUTS}, {kept})", SHARED)
+    backward = Operator(
         f"{name}_backward({GRAD_OUTPUTS}, {synapse}, {kept}, {LAYER_BACKWARD}, *, {shared}, bool[] output_mask)"
-        f" -> ({gradients})"
+        f" -> ({listed('Tensor ', (*wanted, *GRADIENTS))})",
+        SHARED,
+        LISTS,
     )
-    of_synapse, of_options = ([x.split()[-1] for x in part.split(", ") if x] for part in (synapse, options))
-    return LayerOperators(Operator(forward, SHARED), Operator(backward, SHARED, LISTS), of_synapse, wanted, of_options)
+    names_of_kept = [x.split()[-1] for x in kept.split(", ")]
 
-
-def differentiate(
-    operators: LayerOperators,
-    *,
-    keep: Callable[[Any], dict[str, Any]] = keep,
-    options: Callable[[Any, Any], dict[str, Any]] = options_of_gradient,
-) -> Callable[..., dict[str, Any]]:
-    """Register and return the gradient of an operator that runs a layer: a call of its backward operator.
-
-    Args:
-        operators: as ``declare`` returned them.
-        keep: see ``Operator.gradient``.
-        options: see ``Operator.gradient``.
-
-    """
-    forward, backward, synapse, wanted, shared = operators
-
+    @forward.gradient(keep, options_of_gradient, outputs=1 + len(STATE))
     def gradient(call: Any, saved: Sequence[Tensor], grads: Optionals, needs: Any) -> dict[str, Any]:
         of_cell = [*needs.cell, *[False] * (len(PARAMETERS) - len(needs.cell))]
         names = states_of(call.layer)[: len(needs.state)]
         of_past = "past" in names and needs.state[-1]
         mask = [*(getattr(needs, name) for name in wanted), needs.weight_hh, needs.factors_hh, of_past, *of_cell]
-        tensors, taken = (getattr(call, name) for name in synapse), {name: getattr(call, name) for name in shared}
-        made = backward(*grads, *tensors, *saved, call.layer, **taken, output_mask=mask)
+        given = dict(zip([*backward.record._fields[: len(grads)], *names_of_kept], [*grads, *saved], strict=True))
+        made = backward.with_arguments_of(call, **given, output_mask=mask)
         weight_hh, factors_hh, *of_layer = made[len(wanted) :]
         state, (bias, *cell) = of_layer[: len(STATE)], of_layer[len(STATE) :]
         return {
@@ -306,34 +282,38 @@ def differentiate(
             "cell": cell[: len(needs.cell)],
         }
 
-    return forward.gradient(keep, options, outputs=1 + len(STATE))(gradient)
+    return forward, backward, gradient
 
 
 def _contiguous(argument: Any) -> Any:
-    """An argument with its tensors contiguous."""
     if isinstance(argument, list):
         return [_contiguous(x) for x in argument]
     return contiguous(argument) if isinstance(argument, Tensor) else argument
 
 
+def all_contiguous(record: Any) -> Any:
+    """A record with its tensors and lists of tensors contiguous."""
+    return type(record)(*map(_contiguous, record))
+
+
 def layer_on_gpu(sizes: Sizes, like: Like, given: LayerArguments, *, backward: bool = False) -> _gpu.Layer:
     """The layer of a checked call on a GPU."""
-    given = LayerArguments(*map(_contiguous, given))
+    given = all_contiguous(given)
     struct = core.layer_on_gpu(given, tuple(sizes), like.dtype == torch.float64, backward)
     turn = _gpu.gpu_of(like.name, given.bias).make_turn(struct, given.bias) if resonates(given) else None
-    return _gpu.Layer(sizes, like, given, struct, turn)
+    return _gpu.Layer(sizes, given, struct, turn)
 
 
-def saved_sizes(on_gpu: bool, sizes: Sizes, layer: LayerArguments, traced: bool) -> tuple[int, int]:
+def saved_sizes(layer: LayerArguments, sizes: Sizes, traced: bool) -> tuple[int, int]:
     """Elements of the trace and of the checkpoints that a layer keeps for its gradient.
 
     Checkpoints are the state before every segment. After events and with recurrent weights there is a trace, and
     checkpoints then lack i.
     """
     steps, batch, neurons = sizes
-    states = len(PLAIN_STATE) + resonates(layer)
-    segment = core.event_segment if traced and not on_gpu else core.segment
-    segments = (steps + segment - 1) // segment
+    states = len(STATES[resonates(layer), False])
+    segment = core.event_segment if traced and not _gpu.is_gpu(layer.bias.device) else core.segment
+    segments = -(-steps // segment)
     if traced:
         return steps * batch * neurons, segments * (states - 1) * batch * neurons
     return 0, segments * states * batch * neurons
@@ -347,26 +327,21 @@ def check_backward(
     The gradient of spikes may have ``or_dtype``; ``synapse`` is the number of the synapse's flags in ``output_mask``.
     """
     check_layer(sizes, like, call.layer, backward=True)
-    expected = synapse + len(WANTED)
-    if len(call.output_mask) != expected:
-        raise ValueError(f"output_mask: expected {expected} values, got {len(call.output_mask)}")
+    check_mask(call.output_mask, synapse + len(WANTED))
     spikes, *state = call[: 1 + len(STATE)]
-    if spikes is not None:
-        of_spikes = like if or_dtype is None or spikes.dtype != or_dtype else like._replace(dtype=or_dtype)
-        check_tensor("grad_spikes", spikes, of_spikes, sizes)
+    of_spikes = like if spikes is None or spikes.dtype != or_dtype else like._replace(dtype=spikes.dtype)
+    check_tensor("grad_spikes", spikes, of_spikes, sizes)
     names = states_of(call.layer)
     given = [x if name in names else None for name, x in zip(STATE, state, strict=True)]
     for name, x in zip(STATE, given, strict=True):
-        check_optional(f"grad_{name}", x, like, state_shape(name, sizes, call.layer))
+        check_tensor(f"grad_{name}", x, like, state_shape(name, sizes, call.layer))
     return [or_contiguous(x) for x in (spikes, *given)]
 
 
 def saved_of(call: Any, sizes: Sizes, like: Like, *, traced: bool) -> list[Tensor]:
     """The trace and checkpoints of a backward call, checked and contiguous."""
-    of_saved = saved_sizes(_gpu.is_gpu(like.device), sizes, call.layer, traced)
-    kept = {"trace": call.trace, "checkpoints": call.checkpoints}
-    pairs = zip(kept.items(), of_saved, strict=True)
-    return [contiguous(check_tensor(name, x, like, (size,))) for (name, x), size in pairs]
+    pairs = zip(("trace", "checkpoints"), saved_sizes(call.layer, sizes, traced), strict=True)
+    return [contiguous(check_tensor(name, getattr(call, name), like, (size,))) for name, size in pairs]
 
 
 # Outputs: for kernels on a GPU, and as shapes for fake kernels. Those on a CPU are made by srcell._core.
@@ -379,15 +354,12 @@ def empty_outputs(layer: LayerArguments, sizes: Sizes) -> list[Any]:
 
 def empty_state(layer: LayerArguments, sizes: Sizes, names: Sequence[str]) -> list[Tensor | None]:
     """Tensors for STATE, None for all but these names."""
-    return in_slots(names, [layer.bias.new_empty(state_shape(name, sizes, layer)) for name in names])
+    return [layer.bias.new_empty(state_shape(name, sizes, layer)) if name in names else None for name in STATE]
 
 
 def empty_saved(layer: LayerArguments, sizes: Sizes, save: bool, traced: bool) -> list[Tensor | None]:
     """Trace and checkpoints, if they are to be saved."""
-    if not save:
-        return [None, None]
-    like = layer.bias
-    return [like.new_empty(size) for size in saved_sizes(_gpu.is_gpu(like.device), sizes, layer, traced)]
+    return [layer.bias.new_empty(size) if save else None for size in saved_sizes(layer, sizes, traced)]
 
 
 def empty_gradients(call: Any, sizes: Sizes, synapse: int) -> list[Tensor | None]:
@@ -397,11 +369,11 @@ def empty_gradients(call: Any, sizes: Sizes, synapse: int) -> list[Tensor | None
     of_past = flags.pop("past")
     names = [name for name in states_of(layer) if name != "past" or of_past]
     tensors = layer.weight_hh, layer.factors_hh, *layer.cell, *[None] * (len(PARAMETERS) - len(layer.cell))
-    pairs = zip(tensors, flags.values(), strict=True)
-    weight, factors, *cell = [empty_like(x) if want and x is not None else None for x, want in pairs]
-    return [weight, factors, *empty_state(layer, sizes, names), empty_like(layer.bias), *cell]
+    weight, factors, *cell = empty_like(tensors, flags.values())
+    return [weight, factors, *empty_state(layer, sizes, names), layer.bias.new_empty(layer.bias.shape), *cell]
 
 
-def empty_like(x: Tensor) -> Tensor:
-    """An uninitialised contiguous tensor of the same shape and dtype."""
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+def empty_like(tensors: Optionals, wanted: Iterable[bool]) -> list[Tensor | None]:
+    """Uninitialised contiguous tensors of the same shapes and dtypes; None for what is None or not wanted."""
+    pairs = zip(tensors, wanted, strict=True)
+    return [x.new_empty(x.shape) if want and x is not None else None for x, want in pairs]

@@ -48,11 +48,6 @@ def address(x: Tensor | None) -> int:
     return first
 
 
-def addresses(tensors: Optionals) -> list[int]:
-    """The address of each tensor, 0 for None."""
-    return [address(x) for x in tensors]
-
-
 def zero_padding(x: Tensor, lengths: Tensor) -> Tensor:
     """The tensor (T, B, ...) with zeros past the samples' lengths (B,)."""
     past = torch.arange(x.shape[0], device=x.device)[:, None] >= lengths

@@ -7,19 +7,23 @@ the gradient of a delay from that of the factors.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _gpu
-from ._cpu import SCRATCH_BLOCK_BYTES, core, empty, rows_of
+from . import _cpu, _gpu
+from ._cpu import core, rows_of
 from ._gpu import plain
-from ._layer import Like, check_floats, check_integers, check_optional, check_tensor
-from ._layer import empty_like as contiguous_like
-from ._memory import Optionals, address, contiguous
+from ._layer import Like, Sizes, check_events, check_floats, check_integers, check_mask, check_tensor
+from ._layer import empty_like as gradients_like
+from ._memory import Optionals, address, contiguous, or_contiguous
 from ._operator import Gradients, Operator
+
+# A delay is so fast that fresh pages would cost as much.
+empty = functools.partial(_cpu.empty, block_bytes=_cpu.SCRATCH_BLOCK_BYTES)
 
 TABLES = "Tensor first, Tensor? factors, Tensor? lengths"
 SIZES = "SymInt taps, SymInt skip, bool keep_zeros"
@@ -31,23 +35,13 @@ delay_events = Operator(
 )
 
 
-class Delayed(NamedTuple):
-    """A call's delay, checked."""
+def checked_delay(call: Any, sizes: Sizes, like: Like) -> tuple[core.Delay, Optionals]:
+    """Check the tables and the sizes that all calls share; ``sizes`` are T, B and K of the input.
 
-    struct: core.Delay
-    """The arguments of the kernels."""
-    kept: Optionals
-    """The tensors whose addresses the struct has."""
-    rows: int
-    """Rows of the output: B * (T - skip)."""
-    numbers: int
-    """Inputs of the output: K * taps."""
-    terms: int
-    """The terms of each of these inputs."""
+    Returns:
+        The arguments of the kernels, and the tensors whose addresses they have.
 
-
-def checked_delay(call: Any, sizes: tuple[int, int, int], like: Like) -> Delayed:
-    """Check the tables and the sizes that all calls share; ``sizes`` are T, B and K of the input."""
+    """
     steps, batch, inputs = sizes
     numbers = inputs * call.taps
     if call.taps < 1 or not 0 <= call.skip <= steps:
@@ -61,38 +55,24 @@ def checked_delay(call: Any, sizes: tuple[int, int, int], like: Like) -> Delayed
             raise ValueError(f"factors: expected shape ({numbers}, terms), got {tuple(factors.shape)}")
         terms = factors.shape[1]
         factors = contiguous(check_tensor("factors", factors, like, (numbers, terms)))
-    lengths = call.lengths
-    if lengths is not None:
-        lengths = contiguous(check_integers("lengths", lengths, torch.int64, batch, like))
-    struct = core.Delay(
-        like.dtype == torch.float64,
-        not _gpu.is_gpu(like.device),
-        sizes,
-        address(lengths),
-        torch.get_num_threads(),
-        call.skip,
-        call.taps,
-        terms,
-        address(first),
-        address(factors),
-        call.keep_zeros,
-    )
-    return Delayed(struct, (first, factors, lengths), batch * (steps - call.skip), numbers, terms)
+    lengths = or_contiguous(check_integers("lengths", call.lengths, torch.int64, batch, like))
+    is_double, on_host, threads = like.dtype == torch.float64, not _gpu.is_gpu(like.device), torch.get_num_threads()
+    tables = call.taps, terms, address(first), address(factors), call.keep_zeros
+    struct = core.Delay(is_double, on_host, sizes, address(lengths), threads, call.skip, *tables)
+    return struct, (first, factors, lengths)
 
 
-def check_events(call: Any) -> tuple[Like, int]:
-    """Check the events of a call; return what its other tensors must have, and K."""
-    like, count = Like("offsets", torch.float32, call.offsets.device), call.indices.numel()
+def check_input(call: Any) -> tuple[Like, Sizes]:
+    """Check the events of a call; return what its other tensors must have, and T, B and K."""
+    like = Like("offsets", torch.float32, call.offsets.device)
     if call.factors is not None:
         like = check_floats("factors", call.factors, "K, terms")
     elif call.values is not None:
         like = check_floats("values", call.values, "events")
     if call.steps < 0 or call.batch < 0:
         raise ValueError(f"steps, batch: expected at least 0, got {call.steps}, {call.batch}")
-    check_integers("offsets", call.offsets, torch.int64, call.steps * call.batch + 1, like)
-    check_integers("indices", call.indices, torch.int32, count, like)
-    check_optional("values", call.values, like, (count,))
-    return like, call.first.numel() // max(call.taps, 1)
+    check_events(call, like)
+    return like, (call.steps, call.batch, call.first.numel() // max(call.taps, 1))
 
 
 def run(like: Tensor, name: str, *arguments: Any) -> Any:
@@ -105,35 +85,28 @@ def run(like: Tensor, name: str, *arguments: Any) -> Any:
 @delay_events.kernel("CPU", "CUDA")
 def forward(call: Any) -> tuple[Tensor | None, ...]:
     """The events of the output, with values if ``graded``; on a GPU it synchronises to learn their number."""
-    (like, inputs), rows = check_events(call), rows_of(call)
-    delay = checked_delay(call, (call.steps, call.batch, inputs), like)
+    (like, sizes), rows = check_input(call), rows_of(call)
+    delay, _kept = checked_delay(call, sizes, like)
     if not call.graded and (rows.values is not None or call.factors is not None or call.keep_zeros):
         raise ValueError("graded: expected True for events with values, or with factors, got False")
-    starts, events = empty_like(rows.offsets, call.batch + 1), rows.for_kernels(inputs)
-    counted = run(rows.offsets, "count_delayed", delay.struct, events, starts)
+    starts, events = empty(rows.offsets, call.batch + 1), rows.for_kernels(sizes[2])
+    counted = run(rows.offsets, "count_delayed", delay, events, starts)
     if counted is None:  # on a GPU they are not added up yet
         starts = torch.nn.functional.pad(starts[:-1].cumsum(0), (1, 0))
         counted = int(starts[-1])
-    cursors = empty_like(rows.offsets, delay.rows)
-    offsets = empty_like(rows.offsets, delay.rows + 1)
+    cursors, offsets = (empty(rows.offsets, call.batch * (call.steps - call.skip) + more) for more in (0, 1))
     offsets[-1:] = counted
-    indices = empty_like(rows.indices, counted)
-    values = empty_like(rows.indices, counted, dtype=like.dtype) if call.graded else None
-    run(rows.offsets, "write_delayed", delay.struct, events, starts, cursors, offsets, counted, indices, values)
-    return rows.indices.new_empty(0, dtype=like.dtype) if values is None else values, offsets, indices
-
-
-def empty_like(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-    """An uninitialised tensor on the device of ``like``; a delay is so fast that fresh pages would cost as much."""
-    if _gpu.is_gpu(like.device):
-        return like.new_empty(*shape, dtype=dtype)
-    return empty(like, *shape, dtype=dtype, block_bytes=SCRATCH_BLOCK_BYTES)
+    indices = empty(rows.indices, counted)
+    values = empty(rows.indices, counted if call.graded else 0, dtype=like.dtype)
+    made = starts, cursors, offsets, counted, indices, values if call.graded else None
+    run(rows.offsets, "write_delayed", delay, events, *made)
+    return values, offsets, indices
 
 
 @delay_events.fake
 def forward_fake(call: Any) -> tuple[Tensor, ...]:
     """The outputs' shapes; the number of events is known only to a real call."""
-    like, _ = check_events(call)
+    like, _ = check_input(call)
     count = torch.library.get_ctx().new_dynamic_size()
     rows = call.batch * (call.steps - call.skip)
     values = call.indices.new_empty(count if call.graded else 0, dtype=like.dtype)
@@ -149,104 +122,62 @@ delay_events_backward = Operator(
 @delay_events_backward.kernel("CPU", "CUDA")
 def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The gradients of values and factors, each if its flag in ``output_mask`` is set."""
-    (like, inputs), rows = check_events(call), rows_of(call)
-    delay = checked_delay(call, (call.steps, call.batch, inputs), like)
-    count, (want_values, want_factors) = call.grad_values.numel(), wanted(call.output_mask)
-    want_values = want_values and call.values is not None
+    (like, sizes), rows = check_input(call), rows_of(call)
+    delay, _kept = checked_delay(call, sizes, like)
+    count, delayed_rows = call.grad_values.numel(), call.batch * (call.steps - call.skip)
     grad = contiguous(check_tensor("grad_values", call.grad_values, like, (count,)))
-    offsets = contiguous(check_integers("delayed_offsets", call.delayed_offsets, torch.int64, delay.rows + 1, like))
-    grad_events = contiguous_like(call.values).zero_() if want_values else None
-    grad_factors, partials = empty_factors(delay, call.factors, call.batch, want_factors)
-    cursors = empty_like(offsets, delay.rows)
-    run(
-        offsets,
-        "delayed_backward",
-        delay.struct,
-        rows.for_kernels(inputs),
-        cursors,
-        offsets,
-        count,
-        grad,
-        grad_events,
-        grad_factors,
-        partials,
-    )
-    return or_empty((grad_events, grad_factors), call.indices)
-
-
-def wanted(output_mask: Sequence[bool]) -> tuple[bool, bool]:
-    """Whether the gradients of the input or its values, and of the factors are wanted."""
-    if len(output_mask) != 2:
-        raise ValueError(f"output_mask: expected 2 values, got {len(output_mask)}")
-    return output_mask[0], output_mask[1]
-
-
-def empty_factors(delay: Delayed, factors: Tensor | None, batch: int, wanted: bool) -> Optionals:
-    """Memory for the gradient of the factors and its parts, None if not wanted."""
-    if not wanted or factors is None:
-        return None, None
-    return contiguous_like(factors), empty_like(factors, batch, delay.numbers, delay.terms)
+    offsets = contiguous(check_integers("delayed_offsets", call.delayed_offsets, torch.int64, delayed_rows + 1, like))
+    grad_values, grad_factors = backward_fake(call)
+    partials = None if grad_factors is None else empty(grad_factors, call.batch, *grad_factors.shape)
+    gradients = None if grad_values is None else grad_values.zero_(), grad_factors, partials
+    arguments = empty(offsets, delayed_rows), offsets, count, grad, *gradients
+    run(offsets, "delayed_backward", delay, rows.for_kernels(sizes[2]), *arguments)
+    return grad_values, grad_factors
 
 
 @delay_events_backward.fake
-def backward_fake(call: Any) -> tuple[Tensor | None, ...]:
+def backward_fake(call: Any) -> list[Tensor | None]:
     """The gradients' shapes."""
-    return gradients_like(call.values, call.factors, call.output_mask, call.indices)
+    return gradients_like((call.values, call.factors), check_mask(call.output_mask, 2))
 
 
-def gradients_like(
-    of_input: Tensor | None, factors: Tensor | None, output_mask: Sequence[bool], other: Tensor
-) -> tuple[Tensor, ...]:
-    """A tensor for each gradient, without elements if it is not wanted."""
-    pairs = zip((of_input, factors), output_mask, strict=True)
-    return or_empty([contiguous_like(x) if want and x is not None else None for x, want in pairs], other)
-
-
-def or_empty(gradients: Sequence[Tensor | None], other: Tensor) -> tuple[Tensor, ...]:
-    """The gradients, with a tensor without elements for each None."""
-    return tuple(other.new_empty(0, dtype=torch.float32) if x is None else x for x in gradients)
-
-
-@delay_events.gradient(lambda call: {}, outputs=1)
+@delay_events.gradient(lambda call: {})
 def gradient(call: Any, saved: Sequence[Tensor], grads: Optionals, needs: Any) -> Gradients:
     """The gradients of values and factors."""
-    if grads[0] is None:
-        return {}
-    tables = (call.first, call.factors, call.lengths)
-    sizes = {name: getattr(call, name) for name in ("steps", "batch", "taps", "skip", "keep_zeros")}
-    mask = [needs.values, needs.factors]
-    values, factors = delay_events_backward(
-        grads[0], saved[0], call.offsets, call.indices, call.values, *tables, **sizes, output_mask=mask
-    )
-    return {"values": values if needs.values else None, "factors": factors if needs.factors else None}
+    given = {"grad_values": grads[0], "delayed_offsets": saved[0], "output_mask": [needs.values, needs.factors]}
+    values, factors = delay_events_backward.with_arguments_of(call, **given)
+    return {"values": values, "factors": factors}
 
 
 delay_dense = Operator(f"delay_dense(Tensor input, {TABLES}, *, {SIZES}) -> Tensor")
 
 
-def checked_dense(call: Any) -> tuple[Delayed, Like, tuple[int, int, int]]:
-    """The checked delay of a call on a dense input, and T, B and K."""
-    like = check_floats("input", call.input, "T, B, K")
-    steps, batch, inputs = sizes = tuple(call.input.shape)
-    return checked_delay(call, (steps, batch, inputs), like), like, sizes
+def check_dense(call: Any) -> tuple[Like, Sizes]:
+    """Check the input of a call; return what its other tensors must have, and T, B and K."""
+    return check_floats("input", call.input, "T, B, K"), tuple(call.input.shape)
 
 
 @delay_dense.kernel("CPU", "CUDA")
 def dense_forward(call: Any) -> Tensor:
     """The delayed input, (T - skip, B, K * taps)."""
-    delay, _, (steps, batch, _) = checked_dense(call)
-    input = contiguous(call.input)
-    delayed = empty_like(input, steps - call.skip, batch, delay.numbers)
-    run(input, "delay_elements", delay.struct, input, delayed)
+    like, sizes = check_dense(call)
+    delay, _kept = checked_delay(call, sizes, like)
+    input, delayed = contiguous(call.input), empty(call.input, *dense_shape(call))
+    run(input, "delay_elements", delay, input, delayed)
     return delayed
+
+
+def dense_shape(call: Any) -> Sizes:
+    """The shape of the delayed input."""
+    steps, batch, inputs = call.input.shape
+    return steps - call.skip, batch, inputs * call.taps
 
 
 @delay_dense.fake
 def dense_fake(call: Any) -> Tensor:
     """The output's shape."""
     input: Tensor = call.input
-    steps, batch, inputs = input.shape
-    return input.new_empty(steps - call.skip, batch, inputs * call.taps)
+    return input.new_empty(dense_shape(call))
 
 
 delay_dense_backward = Operator(
@@ -258,29 +189,27 @@ delay_dense_backward = Operator(
 @delay_dense_backward.kernel("CPU", "CUDA")
 def dense_backward(call: Any) -> tuple[Tensor | None, ...]:
     """The gradients of input and factors, each if its flag in ``output_mask`` is set."""
-    delay, like, (steps, batch, _) = checked_dense(call)
-    want_input, want_factors = wanted(call.output_mask)
-    input, shape = contiguous(call.input), (steps - call.skip, batch, delay.numbers)
-    grad = contiguous(check_tensor("grad_delayed", call.grad_delayed, like, shape))
-    grad_input = empty_like(input, *input.shape) if want_input else None
-    grad_factors, partials = empty_factors(delay, call.factors, batch, want_factors)
-    run(input, "delay_elements_backward", delay.struct, input, grad, grad_input, grad_factors, partials)
-    return or_empty((grad_input, grad_factors), input)
+    like, sizes = check_dense(call)
+    delay, _kept = checked_delay(call, sizes, like)
+    want_input, want_factors = check_mask(call.output_mask, 2)
+    input = contiguous(call.input)
+    grad = contiguous(check_tensor("grad_delayed", call.grad_delayed, like, dense_shape(call)))
+    grad_input = empty(input, *sizes) if want_input else None
+    (grad_factors,) = gradients_like([call.factors], [want_factors])
+    partials = None if grad_factors is None else empty(grad_factors, sizes[1], *grad_factors.shape)
+    run(input, "delay_elements_backward", delay, input, grad, grad_input, grad_factors, partials)
+    return grad_input, grad_factors
 
 
 @delay_dense_backward.fake
-def dense_backward_fake(call: Any) -> tuple[Tensor | None, ...]:
+def dense_backward_fake(call: Any) -> list[Tensor | None]:
     """The gradients' shapes."""
-    return gradients_like(call.input, call.factors, call.output_mask, call.input)
+    return gradients_like((call.input, call.factors), check_mask(call.output_mask, 2))
 
 
 @delay_dense.gradient(lambda call: {})
 def dense_gradient(call: Any, saved: Sequence[Tensor], grads: Optionals, needs: Any) -> Gradients:
     """The gradients of input and factors."""
-    if grads[0] is None:
-        return {}
-    tables = (call.first, call.factors, call.lengths)
-    sizes = {name: getattr(call, name) for name in ("taps", "skip", "keep_zeros")}
-    mask = [needs.input, needs.factors]
-    input, factors = delay_dense_backward(grads[0], call.input, *tables, **sizes, output_mask=mask)
-    return {"input": input if needs.input else None, "factors": factors if needs.factors else None}
+    given = {"grad_delayed": grads[0], "output_mask": [needs.input, needs.factors]}
+    input, factors = delay_dense_backward.with_arguments_of(call, **given)
+    return {"input": input, "factors": factors}

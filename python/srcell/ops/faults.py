@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ._cpu import core, rows_of
-from ._layer import Like, check_floats, check_integers, check_optional
+from ._layer import Like, check_events, check_floats, check_integers
 from ._memory import address, or_contiguous
 from ._operator import Operator
 
@@ -39,17 +39,14 @@ def forward(call: Any) -> Tensor:
 
 def check_parts(call: Any) -> None:
     """Check the tensors' shapes, dtypes and devices, but not their values."""
-    offsets, indices, values, lengths, steps, batch, inputs = call
-    if any(size < 0 for size in (steps, batch, inputs)):
-        raise ValueError(f"steps: expected sizes of at least 0, got {(steps, batch, inputs)}")
+    sizes, values = (call.steps, call.batch, call.inputs), call.values
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"steps: expected sizes of at least 0, got {sizes}")
     if values is not None:
         check_floats("values", values, "events")
-    like = Like("offsets", torch.float32 if values is None else values.dtype, offsets.device)
-    check_integers("offsets", offsets, torch.int64, steps * batch + 1, like)
-    check_integers("indices", indices, torch.int32, indices.numel(), like)
-    check_optional("values", values, like, (indices.numel(),))
-    if lengths is not None:
-        check_integers("lengths", lengths, torch.int64, batch, like)
+    like = Like("offsets", torch.float32 if values is None else values.dtype, call.offsets.device)
+    check_events(call, like)
+    check_integers("lengths", call.lengths, torch.int64, call.batch, like)
 
 
 @find_event_fault.fake

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from . import _gpu
-from ._cpu import core, rows_of
-from ._layer import STATE, Like, Sizes, check_integers, check_optional, check_tensor, on_cpu
-from ._memory import address, addresses, contiguous, or_contiguous
+from ._cpu import core
+from ._layer import STATE, Like, Sizes, all_contiguous, check_events, check_integers, check_mask, check_tensor, on_cpu
+from ._memory import address, contiguous
 from ._operator import Gradients, Operator
 
 CONSTANTS: tuple[tuple[str, int], ...] = core.integer_constants
@@ -30,21 +30,11 @@ integer_src = Operator(
 )
 
 
-def layer_on_gpu(call: Any) -> _gpu.IntegerLayer:
-    """The layer of a checked call on a GPU, with its input."""
-    sizes, state = check_arguments(call), [contiguous(x) for x in getattr(call, "state", ())]
-    lengths = or_contiguous(call.lengths)
-    return _gpu.IntegerLayer(
-        sizes,
-        None if call.offsets is None else rows_of(call),
-        or_contiguous(call.input),
-        contiguous(call.weight),
-        or_contiguous(call.scale),
-        state,
-        lengths,
-        getattr(call, "rho", 1.0),
-        core.IntegerLayer(sizes, address(lengths), list(call.cell), addresses(state)),
-    )
+def layer_on_gpu(call: Any) -> _gpu.Layer:
+    """The layer of a call on a GPU."""
+    sizes, given = check_arguments(call), all_contiguous(call)
+    state = [address(x) for x in getattr(given, "state", ())]
+    return _gpu.Layer(sizes, given, core.IntegerLayer(sizes, address(given.lengths), list(call.cell), state))
 
 
 @integer_src.kernel("CPU", "CUDA")
@@ -55,14 +45,14 @@ def forward(call: Any) -> tuple[Any, ...]:
         return *made, torch.tensor(clamped, dtype=torch.int64, device="cpu"), slopes
     *outputs, clamped, slopes = forward_fake(call)
     gpu, layer = _gpu.gpu_of("weight", call.weight), layer_on_gpu(call)
-    gpu.integer_forward(layer, outputs, slopes if call.save else None, clamped.zero_(), floats=call.floats)
+    gpu.integer_forward(layer, outputs, slopes if call.save else None, clamped.zero_())
     return *outputs, clamped, slopes
 
 
 def check_arguments(call: Any) -> Sizes:
     """Check everything but values, which fake tensors do not have; return T, B and N."""
     check_cell(call.cell)
-    weight, rows = call.weight, call.steps * call.batch
+    weight = call.weight
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
     if weight.dtype != torch.int16:
@@ -71,18 +61,16 @@ def check_arguments(call: Any) -> Sizes:
     neurons, inputs = weight.shape
     if (call.offsets is None) != (call.indices is None) or (call.offsets is None) == (call.input is None):
         raise ValueError("input: expected offsets and indices, or a dense input")
-    if call.offsets is not None:
-        check_integers("offsets", call.offsets, torch.int64, rows + 1, like)
-        check_integers("indices", call.indices, torch.int32, call.indices.numel(), like)
-    check_optional("input", call.input, of_floats, (call.steps, call.batch, inputs))
-    check_optional("scale", call.scale, of_floats, ())
+    if call.indices is not None:
+        check_events(call, like)
+    check_tensor("input", call.input, of_floats, (call.steps, call.batch, inputs))
+    check_tensor("scale", call.scale, of_floats, ())
     state = getattr(call, "state", ())
     if len(state) not in (0, 3):
         raise ValueError(f"state: expected 0 or 3 tensors, got {len(state)}")
     for name, x in zip(STATE, state, strict=False):
         check_tensor(f"state.{name}", x, like, (call.batch, neurons))
-    if call.lengths is not None:
-        check_integers("lengths", call.lengths, torch.int64, call.batch, like)
+    check_integers("lengths", call.lengths, torch.int64, call.batch, like)
     return call.steps, call.batch, neurons
 
 
@@ -90,7 +78,7 @@ def check_arguments(call: Any) -> Sizes:
 def forward_fake(call: Any) -> tuple[Tensor, ...]:
     """The outputs' shapes."""
     sizes, weight = check_arguments(call), call.weight
-    check_optional("latent", call.latent, Like("a float tensor", torch.float32, weight.device), tuple(weight.shape))
+    check_tensor("latent", call.latent, Like("a float tensor", torch.float32, weight.device), tuple(weight.shape))
     if call.save and not (call.floats and call.scale is not None):
         raise ValueError("scale: expected a tensor, and floats=True, with save=True")
     spikes = weight.new_empty(sizes, dtype=torch.float32 if call.floats else torch.uint8)
@@ -99,21 +87,11 @@ def forward_fake(call: Any) -> tuple[Tensor, ...]:
     return spikes, *ended, weight.new_empty((), dtype=torch.int64), slopes
 
 
-def keep(call: Any) -> dict[str, Any]:
-    """Keep everything but the float weights and the state, which the gradient does not need."""
-    return {"latent": None, "state": []}
-
-
-@integer_src.gradient(keep, lambda call, needs: {"save": True}, outputs=1)
-def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Any) -> Gradients:
-    """The gradients of a dense input and of the float weights."""
-    if grads[0] is None:
-        return {}
-    synapse = (call.offsets, call.indices, call.input, call.weight, call.scale, call.lengths)
-    options = {name: getattr(call, name) for name in ("steps", "batch", "cell")}
-    input, latent = integer_src_backward(
-        grads[0], *synapse, saved[-1], **options, output_mask=[needs.input, needs.latent]
-    )
+@integer_src.gradient(lambda call: {"latent": None, "state": []}, lambda call, needs: {"save": True}, outputs=1)
+def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor], needs: Any) -> Gradients:
+    """The gradients of a dense input and of the float weights, which need neither these nor the state."""
+    given = {"grad_spikes": grads[0], "slopes": saved[-1], "output_mask": [needs.input, needs.latent]}
+    input, latent = integer_src_backward.with_arguments_of(call, **given)
     return {"input": input, "latent": latent}
 
 
@@ -124,21 +102,18 @@ integer_src_backward = Operator(
 
 
 @integer_src_backward.kernel("CPU", "CUDA")
-def backward(call: Any) -> tuple[Tensor, ...]:
+def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients are wanted."""
-    weight, slopes, (want_input, want_latent) = call.weight, call.slopes, call.output_mask
+    weight, (want_input, want_latent) = call.weight, check_mask(call.output_mask, 2)
     if not _gpu.is_gpu(weight.device):
         grad_current, grad_latent = on_cpu(core.integer_src_backward, check_backward, call)
     else:
-        grad_spikes, slopes = check_backward(call)
-        grad_current = slopes.new_empty(slopes.shape) if want_input else None
-        grad_latent = slopes.new_empty(weight.shape) if want_latent else None
-        gpu = _gpu.gpu_of("weight", weight)
-        gpu.integer_backward(layer_on_gpu(call), grad_spikes, slopes, grad_current, grad_latent)
-    return (
-        grad_current @ weight.to(slopes.dtype) if want_input else slopes.new_empty(0),
-        grad_latent.mul_(call.scale) if want_latent else slopes.new_empty(0),
-    )
+        (grad_spikes, slopes), gpu = check_backward(call), _gpu.gpu_of("weight", weight)
+        grad_current, grad_latent = gpu.integer_backward(
+            layer_on_gpu(call), grad_spikes, slopes, want_weight=want_latent
+        )
+    grad_input = grad_current @ weight.to(grad_current.dtype) if want_input else None
+    return grad_input, grad_latent.mul_(call.scale) if want_latent else None
 
 
 def check_backward(call: Any) -> list[Tensor]:
@@ -149,12 +124,11 @@ def check_backward(call: Any) -> list[Tensor]:
 
 
 @integer_src_backward.fake
-def backward_fake(call: Any) -> tuple[Tensor, ...]:
+def backward_fake(call: Any) -> list[Tensor | None]:
     """The gradients' shapes."""
-    want_input, want_latent = call.output_mask
-    sizes = (call.steps, call.batch, call.weight.shape[1])
-    grad_input = call.slopes.new_empty(sizes if want_input else (0,))
-    return grad_input, call.slopes.new_empty(tuple(call.weight.shape) if want_latent else (0,))
+    shapes = (call.steps, call.batch, call.weight.shape[1]), call.weight.shape
+    wanted = zip(shapes, check_mask(call.output_mask, 2), strict=True)
+    return [call.slopes.new_empty(shape) if want else None for shape, want in wanted]
 
 
 def check_cell(cell: Sequence[int]) -> None:

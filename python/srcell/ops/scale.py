@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ._cpu import empty
-from ._layer import WORK, Like, check_tensor
+from ._layer import Like, check_tensor
 from ._operator import Gradients, Operator
 
 scale = Operator("scale(Tensor spikes, Tensor factors) -> Tensor")
@@ -22,8 +22,6 @@ scale = Operator("scale(Tensor spikes, Tensor factors) -> Tensor")
 def forward(call: Any) -> Tensor:
     """``spikes * factors`` of shape (T, B, ...) and (B, ...)."""
     spikes, factors = check(call)
-    if spikes.device.type != "cpu" or spikes.dtype not in WORK:
-        return torch.mul(spikes, factors).contiguous()
     return torch.mul(spikes, factors, out=empty(spikes, *spikes.shape))
 
 

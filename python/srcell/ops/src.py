@@ -12,8 +12,22 @@ from ._cpu import core
 from ._layer import STATE
 from ._memory import contiguous
 
-OPERATORS = _layer.declare("src", "Tensor current", wanted=["current"], forwards="bool half_spikes=False")
-src, src_backward = OPERATORS.forward, OPERATORS.backward
+
+def traced(call: Any) -> bool:
+    """Whether a trace is kept, which has what the gradient needs of the currents."""
+    return call.layer.weight_hh is not None
+
+
+def keep(call: Any) -> dict[str, Any]:
+    """Keep the currents; with recurrent weights only their shape, because the trace has what the gradient needs."""
+    if not traced(call):  # the checkpoints have the initial state
+        return {"state": []}
+    return {"current": call.current.new_empty(()).expand(call.current.shape), **_layer.keep(call)}
+
+
+src, src_backward, _ = _layer.declare(
+    "src", "Tensor current", wanted=["current"], forwards="bool half_spikes=False", keep=keep
+)
 
 
 @src.kernel("CPU", "CUDA")
@@ -24,21 +38,15 @@ def forward(call: Any) -> tuple[Any, ...]:
     spikes have the dtype of half-precision currents.
     """
     if not _gpu.is_gpu(call.current.device):
-        made: tuple[Any, ...] = _layer.on_cpu(core.src, forward_fake, call)
-        return made
+        return _layer.on_cpu(core.src, forward_fake, call)
     (spikes, *ended), like, dtype = forward_fake(call), check_current(call), spikes_dtype(call)
     layer, current = _layer.layer_on_gpu(tuple(call.current.shape), like, call.layer), contiguous(call.current)
     if traced(call):  # these kernels work in the dtype of the computation
         current = current.to(like.dtype)
         spikes = spikes if dtype == like.dtype else current.new_empty(current.shape)
-    run = _gpu.Forward(layer, [spikes, *ended[: len(STATE)]], ended[len(STATE) :], call.trace_integrator)
+    run = layer, [spikes, *ended[: len(STATE)]], ended[len(STATE) :], call.trace_integrator
     _gpu.gpu_of("current", current).scan_forward(run, current)
     return spikes.to(dtype), *ended
-
-
-def traced(call: Any) -> bool:
-    """Whether a trace is kept, which has what the gradient needs of the currents."""
-    return call.layer.weight_hh is not None
 
 
 def check_current(call: Any) -> _layer.Like:
@@ -66,16 +74,15 @@ def backward(call: Any) -> tuple[Any, ...]:
     """The kernel; ``output_mask`` tells which gradients of current and of WANTED are wanted."""
     current = call.current
     if not _gpu.is_gpu(current.device):
-        made: tuple[Any, ...] = _layer.on_cpu(core.src_backward, check_backward, call)
-        return made
+        return _layer.on_cpu(core.src_backward, check_backward, call)
     grads, saved = check_backward(call)
     layer = _layer.layer_on_gpu(current.shape, check_current(call), call.layer, backward=True)
     if traced(call):
-        grads = [None if x is None else x.to(layer.like.dtype) for x in grads]
+        grads = [None if x is None else x.to(layer.given.bias.dtype) for x in grads]
     given = None if traced(call) else contiguous(current)
-    grad_current = layer.given.bias.new_empty(current.shape, dtype=None if given is None else current.dtype)
     gradients = _layer.empty_gradients(call, layer.sizes, 1)
-    _gpu.gpu_of("current", current).scan_backward(_gpu.Backward(layer, grads, saved, gradients), given, grad_current)
+    run = layer, grads, saved, gradients
+    grad_current = _gpu.gpu_of("current", current).current_gradient(run, given)
     return grad_current.to(current.dtype) if call.output_mask[0] else None, *gradients
 
 
@@ -92,13 +99,3 @@ def backward_fake(call: Any) -> tuple[Any, ...]:
     current = call.current
     made = _layer.empty_gradients(call, current.shape, 1)
     return current.new_empty(current.shape) if call.output_mask[0] else None, *made
-
-
-def keep_current(call: Any) -> dict[str, Any]:
-    """Keep the currents; with recurrent weights only their shape, because the trace has what the gradient needs."""
-    if not traced(call):  # the checkpoints have the initial state
-        return {"state": []}
-    return {"current": call.current.new_empty(()).expand(call.current.shape), **_layer.keep(call)}
-
-
-_layer.differentiate(OPERATORS, keep=keep_current)

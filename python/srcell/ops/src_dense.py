@@ -15,21 +15,51 @@ from torch.nn import functional
 
 from . import _gpu, _layer
 from ._cpu import core, empty, mask_shape
-from ._dense import check_dense_synapse, takes_events
 from ._layer import SAVED, WORK
-from ._memory import contiguous, has_memory, zero_padding
+from ._memory import address, contiguous, has_memory, zero_padding
 from .src import backward as run_src_backward
 from .src import forward as run_src
 from .src import src, src_backward, traced
 
-OPERATORS = _layer.declare(
+METHODS = ("auto", "events", "gemm")
+
+# An event's index is an int32.
+_MAX_EVENT_INPUTS = 2**31
+
+
+def takes_events(input: Tensor, method: str, lengths: Tensor | None) -> bool:
+    """Whether to sum a contiguous input (T, B, K) by events; on a CPU "auto" measures the density of some rows.
+
+    ``events_are_faster`` of csrc/bindings/layer.cpp has the cost model.
+    """
+    if method != "auto" or _gpu.is_gpu(input.device):
+        return method == "events"
+    ends = None if lengths is None else contiguous(lengths.to(torch.int64))
+    return core.takes_events(input.dtype == torch.float64, input.shape, address(ends), address(input))
+
+
+def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
+    """The options of a call whose gradient is needed, with "auto" resolved: its backward call uses the same method.
+
+    A call that already has ``save`` comes from the call at an outer level of a transform. That one could not resolve
+    "auto", so this one must not.
+    """
+    options, input, lengths = _layer.options_of_gradient(call, needs), call.input, call.layer.lengths
+    valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
+    readable = has_memory(input) and (lengths is None or has_memory(lengths))
+    if call.method == "auto" and valid and not call.save and readable:
+        options["method"] = "events" if takes_events(contiguous(input), "auto", lengths) else "gemm"
+    return options
+
+
+src_dense, src_dense_backward, gradient = _layer.declare(
     "src_dense",
     "Tensor input, Tensor weight",
     "str method, bool input_grad_at_events",
     wanted=["input", "weight"],
     kept=f"{SAVED}, Tensor mask, Tensor ones",
+    options_of_gradient=options_of_gradient,
 )
-src_dense, src_dense_backward = OPERATORS.forward, OPERATORS.backward
 
 
 @src_dense.kernel("CPU", "CUDA")
@@ -43,7 +73,8 @@ def forward(call: Any) -> tuple[Any, ...]:
         return made
     *outputs, trace, checkpoints, mask, ones = made
     # With "auto" what is kept must suffice for either method.
-    missing = kept_sizes(call, check_synapse(call)[0])[1] - checkpoints.numel()
+    (needed,), _ = kept_shapes(call, check_synapse(call)[0])["checkpoints"]
+    missing = needed - checkpoints.numel()
     checkpoints = functional.pad(checkpoints, (0, missing)) if missing else checkpoints
     return *outputs, trace, checkpoints, mask, mask.new_full((), ones, dtype=torch.bool)
 
@@ -53,7 +84,7 @@ def events_on_gpu(call: Any) -> tuple[Any, ...]:
     outputs, input, (sizes, like) = forward_fake(call), contiguous(call.input), check_synapse(call)
     spikes_and_state, (*saved, mask, _) = outputs[:-4], outputs[-4:]
     layer = _layer.layer_on_gpu(sizes, like, call.layer)
-    run = _gpu.Forward(layer, list(spikes_and_state), saved, call.trace_integrator)
+    run = layer, list(spikes_and_state), saved, call.trace_integrator
     _gpu.gpu_of("input", input).dense_forward(run, input, mask, contiguous(call.weight))
     return *outputs[:-1], False if call.save else None
 
@@ -77,17 +108,15 @@ def by_product(call: Any) -> tuple[Any, ...]:
 
 def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
     """Check input, weight and method; return T, B and N, and what the other arguments must have."""
-    like = check_dense_synapse(call.input, call.weight, call.method)
-    return (*call.input.shape[:2], call.weight.shape[0]), like
-
-
-def kept_sizes(call: Any, sizes: _layer.Sizes) -> tuple[int, int]:
-    """Elements of the trace, or of the product's currents, and of the checkpoints; for "auto" enough for either method.
-
-    Checkpoints take more without a trace; there is a trace after events and with recurrent weights.
-    """
-    of_trace = call.method == "events" or traced(call)
-    return math.prod(sizes), _layer.saved_sizes(_gpu.is_gpu(call.input.device), sizes, call.layer, of_trace)[1]
+    like = _layer.check_floats("input", call.input, "T, B, K")
+    _layer.check_floats("weight", call.weight, "N, K")
+    (steps, batch, inputs), neurons = call.input.shape, call.weight.shape[0]
+    _layer.check_tensor("weight", call.weight, like, (neurons, inputs))
+    if call.method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {call.method!r}")
+    if inputs > _MAX_EVENT_INPUTS and call.method != "gemm":
+        raise ValueError(f"input: expected K of at most 2^31 for events, got {inputs}")
+    return (steps, batch, neurons), like
 
 
 @src_dense.fake
@@ -103,11 +132,16 @@ def forward_fake(call: Any) -> tuple[Any, ...]:
 
 
 def kept_shapes(call: Any, sizes: _layer.Sizes) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """The shapes and dtypes of what is kept for the gradient; the mask has rows only if the method may be events."""
-    (rows, words), (trace, checkpoints) = mask_shape(call.input), kept_sizes(call, sizes)
+    """The shapes and dtypes of what is kept for the gradient; for "auto" it suffices for either method.
+
+    The trace may be the product's currents. Checkpoints take more without a trace; there is one after events and with
+    recurrent weights. The mask has rows only if the method may be events.
+    """
+    rows, words = mask_shape(call.input)
+    _, checkpoints = _layer.saved_sizes(call.layer, sizes, call.method == "events" or traced(call))
     masked = call.method == "events" or (call.method == "auto" and not _gpu.is_gpu(call.input.device))
     return {
-        "trace": ((trace,), call.input.dtype),
+        "trace": ((math.prod(sizes),), call.input.dtype),
         "checkpoints": ((checkpoints,), call.input.dtype),
         "mask": ((rows if masked else 0, words), torch.int64),
         "ones": ((), torch.bool),
@@ -119,16 +153,15 @@ def backward(call: Any) -> tuple[Any, ...]:
     """The kernel. ``"auto"`` chooses the same method as forwards, because the input is the same."""
     (sizes, like), input, weight, of_layer = check_synapse(call), contiguous(call.input), call.weight, call.layer
     grads, (trace, checkpoints, mask, ones) = check_backward(call)
-    on_gpu, (want_input, want_weight) = _gpu.is_gpu(input.device), call.output_mask[:2]
+    want_input, want_weight = call.output_mask[:2]
     if takes_events(input, call.method, of_layer.lengths):
-        size = _layer.saved_sizes(on_gpu, sizes, of_layer, traced=True)[1]
+        size = _layer.saved_sizes(of_layer, sizes, traced=True)[1]
         checkpoints = checkpoints[:size]  # of those that suffice for either method
-        if not on_gpu:
+        if not _gpu.is_gpu(input.device):
             call = call._replace(checkpoints=checkpoints)
-            made: tuple[Any, ...] = _layer.on_cpu(core.src_dense_backward, check_backward, call, bool(ones))
-            return made
+            return _layer.on_cpu(core.src_dense_backward, check_backward, call, bool(ones))
         layer, gradients = _layer.layer_on_gpu(sizes, like, of_layer, backward=True), backward_fake(call)[2:]
-        run = _gpu.Backward(layer, grads, (trace, checkpoints), gradients)
+        run = layer, grads, (trace, checkpoints), gradients
         wanted = want_input, want_weight, call.input_grad_at_events
         return *_gpu.gpu_of("input", input).dense_backward(run, input, mask, contiguous(weight), wanted), *gradients
     current, trace = trace.view(sizes), trace if traced(call) else trace[:0]
@@ -137,7 +170,7 @@ def backward(call: Any) -> tuple[Any, ...]:
     grad_input, grad_weight, rows = None, None, grad_current.flatten(0, 1)
     if want_weight:
         summed = input if of_layer.lengths is None else zero_padding(input, of_layer.lengths)
-        grad_weight = torch.mm(rows.t(), summed.flatten(0, 1), out=_layer.empty_like(weight))
+        grad_weight = torch.mm(rows.t(), summed.flatten(0, 1), out=weight.new_empty(weight.shape))
     if want_input:
         grad_input = empty(input, *input.shape)
         torch.mm(rows, weight, out=grad_input.flatten(0, 1))
@@ -160,23 +193,5 @@ def check_backward(call: Any) -> tuple[list[Tensor | None], list[Tensor]]:
 @src_dense_backward.fake
 def backward_fake(call: Any) -> tuple[Any, ...]:
     """The gradients' shapes."""
-    wanted = zip((call.input, call.weight), call.output_mask[:2], strict=True)
-    grads = [_layer.empty_like(x) if want else None for x, want in wanted]
+    grads = _layer.empty_like((call.input, call.weight), call.output_mask[:2])
     return *grads, *_layer.empty_gradients(call, check_synapse(call)[0], 2)
-
-
-def options_of_dense_gradient(call: Any, needs: Any) -> dict[str, Any]:
-    """The options of a call whose gradient is needed, with "auto" resolved: its backward call uses the same method.
-
-    A call that already has ``save`` comes from the call at an outer level of a transform. That one could not resolve
-    "auto", so this one must not.
-    """
-    options, input, lengths = _layer.options_of_gradient(call, needs), call.input, call.layer.lengths
-    valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
-    readable = has_memory(input) and (lengths is None or has_memory(lengths))
-    if call.method == "auto" and valid and not call.save and readable:
-        options["method"] = "events" if takes_events(contiguous(input), "auto", lengths) else "gemm"
-    return options
-
-
-gradient = _layer.differentiate(OPERATORS, options=options_of_dense_gradient)

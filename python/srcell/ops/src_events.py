@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from . import _gpu, _layer
 from ._cpu import core, rows_of
 from ._memory import contiguous
 
-OPERATORS = _layer.declare(
+src_events, src_events_backward, gradient = _layer.declare(
     "src_events",
     "Tensor offsets, Tensor indices, Tensor? values, Tensor weight",
     "SymInt steps, SymInt batch",
     wanted=["values", "weight"],
 )
-src_events, src_events_backward = OPERATORS.forward, OPERATORS.backward
 
 
 @src_events.kernel("CPU", "CUDA")
@@ -25,20 +23,18 @@ def forward(call: Any) -> tuple[Any, ...]:
     """The kernel; with ``trace_integrator`` the trace holds i, which the gradients of cell parameters need."""
     weight = call.weight
     if not _gpu.is_gpu(weight.device):
-        made: tuple[Any, ...] = _layer.on_cpu(core.src_events, forward_fake, call)
-        return made
+        return _layer.on_cpu(core.src_events, forward_fake, call)
     outputs, (sizes, like) = forward_fake(call), check_synapse(call)
-    run = _gpu.Forward(_layer.layer_on_gpu(sizes, like, call.layer), outputs[:-2], outputs[-2:], call.trace_integrator)
-    _gpu.gpu_of("weight", weight).events_forward(run, rows_of(call), contiguous(weight))
+    run = _layer.layer_on_gpu(sizes, like, call.layer), outputs[:-2], outputs[-2:], call.trace_integrator
+    rows, gpu = rows_of(call), _gpu.gpu_of("weight", weight)
+    gpu.events_forward(run, rows.for_kernels(weight.shape[1]), contiguous(weight))
     return outputs
 
 
 def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
     """Check weight, offsets, indices and values; return T, B and N, and what the other arguments must have."""
-    like, count = _layer.check_floats("weight", call.weight, "N, K"), call.indices.numel()
-    _layer.check_integers("offsets", call.offsets, torch.int64, call.steps * call.batch + 1, like)
-    _layer.check_integers("indices", call.indices, torch.int32, count, like)
-    _layer.check_optional("values", call.values, like, (count,))
+    like = _layer.check_floats("weight", call.weight, "N, K")
+    _layer.check_events(call, like)
     return (call.steps, call.batch, call.weight.shape[0]), like
 
 
@@ -55,11 +51,10 @@ def backward(call: Any) -> tuple[Any, ...]:
     """The kernel; ``output_mask`` tells which gradients of values, weight and WANTED are wanted."""
     weight = call.weight
     if not _gpu.is_gpu(weight.device):
-        made: tuple[Any, ...] = _layer.on_cpu(core.src_events_backward, check_backward, call)
-        return made
+        return _layer.on_cpu(core.src_events_backward, check_backward, call)
     (sizes, like), (grads, saved) = check_synapse(call), check_backward(call)
     layer, gradients = _layer.layer_on_gpu(sizes, like, call.layer, backward=True), backward_fake(call)[2:]
-    run, gpu = _gpu.Backward(layer, grads, saved, gradients), _gpu.gpu_of("weight", weight)
+    run, gpu = (layer, grads, saved, gradients), _gpu.gpu_of("weight", weight)
     return *gpu.events_backward(run, rows_of(call), contiguous(weight), call.output_mask[:2]), *gradients
 
 
@@ -73,10 +68,6 @@ def check_backward(call: Any) -> tuple[list[Tensor | None], list[Tensor]]:
 def backward_fake(call: Any) -> tuple[Any, ...]:
     """The gradients' shapes."""
     weight, (want_values, want_weight) = call.weight, call.output_mask[:2]
-    grad_values = weight.new_empty(call.indices.shape[0]) if want_values else None
-    grad_weight = _layer.empty_like(weight) if want_weight else None
-    sizes = call.steps, call.batch, weight.shape[0]
-    return grad_values, grad_weight, *_layer.empty_gradients(call, sizes, 2)
-
-
-gradient = _layer.differentiate(OPERATORS)
+    grad_values = weight.new_empty(call.indices.shape) if want_values else None
+    grad_weight = weight.new_empty(weight.shape) if want_weight else None
+    return grad_values, grad_weight, *_layer.empty_gradients(call, check_synapse(call)[0], 2)

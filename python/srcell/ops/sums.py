@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ._cpu import empty
-from ._layer import WORK, Like, check_tensor
+from ._layer import Like, check_tensor
 from ._operator import Gradients, Operator
 
 sum_over_time = Operator("sum_over_time(Tensor spikes, Tensor factors) -> Tensor")
@@ -66,9 +66,7 @@ def sum_gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor], ne
 def spread_forward(call: Any) -> Tensor:
     """``factors[w] * sums`` at the step T - W + w, and 0 before: (T, B, N)."""
     sums, factors = check_spread(call)
-    shape = (call.steps, *sums.shape)
-    reused = sums.device.type == "cpu" and sums.dtype in WORK
-    out = empty(sums, *shape) if reused else sums.new_empty(shape)
+    out = empty(sums, call.steps, *sums.shape)
     first = call.steps - len(factors)
     out[:first].zero_()
     torch.mul(factors[:, None, None], sums, out=out[first:])
