@@ -13,7 +13,7 @@ from .._arguments import as_float, as_int, describe, require_dense
 from .._renamed import renamed
 from ..events import EventBatch
 from ..events.checks import MAX_INPUTS
-from ..ops._layer import HALF, WORK
+from ..ops._layer import HALF, WORK, work_dtype
 from ..ops.delay import delay_dense, delay_events
 from .layer import INTEGERS, check_device, check_lengths, in_work_dtype
 from .synapse import as_spikes
@@ -78,7 +78,7 @@ def delay(
     width, most = as_int("delay_width", delay_width, MOST_DELAY, minimum=1), as_int("max_delay", max_delay, MOST_DELAY)
     inputs = check_input(input, lengths)
     values = input.values if isinstance(input, EventBatch) else input
-    dtype = torch.float64 if values is not None and values.dtype == torch.float64 else torch.float32
+    dtype = torch.float32 if values is None else work_dtype(values)
     return delayed(input, as_delays(delay, inputs, input.device, dtype, most), width, lengths=lengths)
 
 
@@ -106,19 +106,15 @@ def as_delays(delay: Tensor | float, inputs: int, device: torch.device, dtype: t
     if isinstance(delay, bool) or not isinstance(delay, (Real, Tensor)):
         raise TypeError(f"delay: expected a float or a tensor, got {describe(delay)}")
     if not isinstance(delay, Tensor):
-        delay = torch.full((inputs,), as_float("delay", delay), dtype=torch.float64, device=device)
-        check_delays("delay", delay, most)
-        delay = delay.to(dtype)
+        number = torch.full((), as_float("delay", delay), dtype=torch.float64, device=device)
+        check_delays("delay", number, most, device)
+        delay = number.to(dtype).expand(inputs)
     require_dense("delay", delay)
-    if not delay.is_floating_point():
-        raise TypeError(f"delay: expected a floating-point dtype, got {delay.dtype}")
-    if delay.device != device:
-        raise ValueError(f"delay: expected device {device}, as input has, got {delay.device}")
     if delay.dim() not in (1, 2) or delay.shape[0] != inputs or (delay.dim() == 2 and delay.shape[1] == 0):
         raise ValueError(f"delay: expected shape ({inputs},) or ({inputs}, M), got {tuple(delay.shape)}")
     if delay.numel() > MAX_INPUTS:  # before anything is made of an expanded tensor
         raise ValueError(f"delay: expected at most 2^31 delayed inputs, got K * M = {delay.numel()}")
-    check_delays("delay", delay, most)
+    check_delays("delay", delay, most, device)
     return in_work_dtype(delay)
 
 
@@ -139,22 +135,13 @@ def delayed(
         steps, batch, inputs = input.shape
         if factors is not None and input.values is not None:
             factors = factors.to(input.values.dtype)
-        graded = factors is not None or input.values is not None
+        sizes |= {"steps": steps, "batch": batch, "graded": factors is not None or input.values is not None}
         values, offsets, indices = delay_events(
-            input.offsets,
-            input.indices,
-            input.values,
-            first,
-            factors,
-            input.lengths,
-            steps=steps,
-            batch=batch,
-            graded=graded,
-            **sizes,
+            input.offsets, input.indices, input.values, first, factors, input.lengths, **sizes
         )
         left = None if input.lengths is None else (input.lengths - skip).clamp(min=0)
         shape = (steps - skip, batch, inputs * taps)
-        return EventBatch._trusted(offsets, indices, values if graded else None, shape, left)
+        return EventBatch._trusted(offsets, indices, values if sizes["graded"] else None, shape, left)
     x = as_spikes(input, torch.float32 if delay.dtype in HALF else delay.dtype)
     work = in_work_dtype(x).flatten(2)
     ends = None if lengths is None else check_lengths(lengths, x.shape[1], x.device)

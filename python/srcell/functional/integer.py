@@ -13,7 +13,7 @@ from .._integer import IntegerCell, IntegerState
 from ..events import EventBatch
 from ..ops._memory import has_memory
 from ..ops.integer import check_cell, integer_src
-from .layer import as_lengths, check_device
+from .layer import as_lengths, check_device, check_input
 
 MOST_BITS = 16
 SMALLEST = 2.0**-100  # if max|weight| is not above it, all weights are taken for 0
@@ -63,10 +63,12 @@ def integer_src_linear(
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
     require_dense("weight", weight)
-    constants = _constants(cell)
+    if not isinstance(cell, Sequence) or isinstance(cell, str | bytes):
+        raise TypeError(f"cell: expected an IntegerCell, got {describe(cell)}")
+    check_cell(cell)  # here, because torch's dispatcher would not name the wrong constant
     if clamped is not None:
         _check_count(clamped, weight)
-    spikes, ended, count = run_integer(input, weight, None, None, state, constants, lengths, floats=False)
+    spikes, ended, count = run_integer(input, weight, None, None, state, cell, lengths, floats=False)
     if clamped is not None:
         clamped += count
     return spikes, ended
@@ -99,42 +101,20 @@ def run_integer(
 
     """
     check_device("weight", weight)
+    lengths = check_input(input, weight, lengths)
     offsets = indices = dense = None
-    shape: Sequence[int]
-    if isinstance(input, EventBatch):
-        if input.values is not None:
-            raise ValueError("input: expected an EventBatch without values (each event counts 1), got one with values")
-        if input.lengths is not None and lengths is not None:
-            raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
-        lengths = input.lengths if lengths is None else lengths
-        offsets, indices, shape = input.offsets, input.indices, input.shape
-    elif isinstance(input, Tensor):
-        require_dense("input", input)
-        dense, shape = input.to(torch.float32), input.shape
+    if isinstance(input, Tensor):
+        dense = input.to(torch.float32)
+    elif input.values is None:
+        offsets, indices = input.offsets, input.indices
     else:
-        raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
-    if weight.dim() != 2 or len(shape) != 3 or shape[2] != weight.shape[1]:
-        raise ValueError(
-            f"input: expected shape (T, B, K) for a weight (N, K), got {tuple(shape)} for {tuple(weight.shape)}"
-        )
-    if input.device != weight.device:
-        raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
-    steps, batch = shape[0], shape[1]
+        raise ValueError("input: expected an EventBatch without values (each event counts 1), got one with values")
+    before = [] if state is None else state_tensors(state)
+    ends = None if lengths is None else as_lengths(lengths, weight.device)
+    sizes = {"steps": input.shape[0], "batch": input.shape[1]}
+    constants = {"cell": [int(value) for value in cell], "rho": as_float("rho", rho)}
     spikes, i, h, hs, count, _ = integer_src(
-        offsets,
-        indices,
-        dense,
-        weight,
-        latent,
-        scale,
-        [] if state is None else state_tensors(state),
-        None if lengths is None else as_lengths(lengths, weight.device),
-        steps=steps,
-        batch=batch,
-        cell=[int(value) for value in cell],
-        rho=as_float("rho", rho),
-        floats=floats,
-        save=False,
+        offsets, indices, dense, weight, latent, scale, before, ends, **sizes, **constants, floats=floats, save=False
     )
     return spikes, IntegerState(i, h, hs), count
 
@@ -156,14 +136,6 @@ def checked_cell(cell: IntegerCell) -> IntegerCell:
         raise TypeError(f"cell: expected an IntegerCell, got {describe(cell)}")
     check_cell(cell)
     return cell
-
-
-def _constants(cell: Any) -> list[int]:
-    """The constants as ints, checked here because torch's dispatcher would not name the wrong one."""
-    if not isinstance(cell, Sequence) or isinstance(cell, str | bytes):
-        raise TypeError(f"cell: expected an IntegerCell, got {describe(cell)}")
-    check_cell(cell)
-    return [int(value) for value in cell]
 
 
 def state_tensors(state: Any) -> list[Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from .._arguments import as_float, as_int, check_bool, check_choice, require_dense
 from .._parameters import PARAMETERS, RESONANCE, TABLE
 from .._state import AnyState, SRCState, state_type
+from ..events import EventBatch
 from ..ops._layer import HALF, STATE, STATES, SURROGATES, LayerArguments, resonates, states_of, work_dtype
 from ..ops._memory import has_memory, zero_padding
 from ..ops._operator import record_type
@@ -84,10 +85,7 @@ def layer_of(
     parameters = cell if resonant else cell[:-1]
     names = PARAMETERS[: len(parameters)]  # torch 2.4 compiles no zip of unequal lengths
     constants = list(parameters)
-    are_floats = True
-    for value in parameters:
-        are_floats = are_floats and type(value) is float
-    if not are_floats:
+    if not all(type(value) is float for value in parameters):
         constants = [
             float(default) if isinstance(value, Tensor) else _as_constant(name, value)
             for name, value, default in zip(names, parameters, _DEFAULTS[: len(parameters)], strict=True)
@@ -104,30 +102,13 @@ def layer_of(
     before: list[Tensor | None] = []
     if state is not None:
         before += _flat_state(state, shape, like, resonant, past_steps)
-    return LayerArguments(
-        bias,
-        tensors,
-        before,
-        None if lengths is None else as_lengths(lengths, like.device),
-        None if weight is None else _flat_recurrent(weight, features, like),
-        first,
-        factors,
-        constants,
-        surrogate,
-        full_gradient,
-        recurrent_surrogate,
-        past_steps,
-    )
-
-
-def _flat_recurrent(weight: Tensor, features: Sequence[int], like: Tensor) -> Tensor:
-    """The recurrent weights in the dtype of the computation."""
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"weight_hh: expected a tensor or None, got {type(weight).__name__}")
-    weight, neurons = _widened("weight_hh", weight, like), flat_size("weight_hh", features)
-    if tuple(weight.shape) != (neurons, neurons):
-        raise ValueError(f"weight_hh: expected shape (N, N) = ({neurons}, {neurons}), got {tuple(weight.shape)}")
-    return weight
+    ends = None if lengths is None else as_lengths(lengths, like.device)
+    if weight is not None:
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weight_hh: expected a tensor or None, got {type(weight).__name__}")
+        weight = _widened("weight_hh", weight, like)
+    options = constants, surrogate, full_gradient, recurrent_surrogate, past_steps
+    return LayerArguments(bias, tensors, before, ends, weight, first, factors, *options)
 
 
 def _delays(recurrence: Recurrence, shape: Sequence[int], like: Tensor) -> tuple[int, Tensor | None, Tensor | None]:
@@ -151,15 +132,9 @@ def _delays(recurrence: Recurrence, shape: Sequence[int], like: Tensor) -> tuple
             f"max_delay: expected fewer than 2^63 elements of the past, got {shape[0]} * {past_steps} * {neurons}"
         )
     delay = _flat_parameter("delay_hh", delay, shape[1:], like)
-    if not delay.is_floating_point():
-        raise TypeError(f"delay_hh: expected a floating-point dtype, got {delay.dtype}")
-    if delay.device != like.device:
-        raise ValueError(f"delay_hh: expected device {like.device}, got {delay.device}")
-    delay = delay.to(work_dtype(like))
-    check_delays("delay_hh", delay, most)
+    check_delays("delay_hh", delay, most, like.device)
     keep = delay.requires_grad and torch.is_grad_enabled()
-    first, factors = tables(delay.expand(neurons), width, keep=keep)
-    return past_steps, first, factors
+    return past_steps, *tables(delay.to(work_dtype(like)).expand(neurons), width, keep=keep)
 
 
 def check_gradient_mode(surrogate: str, full_gradient: bool) -> None:
@@ -208,10 +183,8 @@ def _widened(name: str, x: Tensor, like: Tensor) -> Tensor:
 def check_state(state: State, resonant: bool = False, past_steps: int = 0) -> dict[str, Tensor]:
     """The tensors of a state by name; raise if the state has any other form. A past may be missing."""
     most = STATES[resonant, past_steps > 0]
-    are_tensors = isinstance(state, tuple) and len(most) - (past_steps > 0) <= len(state) <= len(most)
-    for x in state if are_tensors else ():
-        are_tensors = are_tensors and isinstance(x, Tensor)
-    if not are_tensors:
+    of_right_length = isinstance(state, tuple) and len(most) - (past_steps > 0) <= len(state) <= len(most)
+    if not of_right_length or not all(isinstance(x, Tensor) for x in state):
         count = {3: "three", 4: "four", 5: "five"}[len(most)]
         why = [f"{RESONANCE} is not the constant 0"] * resonant + ["there is a delay_hh"] * (past_steps > 0)
         got = type(state).__name__ + (f" of {len(state)}" if isinstance(state, tuple) else "")
@@ -238,12 +211,12 @@ def _flat_state(state: State, shape: Sequence[int], like: Tensor, resonant: bool
     return [x.reshape(*x.shape[: x.dim() - len(shape) + 1], math.prod(shape[1:])) for x in flat.values()]
 
 
-def final_state(layer: LayerArguments, *tensors: Tensor) -> AnyState:
-    """The state that an operator returned, of whose tensors STATE some are empty."""
+def final_state(layer: LayerArguments, tensors: Sequence[Tensor]) -> AnyState:
+    """The state, from an operator's outputs after its spikes: the tensors STATE, some of them empty, and others."""
     if not layer.past_steps and len(layer.constants) < len(PARAMETERS):
         return SRCState(tensors[0], tensors[1], tensors[2])
     names = states_of(layer)
-    named = dict(zip(STATE, tensors, strict=True))
+    named = dict(zip(STATE, tensors[: len(STATE)], strict=True))
     return state_type(resonates(layer), layer.past_steps > 0)(*[named[name] for name in names])
 
 
@@ -255,42 +228,63 @@ def as_lengths(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"lengths: expected integers, got {type(lengths).__name__}: {error}") from None
     require_dense("lengths", lengths)
-    if lengths.dtype not in INTEGERS and (
-        lengths.numel() or not lengths.is_floating_point()
-    ):  # [] becomes an empty float tensor
+    # [] becomes an empty float tensor.
+    if lengths.dtype not in INTEGERS and (lengths.numel() or not lengths.is_floating_point()):
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
     return lengths.to(torch.int64)
 
 
-def check_lengths(lengths: Tensor | Sequence[int], batch: int, device: torch.device) -> Tensor:
-    """``as_lengths``, with shape and device checked, for torch's own operators, which check neither."""
+def check_lengths(
+    lengths: Tensor | Sequence[int], batch: int, device: torch.device, steps: int | None = None
+) -> Tensor:
+    """``as_lengths``, with shape and device checked, for torch's own operators, which check neither.
+
+    With ``steps``, lengths on the CPU are also checked to be in [0, steps].
+    """
     lengths = as_lengths(lengths, device)
     if tuple(lengths.shape) != (batch,):
         raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")
     if lengths.device != device:
         raise ValueError(f"lengths: expected device {device}, got {lengths.device}")
-    return lengths
-
-
-def check_range_of_lengths(lengths: Tensor, steps: int) -> None:
-    """Raise if lengths on the CPU are not in [0, steps], for torch's own operators."""
-    if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
+    if steps is not None and device.type == "cpu" and not torch.compiler.is_compiling():
         wrong = ((lengths < 0) | (lengths > steps)).any()
         if has_memory(wrong) and bool(wrong):
             raise ValueError(f"lengths: expected values in [0, {steps}], got {lengths.tolist()}")
+    return lengths
 
 
 def without_padding(
-    input: Tensor, lengths: Tensor | Sequence[int] | None
-) -> tuple[Tensor, Tensor | Sequence[int] | None]:
-    """The input (T, B, ...) with zeros past the samples' lengths, and the lengths as a tensor.
+    input: Tensor, lengths: Tensor | Sequence[int] | None, *, check_range: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """The input (T, B, ...) with zeros past the samples' lengths, and the lengths as a tensor, checked.
 
     Sums over steps need the zeros: the gradient of a padded step is 0, but 0 times a NaN in the padding is NaN.
     """
     if lengths is None:
         return input, None
-    lengths = check_lengths(lengths, input.shape[1], input.device)
+    steps, batch = input.shape[:2]
+    lengths = check_lengths(lengths, batch, input.device, steps if check_range else None)
     return zero_padding(input, lengths), lengths
+
+
+def check_input(
+    input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | Sequence[int] | None
+) -> Tensor | Sequence[int] | None:
+    """Check the input of a linear synapse except for its dtype; return the lengths, which an EventBatch may have."""
+    if isinstance(input, EventBatch):
+        if input.lengths is not None and lengths is not None:
+            raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
+        lengths = input.lengths if lengths is None else lengths
+    elif isinstance(input, Tensor):
+        require_dense("input", input)
+    else:
+        raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
+    if weight.dim() != 2 or len(input.shape) != 3 or input.shape[2] != weight.shape[1]:
+        got = f"{tuple(input.shape)} for {tuple(weight.shape)}"
+        raise ValueError(f"input: expected shape (T, B, K) for a weight (N, K), got {got}")
+    if input.device != weight.device:
+        raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
+    return lengths
 
 
 def check_device(name: str, x: Tensor) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -11,15 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, check_bool, describe, require_dense
+from .._arguments import as_float, as_int, check_bool, describe, require_dense
 from .._private import in_forward_mode
 from .._pytree import of_tensors
-from ..ops._layer import HALF
 from ..ops._memory import zero_padding
 from ..ops.count import count_spikes as count_spikes_operator
 from ..ops.scale import scale
 from ..ops.sums import sum_over_time
-from .layer import autocasts, check_device, check_lengths, check_range_of_lengths, flat_size, in_work_dtype
+from .layer import MOST_ELEMENTS, autocasts, check_device, check_lengths, flat_size, in_work_dtype, without_padding
 
 CHUNK = 32  # steps that `_scan` sums in one matrix product
 
@@ -68,26 +66,27 @@ def leaky_readout(
                 [-0.1250,  1.2500]])
 
     """
-    if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
-        raise TypeError(f"spikes: expected a floating-point tensor, got {describe(spikes)}")
-    require_dense("spikes", spikes)
-    if not isinstance(num_classes, numbers.Integral):
-        raise TypeError(f"num_classes: expected an int, got {describe(num_classes)}")
-    if not 1 <= num_classes < 2**63:
-        raise ValueError(f"num_classes: expected at least 1 and below 2^63, got {num_classes}")
+    _check_spikes(spikes)
+    num_classes = as_int("num_classes", num_classes, MOST_ELEMENTS, minimum=1)
     if spikes.dim() != 3 or spikes.shape[2] % num_classes:
         raise ValueError(f"spikes: expected shape (T, B, N), N a multiple of {num_classes}, got {tuple(spikes.shape)}")
     alpha, inhibition = check_integrators(alpha, inhibition)
     check_bool("every_step", every_step)
     spikes = in_work_dtype(spikes)
     if every_step:
-        spikes, lengths = zero_past_lengths(spikes, lengths)
+        spikes, lengths = without_padding(spikes, lengths, check_range=True)
         sums, _ = leaky_sums(votes(spikes, num_classes, inhibition), alpha, lengths=lengths)
         return sums
     pooled = discounted_sum(spikes, alpha, lengths)
     with _full_precision(spikes):
         own = pooled.view(pooled.shape[0], spikes.shape[2] // num_classes, num_classes).sum(1)
         return (1 - inhibition) * own + inhibition * pooled.sum(1, keepdim=True)
+
+
+def _check_spikes(spikes: Tensor) -> None:
+    if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
+        raise TypeError(f"spikes: expected a floating-point tensor, got {describe(spikes)}")
+    require_dense("spikes", spikes)
 
 
 def check_integrators(alpha: float, inhibition: float) -> tuple[float, float]:
@@ -155,7 +154,12 @@ def leaky_sums(
     shape = (window - 1, batch, classes) if window else (batch, classes)
     if state is None:
         state = x.new_zeros(shape)
-    _check_state(state, x, shape)
+    if not isinstance(state, Tensor) or state.dtype != x.dtype:
+        raise TypeError(f"state: expected a tensor of {x.dtype}, got {describe(state)}")
+    if tuple(state.shape) != shape:
+        raise ValueError(f"state: expected shape {shape}, got {tuple(state.shape)}")
+    if state.device != x.device:
+        raise ValueError(f"state: expected device {x.device}, got {state.device}")
     ends = None if lengths is None else lengths.clamp(0, steps).view(1, batch, 1).expand(1, batch, classes)
     if window:
         inputs = torch.cat([state, x])
@@ -171,24 +175,6 @@ def leaky_sums(
     if lengths is not None:
         sums = zero_padding(sums, lengths)
     return sums, after.clone() if return_state else None  # a clone, for a view would keep all sums in memory
-
-
-def zero_past_lengths(spikes: Tensor, lengths: Tensor | Sequence[int] | None) -> tuple[Tensor, Tensor | None]:
-    """Spikes (T, B, N) with zeros past the samples' lengths, and the lengths as a tensor, checked."""
-    if lengths is None:
-        return spikes, None
-    lengths = check_lengths(lengths, spikes.shape[1], spikes.device)
-    check_range_of_lengths(lengths, spikes.shape[0])
-    return zero_padding(spikes, lengths), lengths
-
-
-def _check_state(state: Tensor, x: Tensor, shape: tuple[int, ...]) -> None:
-    if not isinstance(state, Tensor) or state.dtype != x.dtype:
-        raise TypeError(f"state: expected a tensor of {x.dtype}, got {describe(state)}")
-    if tuple(state.shape) != shape:
-        raise ValueError(f"state: expected shape {shape}, got {tuple(state.shape)}")
-    if state.device != x.device:
-        raise ValueError(f"state: expected device {x.device}, got {state.device}")
 
 
 def _scan(x: Tensor, alpha: float, before: Tensor) -> Tensor:
@@ -242,27 +228,23 @@ def discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int]
 
     With a window, and then without lengths, over the last ``window`` steps.
     """
-    with _full_precision(spikes):
-        return _discounted_sum(in_work_dtype(spikes), alpha, lengths, window)
-
-
-def _discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int] | None, window: int) -> Tensor:
+    spikes = in_work_dtype(spikes)
     steps, batch, neurons = spikes.shape
     base = torch.full((), alpha, dtype=spikes.dtype, device=spikes.device)
-    if lengths is None:
-        read = min(window or steps, steps)
-        factors = torch.pow(base, torch.arange(read - 1, -1, -1, device=spikes.device))
-        size = flat_size("spikes", (batch, neurons))
-        # torch's operators are what other programs read: graphs, exported or compiled, have them.
-        if size and read and spikes.requires_grad and not (torch.compiler.is_compiling() or in_forward_mode()):
-            summed: Tensor = sum_over_time(spikes, factors)
-            return summed
-        return (factors @ spikes[steps - read :].reshape(read, size)).view(batch, neurons)
-    age = torch.arange(steps - 1, -1, -1, device=spikes.device)
-    lengths = check_lengths(lengths, batch, spikes.device)
-    check_range_of_lengths(lengths, steps)
-    ages = age[:, None] - (steps - lengths)
-    return torch.einsum("tb,tbn->bn", torch.pow(base, ages.clamp(min=0)), zero_padding(spikes, lengths))
+    with _full_precision(spikes):
+        if lengths is None:
+            read = min(window or steps, steps)
+            factors = torch.pow(base, torch.arange(read - 1, -1, -1, device=spikes.device))
+            size = flat_size("spikes", (batch, neurons))
+            # torch's operators are what other programs read: graphs, exported or compiled, have them.
+            if size and read and spikes.requires_grad and not (torch.compiler.is_compiling() or in_forward_mode()):
+                summed: Tensor = sum_over_time(spikes, factors)
+                return summed
+            return (factors @ spikes[steps - read :].reshape(read, size)).view(batch, neurons)
+        age = torch.arange(steps - 1, -1, -1, device=spikes.device)
+        ends = check_lengths(lengths, batch, spikes.device, steps)
+        ages = age[:, None] - (steps - ends)
+        return torch.einsum("tb,tbn->bn", torch.pow(base, ages.clamp(min=0)), zero_padding(spikes, ends))
 
 
 @of_tensors
@@ -295,15 +277,11 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
         (tensor([5]), tensor([2]))
 
     """
-    if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
-        raise TypeError(f"spikes: expected a floating-point tensor, got {describe(spikes)}")
-    require_dense("spikes", spikes)
+    _check_spikes(spikes)
     if spikes.dim() < 2:
         raise ValueError(f"spikes: expected shape (T, B, ...), got {tuple(spikes.shape)}")
     check_device("spikes", spikes)
-    plain = spikes.detach()
-    if plain.dtype in HALF:
-        plain = plain.float()
+    plain = in_work_dtype(spikes.detach())
     steps, batch, *neurons = plain.shape
     flat = plain.reshape(steps, batch, flat_size("spikes", neurons))
     events, crossings = count_spikes_operator(flat)

@@ -12,7 +12,7 @@ from .._arguments import require_dense
 from .._renamed import renamed
 from .._state import AnyState
 from ..ops import _gpu
-from ..ops._layer import HALF, STATE, LayerArguments, states_of
+from ..ops._layer import HALF, LayerArguments
 from ..ops.src import src as src_operator
 from .layer import (
     Cell,
@@ -118,8 +118,15 @@ def src(
         [20, 21]
 
     """
+    if not isinstance(current, Tensor):
+        raise TypeError(f"current: expected a tensor, got {type(current).__name__}")
+    require_dense("current", current)
+    if current.dtype not in (torch.float32, torch.float64, *HALF):
+        raise TypeError(f"current: expected dtype float32, float64, float16 or bfloat16, got {current.dtype}")
+    if current.dim() < 3:
+        raise ValueError(f"current: expected shape (T, B, *F) of at least three dimensions, got {tuple(current.shape)}")
+    check_device("current", current)
     cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
-    _check_current(current)
     recurrence = Recurrence(weight_hh, recurrent_surrogate, delay_hh, max_delay, delay_width)
     given = UserArguments(bias, state, cell, surrogate, full_gradient, recurrence)
     return run_src(current, layer_of(current, current.shape[1:], given, lengths))
@@ -133,23 +140,10 @@ def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, AnyState]:
     if len(features) > 1:
         flat = flat.reshape(steps, batch, flat_size("current", features))
     spikes, *ended = src_operator(flat, layer, save=False, trace_integrator=False, half_spikes=half_spikes)
-    state = ended[: len(STATE)]
+    state = final_state(layer, ended)
     if len(features) > 1:
-        spikes, present = spikes.reshape(current.shape), states_of(layer)
-        state = [
-            x.reshape(*x.shape[:-1], *features) if name in present else x for name, x in zip(STATE, state, strict=True)
-        ]
+        spikes = spikes.reshape(current.shape)
+        state = type(state)(*(x.reshape(*x.shape[:-1], *features) for x in state))
     if half_spikes:  # on a GPU they are already
         spikes = spikes.to(current.dtype)
-    return spikes, final_state(layer, *state)
-
-
-def _check_current(current: Tensor) -> None:
-    if not isinstance(current, Tensor):
-        raise TypeError(f"current: expected a tensor, got {type(current).__name__}")
-    require_dense("current", current)
-    if current.dtype not in (torch.float32, torch.float64, *HALF):
-        raise TypeError(f"current: expected dtype float32, float64, float16 or bfloat16, got {current.dtype}")
-    if current.dim() < 3:
-        raise ValueError(f"current: expected shape (T, B, *F) of at least three dimensions, got {tuple(current.shape)}")
-    check_device("current", current)
+    return spikes, state

@@ -13,7 +13,7 @@ from .._arguments import check_choice, require_dense
 from .._renamed import renamed
 from .._state import AnyState
 from ..events import EventBatch
-from ..ops._layer import HALF, STATE, LayerArguments, work_dtype
+from ..ops._layer import HALF, LayerArguments, work_dtype
 from ..ops._memory import contiguous
 from ..ops.src_dense import METHODS, src_dense, takes_events
 from ..ops.src_events import src_events
@@ -28,6 +28,7 @@ from .layer import (
     UserArguments,
     autocasts,
     check_device,
+    check_input,
     final_state,
     in_work_dtype,
     layer_of,
@@ -134,26 +135,11 @@ def linear(
     made = at_once(input, weight, given, lengths, method, input_grad_at_events=input_grad_at_events)
     if made is not None:
         return made
-    if weight.device.type != "cpu":
-        check_device("weight", weight)
+    check_device("weight", weight)
     if not weight.is_floating_point():
         raise TypeError(f"weight: expected a floating-point dtype, got {weight.dtype}")
-    if isinstance(input, EventBatch):
-        if input.lengths is not None and lengths is not None:
-            raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
-        if input.shape[2] != weight.shape[1]:
-            raise ValueError(f"input: expected shape (T, B, {weight.shape[1]}), got {input.shape}")
-        lengths = input.lengths if lengths is None else lengths
-    elif not isinstance(input, Tensor):
-        raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
-    else:
-        require_dense("input", input)
-        if input.dim() != 3 or input.shape[2] != weight.shape[1]:
-            raise ValueError(f"input: expected shape (T, B, {weight.shape[1]}), got {tuple(input.shape)}")
-    if input.device != weight.device:
-        raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
-    shape = (input.shape[1], weight.shape[0])
-    layer = layer_of(weight, shape, given, lengths)
+    lengths = check_input(input, weight, lengths)
+    layer = layer_of(weight, (input.shape[1], weight.shape[0]), given, lengths)
     if isinstance(input, Tensor):
         return _dense_linear(input, weight, layer, method, input_grad_at_events)
     if method == "gemm":
@@ -162,19 +148,12 @@ def linear(
         checked = EventBatch(input.offsets, input.indices, input.values, shape=input.shape)
         dense = checked.to_dense(work_dtype(weight)).to(weight.dtype)
         return _dense_linear(dense, weight, layer, method, input_grad_at_events)
-    work = in_work_dtype(weight)
+    work, (steps, batch, _) = in_work_dtype(weight), input.shape
+    values = None if input.values is None else input.values.to(work.dtype)
     spikes, *ended = src_events(
-        input.offsets,
-        input.indices,
-        None if input.values is None else input.values.to(work.dtype),
-        work,
-        layer,
-        steps=input.shape[0],
-        batch=input.shape[1],
-        save=False,
-        trace_integrator=False,
+        input.offsets, input.indices, values, work, layer, steps=steps, batch=batch, save=False, trace_integrator=False
     )
-    return _in_dtype(spikes, weight), final_state(layer, *ended[: len(STATE)])
+    return _in_dtype(spikes, weight), final_state(layer, ended)
 
 
 def _dense_linear(
@@ -190,19 +169,10 @@ def _dense_linear(
     if method == "gemm" or (method == "auto" and (autocast or half)):
         input, _ = without_padding(input, layer.lengths)
         return run_src(F.linear(input, weight), layer)
-    work = weight
-    if autocast or half:
-        work, input = in_work_dtype(weight), in_work_dtype(input)
-    spikes, *ended = src_dense(
-        input,
-        work,
-        layer,
-        method=method,
-        save=False,
-        trace_integrator=False,
-        input_grad_at_events=input_grad_at_events,
-    )
-    return _in_dtype(spikes, weight) if half else spikes, final_state(layer, *ended[: len(STATE)])
+    input, work = in_work_dtype(input), in_work_dtype(weight)
+    options = {"method": method, "input_grad_at_events": input_grad_at_events}
+    spikes, *ended = src_dense(input, work, layer, **options, save=False, trace_integrator=False)
+    return _in_dtype(spikes, weight), final_state(layer, ended)
 
 
 @torch.no_grad()
@@ -227,6 +197,4 @@ def as_spikes(input: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _in_dtype(spikes: Tensor, weight: Tensor) -> Tensor:
-    if weight.dtype in HALF and not autocasts(weight):
-        return spikes.to(weight.dtype)
-    return spikes
+    return spikes.to(weight.dtype) if weight.dtype in HALF and not autocasts(weight) else spikes

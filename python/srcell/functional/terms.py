@@ -14,8 +14,12 @@ from ..ops._memory import has_memory
 MOST_DELAY = 65535
 
 
-def check_delays(name: str, delay: Tensor, most: int) -> None:
-    """Raise if delays on the CPU are not in [0, most]."""
+def check_delays(name: str, delay: Tensor, most: int, device: torch.device) -> None:
+    """Raise unless delays are floats on a device and, on the CPU, in [0, most]."""
+    if not delay.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point dtype, got {delay.dtype}")
+    if delay.device != device:
+        raise ValueError(f"{name}: expected device {device}, got {delay.device}")
     if not (delay.numel() and can_look(delay)):
         return
     bounds = torch.stack(delay.detach().aminmax())

@@ -12,7 +12,7 @@ from .._arguments import as_int, check_bool, require_dense
 from .._renamed import renamed
 from ..events import EventBatch
 from ..functional.delays import check_input, delayed
-from ..functional.layer import check_lengths, check_range_of_lengths, in_work_dtype
+from ..functional.layer import check_lengths, in_work_dtype
 from ..functional.synapse import as_spikes
 from ..functional.terms import MOST_DELAY, check_delays
 from ..ops._layer import WORK, work_dtype
@@ -151,9 +151,7 @@ class Delay(nn.Module):
         else:
             given = as_spikes(input, self.delay.dtype)
             x = in_work_dtype(given)
-            ends = None if lengths is None else check_lengths(lengths, batch, x.device)
-            if ends is not None:
-                check_range_of_lengths(ends, steps)
+            ends = None if lengths is None else check_lengths(lengths, batch, x.device, steps)
             after = None if ends is None else ends + skip
             whole = x if state is None else torch.cat([state.to(x.dtype).transpose(0, 1), x])
             if return_state:
@@ -176,7 +174,7 @@ class Delay(nn.Module):
     def _acting(self) -> Tensor:
         """The delays to run with, (K,) or (K, M)."""
         acting = in_work_dtype(self.delay).clamp(0, self.max_delay)
-        check_delays("delay", acting, self.max_delay)
+        check_delays("delay", acting, self.max_delay, acting.device)
         return acting.squeeze(1) if self.taps == 1 else acting
 
     def _check(self, input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | None) -> tuple[int, int, int]:

@@ -9,15 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._arguments import as_float, check_bool, describe, require_dense
-from ..functional.layer import check_lengths, in_work_dtype
-from ..functional.readout import (
-    check_integrators,
-    discounted_sum,
-    leaky_readout,
-    leaky_sums,
-    votes,
-    zero_past_lengths,
-)
+from ..functional.layer import check_lengths, in_work_dtype, without_padding
+from ..functional.readout import check_integrators, discounted_sum, leaky_readout, leaky_sums, votes
 from ..ops._memory import zero_padding
 from .constants import HasConstants, check_size
 
@@ -71,7 +64,7 @@ class _Readout(HasConstants):
         spikes = spikes.transpose(0, 1) if self.batch_first else spikes
         if not every_step:
             return self._at_the_end(spikes, lengths)
-        spikes, lengths = zero_past_lengths(in_work_dtype(spikes), lengths)
+        spikes, lengths = without_padding(in_work_dtype(spikes), lengths, check_range=True)
         sums, state = leaky_sums(
             self._projected(spikes),
             self.alpha,
