@@ -17,7 +17,7 @@ from ..events import EventBatch
 from ..ops import _gpu, src_dense, src_events
 from ..ops._cpu import core
 from ..ops._layer import STATE, states_of
-from .layer import Cell, Recurrence, UserArguments, layer_of
+from .layer import Recurrence, UserArguments, layer_of
 
 
 def at_once(
@@ -91,17 +91,15 @@ def _by_operator(
     call: core.LinearCall, kept: Sequence[Any], grads: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients of a call ``at_once`` where torch's dispatcher must see how they are made."""
-    input, offsets, indices, values, weight, bias, *of_cell, i0, lengths, weight_hh, trace, checkpoints, mask, ones = (
-        kept
-    )
+    input, offsets, indices, values, weight, bias, *of_cell, i0, lengths, weight_hh = kept[:-4]
+    saved = kept[-4:]  # trace, checkpoints, mask and ones
     spikes, *ended = grads
     if call.one_step and spikes is not None:
         spikes = spikes.unsqueeze(0)
     if call.stacked:
         ended = [None if x is None else x.squeeze(0) for x in ended]
     grads = [spikes, *ended, *[None] * (len(STATE) - len(ended))]
-    tensors = (x for x, number in zip(of_cell, call.cell, strict=False) if number is None)
-    cell = Cell(*[next(tensors) if x is None else x for x in call.cell])
+    cell = [of_cell[k] if number is None else number for k, number in enumerate(call.cell)]
     recurrence = Recurrence(weight_hh, call.recurrent_surrogate)
     given = UserArguments(bias, None, cell, call.surrogate, call.full_gradient, recurrence)
     layer = layer_of(weight, (call.batch, weight.shape[0]), given, lengths)
@@ -112,15 +110,14 @@ def _by_operator(
     flags = {"cell": of_cell, "state": [True] * len(states_of(layer))}
     saving = {"save": True, "trace_integrator": any(of_cell)}
     if input is None:
-        operator, gradient, kept = src_events.src_events, src_events.gradient, [trace, checkpoints]
+        operator, gradient, saved = src_events.src_events, src_events.gradient, saved[:2]
         sizes = {"steps": call.steps, "batch": call.batch}
         record = operator.record(offsets, indices, values, weight, layer, **sizes, **saving)
     else:
         operator, gradient = src_dense.src_dense, src_dense.gradient
-        kept = [trace, checkpoints, mask, ones]
         method = {"method": "events", "input_grad_at_events": call.at_events}
         record = operator.record(input, weight, layer, **method, **saving)
-    made = gradient(record, kept, grads, operator.needs(*[flags.get(x, x in wanted) for x in operator.needs._fields]))
+    made = gradient(record, saved, grads, operator.needs(*[flags.get(x, x in wanted) for x in operator.needs._fields]))
     found = made | dict(zip(PARAMETERS, made["cell"], strict=False))
     found |= {name: x.unsqueeze(0) if call.stacked else x for name, x in zip(STATE, made["state"], strict=False)}
     if "input" in wanted and call.one_step:

@@ -11,9 +11,10 @@ from torch import Tensor
 from .._arguments import as_float, as_int, describe, require_dense
 from .._integer import IntegerCell, IntegerState
 from ..events import EventBatch
+from ..ops._layer import Like, check_tensor
 from ..ops._memory import has_memory
 from ..ops.integer import check_cell, integer_src
-from .layer import as_lengths, check_device, check_input
+from .layer import as_lengths, check_input
 
 MOST_BITS = 16
 SMALLEST = 2.0**-100  # if max|weight| is not above it, all weights are taken for 0
@@ -100,7 +101,6 @@ def run_integer(
         rho: the range of i in the surrogate gradient, in units of the latent weights.
 
     """
-    check_device("weight", weight)
     lengths = check_input(input, weight, lengths)
     offsets = indices = dense = None
     if isinstance(input, Tensor):
@@ -122,12 +122,9 @@ def run_integer(
 def _check_count(clamped: Any, weight: Tensor) -> None:
     if not isinstance(clamped, Tensor):
         raise TypeError(f"clamped: expected a tensor, got {describe(clamped)}")
-    if clamped.dtype != torch.int64:
-        raise TypeError(f"clamped: expected dtype torch.int64, got {clamped.dtype}")
     if clamped.numel() != 1:
         raise ValueError(f"clamped: expected a tensor of one element, got shape {tuple(clamped.shape)}")
-    if clamped.device != weight.device:
-        raise ValueError(f"clamped: expected device {weight.device}, as weight has, got {clamped.device}")
+    check_tensor("clamped", clamped, Like("a count", torch.int64, weight.device), clamped.shape)
 
 
 def checked_cell(cell: IntegerCell) -> IntegerCell:

@@ -16,7 +16,7 @@ from .._arguments import as_float, as_int, check_bool, check_choice, require_den
 from .._parameters import PARAMETERS, RESONANCE, TABLE
 from .._state import AnyState, SRCState, state_type
 from ..events import EventBatch
-from ..ops._layer import HALF, STATE, STATES, SURROGATES, LayerArguments, resonates, states_of, work_dtype
+from ..ops._layer import HALF, STATE, STATES, SURROGATES, LayerArguments, Like, check_integers, work_dtype
 from ..ops._memory import has_memory, zero_padding
 from ..ops._operator import record_type
 from .terms import MOST_DELAY, check_delays, tables
@@ -51,7 +51,7 @@ class UserArguments(NamedTuple):
     bias: Parameter
     state: State | None
     cell: Any
-    """A ``Cell``."""
+    """The values of PARAMETERS."""
     surrogate: str
     full_gradient: bool
     recurrence: Recurrence
@@ -158,9 +158,7 @@ def _flat_parameter(name: str, value: Parameter, features: Sequence[int], like: 
         if not abs(number) <= torch.finfo(dtype).max:
             raise ValueError(f"{name}: expected a finite value of {dtype}, got {value}")
         return torch.full((), number, dtype=dtype, device=like.device)
-    require_dense(name, value)
-    if value.dtype in HALF:
-        value = _widened(name, value, like)
+    value = _widened(name, value, like)
     if len(features) == 1 and value.dim() == 1 and value.shape[0] == features[0]:
         return value
     if value.numel() == 1:
@@ -197,11 +195,8 @@ def check_state(state: State, resonant: bool = False, past_steps: int = 0) -> di
 
 def _flat_state(state: State, shape: Sequence[int], like: Tensor, resonant: bool, past_steps: int) -> list[Tensor]:
     """The state as tensors (B, N), and (B, past_steps, N) for the past."""
-    flat = check_state(state, resonant, past_steps)
-    for name, x in flat.items():
-        require_dense(f"state.{name}", x)
-        if x.dtype in HALF:
-            flat[name] = _widened(f"state.{name}", x, like)
+    given = check_state(state, resonant, past_steps)
+    flat = {name: _widened(f"state.{name}", x, like) for name, x in given.items()}
     if len(shape) == 2:
         return list(flat.values())
     for name, x in flat.items():
@@ -213,11 +208,11 @@ def _flat_state(state: State, shape: Sequence[int], like: Tensor, resonant: bool
 
 def final_state(layer: LayerArguments, tensors: Sequence[Tensor]) -> AnyState:
     """The state, from an operator's outputs after its spikes: the tensors STATE, some of them empty, and others."""
-    if not layer.past_steps and len(layer.constants) < len(PARAMETERS):
+    resonant, delayed = len(layer.constants) == len(PARAMETERS), layer.past_steps > 0
+    if not (resonant or delayed):
         return SRCState(tensors[0], tensors[1], tensors[2])
-    names = states_of(layer)
     named = dict(zip(STATE, tensors[: len(STATE)], strict=True))
-    return state_type(resonates(layer), layer.past_steps > 0)(*[named[name] for name in names])
+    return state_type(resonant, delayed)(*[named[name] for name in STATES[resonant, delayed]])
 
 
 def as_lengths(lengths: Tensor | Sequence[int], device: torch.device) -> Tensor:
@@ -241,11 +236,8 @@ def check_lengths(
 
     With ``steps``, lengths on the CPU are also checked to be in [0, steps].
     """
-    lengths = as_lengths(lengths, device)
-    if tuple(lengths.shape) != (batch,):
-        raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")
-    if lengths.device != device:
-        raise ValueError(f"lengths: expected device {device}, got {lengths.device}")
+    like = Like("the input", torch.int64, device)
+    lengths = check_integers("lengths", as_lengths(lengths, device), torch.int64, batch, like)
     if steps is not None and device.type == "cpu" and not torch.compiler.is_compiling():
         wrong = ((lengths < 0) | (lengths > steps)).any()
         if has_memory(wrong) and bool(wrong):
@@ -271,6 +263,7 @@ def check_input(
     input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | Sequence[int] | None
 ) -> Tensor | Sequence[int] | None:
     """Check the input of a linear synapse except for its dtype; return the lengths, which an EventBatch may have."""
+    check_device("weight", weight)
     if isinstance(input, EventBatch):
         if input.lengths is not None and lengths is not None:
             raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")

@@ -13,6 +13,7 @@ from torch import Tensor
 from .._arguments import as_float, as_int, check_bool, describe, require_dense
 from .._private import in_forward_mode
 from .._pytree import of_tensors
+from ..ops._layer import Like, check_tensor
 from ..ops._memory import zero_padding
 from ..ops.count import count_spikes as count_spikes_operator
 from ..ops.scale import scale
@@ -154,12 +155,9 @@ def leaky_sums(
     shape = (window - 1, batch, classes) if window else (batch, classes)
     if state is None:
         state = x.new_zeros(shape)
-    if not isinstance(state, Tensor) or state.dtype != x.dtype:
-        raise TypeError(f"state: expected a tensor of {x.dtype}, got {describe(state)}")
-    if tuple(state.shape) != shape:
-        raise ValueError(f"state: expected shape {shape}, got {tuple(state.shape)}")
-    if state.device != x.device:
-        raise ValueError(f"state: expected device {x.device}, got {state.device}")
+    if not isinstance(state, Tensor):
+        raise TypeError(f"state: expected a tensor, got {type(state).__name__}")
+    check_tensor("state", state, Like("x", x.dtype, x.device), shape)
     ends = None if lengths is None else lengths.clamp(0, steps).view(1, batch, 1).expand(1, batch, classes)
     if window:
         inputs = torch.cat([state, x])

@@ -15,7 +15,6 @@ from ..ops import _gpu
 from ..ops._layer import HALF, LayerArguments
 from ..ops.src import src as src_operator
 from .layer import (
-    Cell,
     Parameter,
     Recurrence,
     State,
@@ -126,7 +125,7 @@ def src(
     if current.dim() < 3:
         raise ValueError(f"current: expected shape (T, B, *F) of at least three dimensions, got {tuple(current.shape)}")
     check_device("current", current)
-    cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
+    cell = alpha, rho, r, rs, zs_hyp, zs_dep, omega
     recurrence = Recurrence(weight_hh, recurrent_surrogate, delay_hh, max_delay, delay_width)
     given = UserArguments(bias, state, cell, surrogate, full_gradient, recurrence)
     return run_src(current, layer_of(current, current.shape[1:], given, lengths))

@@ -20,14 +20,11 @@ from ..ops.src_events import src_events
 from .at_once import at_once
 from .layer import (
     INTEGERS,
-    NO_RECURRENCE,
-    Cell,
     Parameter,
     Recurrence,
     State,
     UserArguments,
     autocasts,
-    check_device,
     check_input,
     final_state,
     in_work_dtype,
@@ -112,7 +109,7 @@ def src_linear(
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
     check_choice("method", method, METHODS)
-    cell = Cell(alpha, rho, r, rs, zs_hyp, zs_dep, omega)
+    cell = alpha, rho, r, rs, zs_hyp, zs_dep, omega
     recurrence = Recurrence(weight_hh, recurrent_surrogate, delay_hh, max_delay, delay_width)
     given = UserArguments(bias, state, cell, surrogate, full_gradient, recurrence)
     return linear(input, weight, given, lengths, method=method)
@@ -135,7 +132,6 @@ def linear(
     made = at_once(input, weight, given, lengths, method, input_grad_at_events=input_grad_at_events)
     if made is not None:
         return made
-    check_device("weight", weight)
     if not weight.is_floating_point():
         raise TypeError(f"weight: expected a floating-point dtype, got {weight.dtype}")
     lengths = check_input(input, weight, lengths)
@@ -187,7 +183,7 @@ def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | No
         input = EventBatch.from_dense(in_work_dtype(input), lengths)
     # Run each row as a sample of one step from zeros: the integrator is then the current.
     rows = EventBatch(input.offsets, input.indices, input.values, shape=(1, batch * steps, inputs))
-    _, state = linear(rows, weight, UserArguments(-6.0, None, Cell(), "relu", False, NO_RECURRENCE))
+    _, state = src_linear(rows, weight, -6.0)
     return state.i.view(batch, steps, weight.shape[0]).transpose(0, 1)
 
 

@@ -110,22 +110,15 @@ class Gpu:
     def dense_forward(self, run: Forward, input: Tensor, mask: Tensor | None, weight: Tensor) -> None:
         """``events_forward`` on the nonzero elements of a contiguous dense input; fill their mask, if one is given."""
         mask = self.fill_mask(input, run[0].given.lengths, mask)
-        self.events_forward(run, core.EventRows(0, 0, 0, 0, weight.shape[1]), weight, mask, input)
+        self.events_forward(run, (core.EventRows(0, 0, 0, 0, weight.shape[1]), mask, input), weight)
 
-    def events_forward(
-        self,
-        run: Forward,
-        rows: core.EventRows,
-        weight: Tensor,
-        mask: Tensor | None = None,
-        input: Tensor | None = None,
-    ) -> None:
-        """Fill spikes, state, trace and checkpoints after a linear synapse on events, or on a dense input's mask."""
+    def events_forward(self, run: Forward, events: Sequence[Any], weight: Tensor) -> None:
+        """Fill spikes, state, trace and checkpoints after a linear synapse; the events are rows, or mask and input."""
         (layer, outputs, *kept), weight_t = run, weight.t().contiguous()
         if layer.given.weight_hh is not None:
-            self.launch("event_currents", layer.struct, rows, mask, input, weight_t, outputs[0])
+            self.launch("event_currents", layer.struct, *events, weight_t, outputs[0])
             return self.scan_forward(run, outputs[0])
-        self.launch("events_forward", layer.struct, outputs, rows, mask, input, weight_t, *kept)
+        self.launch("events_forward", layer.struct, outputs, *events, weight_t, *kept)
 
     def events_backward(
         self, run: Backward, rows: EventRows, weight: Tensor, wanted: Sequence[bool]

@@ -347,9 +347,9 @@ def saved_of(call: Any, sizes: Sizes, like: Like, *, traced: bool) -> list[Tenso
 # Outputs: for kernels on a GPU, and as shapes for fake kernels. Those on a CPU are made by srcell._core.
 
 
-def empty_outputs(layer: LayerArguments, sizes: Sizes) -> list[Any]:
-    """Spikes and STATE, None for what the layer does not have."""
-    return [layer.bias.new_empty(sizes), *empty_state(layer, sizes, states_of(layer))]
+def empty_outputs(layer: LayerArguments, sizes: Sizes, dtype: torch.dtype | None = None) -> list[Any]:
+    """Spikes, perhaps of another dtype, and STATE, None for what the layer does not have."""
+    return [layer.bias.new_empty(sizes, dtype=dtype), *empty_state(layer, sizes, states_of(layer))]
 
 
 def empty_state(layer: LayerArguments, sizes: Sizes, names: Sequence[str]) -> list[Tensor | None]:

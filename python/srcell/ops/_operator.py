@@ -46,10 +46,7 @@ class Operator:
     """
 
     def __init__(
-        self,
-        schema: str,
-        shared: tuple[str, Any] | None = None,
-        lists: Mapping[str, Sequence[str]] | None = None,
+        self, schema: str, shared: tuple[str, Any] | None = None, lists: Mapping[str, Sequence[str]] | None = None
     ) -> None:
         self.name = schema.partition("(")[0]
         _library.define(schema)

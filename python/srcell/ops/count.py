@@ -37,6 +37,5 @@ def forward(call: Any) -> Tensor:
 def forward_fake(call: Any) -> Tensor:
     """The output's shape."""
     spikes = call.spikes
-    if spikes.dim() != 3:
-        raise ValueError(f"spikes: expected shape (T, B, N), got {tuple(spikes.shape)}")
+    check_floats("spikes", spikes, "T, B, N")
     return torch.empty(2, spikes.shape[2], dtype=torch.int64, device=spikes.device)

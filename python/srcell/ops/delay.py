@@ -51,9 +51,7 @@ def checked_delay(call: Any, sizes: Sizes, like: Like) -> tuple[core.Delay, Opti
     first = contiguous(check_integers("first", call.first, torch.int32, numbers, like))
     factors, terms = call.factors, 1
     if factors is not None:
-        if factors.dim() != 2:
-            raise ValueError(f"factors: expected shape ({numbers}, terms), got {tuple(factors.shape)}")
-        terms = factors.shape[1]
+        terms = factors.shape[1:].numel()
         factors = contiguous(check_tensor("factors", factors, like, (numbers, terms)))
     lengths = or_contiguous(check_integers("lengths", call.lengths, torch.int64, batch, like))
     is_double, on_host, threads = like.dtype == torch.float64, not _gpu.is_gpu(like.device), torch.get_num_threads()

@@ -64,9 +64,8 @@ def forward_fake(call: Any) -> tuple[Any, ...]:
     """The outputs' shapes."""
     sizes = call.current.shape
     _layer.check_layer(sizes, check_current(call), call.layer)
-    spikes = call.current.new_empty(sizes, dtype=spikes_dtype(call))
-    ended = _layer.empty_state(call.layer, sizes, _layer.states_of(call.layer))
-    return spikes, *ended, *_layer.empty_saved(call.layer, sizes, call.save, traced(call))
+    outputs = _layer.empty_outputs(call.layer, sizes, spikes_dtype(call))
+    return *outputs, *_layer.empty_saved(call.layer, sizes, call.save, traced(call))
 
 
 @src_backward.kernel("CPU", "CUDA")

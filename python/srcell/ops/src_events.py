@@ -27,7 +27,7 @@ def forward(call: Any) -> tuple[Any, ...]:
     outputs, (sizes, like) = forward_fake(call), check_synapse(call)
     run = _layer.layer_on_gpu(sizes, like, call.layer), outputs[:-2], outputs[-2:], call.trace_integrator
     rows, gpu = rows_of(call), _gpu.gpu_of("weight", weight)
-    gpu.events_forward(run, rows.for_kernels(weight.shape[1]), contiguous(weight))
+    gpu.events_forward(run, (rows.for_kernels(weight.shape[1]), None, None), contiguous(weight))
     return outputs
 
 
