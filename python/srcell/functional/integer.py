@@ -68,7 +68,11 @@ def integer_src_linear(
         raise TypeError(f"cell: expected an IntegerCell, got {describe(cell)}")
     check_cell(cell)  # here, because torch's dispatcher would not name the wrong constant
     if clamped is not None:
-        _check_count(clamped, weight)
+        if not isinstance(clamped, Tensor):
+            raise TypeError(f"clamped: expected a tensor, got {describe(clamped)}")
+        if clamped.numel() != 1:
+            raise ValueError(f"clamped: expected a tensor of one element, got shape {tuple(clamped.shape)}")
+        check_tensor("clamped", clamped, Like("a count", torch.int64, weight.device), clamped.shape)
     spikes, ended, count = run_integer(input, weight, None, None, state, cell, lengths, floats=False)
     if clamped is not None:
         clamped += count
@@ -117,14 +121,6 @@ def run_integer(
         offsets, indices, dense, weight, latent, scale, before, ends, **sizes, **constants, floats=floats, save=False
     )
     return spikes, IntegerState(i, h, hs), count
-
-
-def _check_count(clamped: Any, weight: Tensor) -> None:
-    if not isinstance(clamped, Tensor):
-        raise TypeError(f"clamped: expected a tensor, got {describe(clamped)}")
-    if clamped.numel() != 1:
-        raise ValueError(f"clamped: expected a tensor of one element, got shape {tuple(clamped.shape)}")
-    check_tensor("clamped", clamped, Like("a count", torch.int64, weight.device), clamped.shape)
 
 
 def checked_cell(cell: IntegerCell) -> IntegerCell:

@@ -87,7 +87,7 @@ def forward_fake(call: Any) -> tuple[Tensor, ...]:
     return spikes, *ended, weight.new_empty((), dtype=torch.int64), slopes
 
 
-@integer_src.gradient(lambda call: {"latent": None, "state": []}, lambda call, needs: {"save": True}, outputs=1)
+@integer_src.gradient(lambda call: {"latent": None, "state": []}, lambda call, needs: {"save": True})
 def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor], needs: Any) -> Gradients:
     """The gradients of a dense input and of the float weights, which need neither these nor the state."""
     given = {"grad_spikes": grads[0], "slopes": saved[-1], "output_mask": [needs.input, needs.latent]}
