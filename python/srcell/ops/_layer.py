@@ -121,23 +121,27 @@ def check_floats(name: str, x: Tensor, dimensions: str, *, half: bool = False) -
 
 def check_tensor(name: str, x: Optional, like: Like, *shapes: tuple[int, ...]) -> Optional:
     """Return the tensor; raise unless it is None, or has the dtype and device of ``like`` and one of the shapes."""
-    if x is None:
-        return x
-    if x.dtype != like.dtype:
+    if x is not None and x.dtype != like.dtype:
         raise TypeError(f"{name}: expected dtype {like.dtype}, as {like.name} has, got {x.dtype}")
-    if x.device != like.device:
-        raise ValueError(f"{name}: expected device {like.device}, as {like.name} has, got {x.device}")
-    if x.shape not in shapes:
-        expected = " or ".join(str(shape) for shape in shapes)
-        raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
-    return x
+    return _check_device_and_shape(name, x, like, *shapes)
 
 
 def check_integers(name: str, x: Optional, dtype: torch.dtype, count: int, like: Like) -> Optional:
     """``check_tensor`` for a vector of ``count`` integers of this dtype on the device of ``like``."""
     if x is not None and x.dtype != dtype:
         raise TypeError(f"{name}: expected dtype {str(dtype).removeprefix('torch.')}, got {x.dtype}")
-    return check_tensor(name, x, Like(like.name, dtype, like.device), (count,))
+    return _check_device_and_shape(name, x, like, (count,))
+
+
+def _check_device_and_shape(name: str, x: Optional, like: Like, *shapes: tuple[int, ...]) -> Optional:
+    if x is None:
+        return x
+    if x.device != like.device:
+        raise ValueError(f"{name}: expected device {like.device}, as {like.name} has, got {x.device}")
+    if x.shape not in shapes:
+        expected = " or ".join(str(shape) for shape in shapes)
+        raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
+    return x
 
 
 def check_events(call: Any, like: Like) -> None:

@@ -92,7 +92,8 @@ def forward(call: Any) -> tuple[Tensor | None, ...]:
     if counted is None:  # on a GPU they are not added up yet
         starts = torch.nn.functional.pad(starts[:-1].cumsum(0), (1, 0))
         counted = int(starts[-1])
-    cursors, offsets = (empty(rows.offsets, call.batch * (call.steps - call.skip) + more) for more in (0, 1))
+    delayed_rows = call.batch * (call.steps - call.skip)
+    cursors, offsets = empty(rows.offsets, delayed_rows), empty(rows.offsets, delayed_rows + 1)
     offsets[-1:] = counted
     indices = empty(rows.indices, counted)
     values = empty(rows.indices, counted if call.graded else 0, dtype=like.dtype)
