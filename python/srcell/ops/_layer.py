@@ -265,7 +265,7 @@ def declare(
         SHARED,
         LISTS,
     )
-    names_of_kept = [x.split()[-1] for x in kept.split(", ")]
+    of_outputs = [*backward.record._fields[: 1 + len(STATE)], *(x.split()[-1] for x in kept.split(", "))]
 
     @forward.gradient(keep, options_of_gradient, outputs=1 + len(STATE))
     def gradient(call: Any, saved: Sequence[Tensor], grads: Optionals, needs: Any) -> dict[str, Any]:
@@ -273,7 +273,7 @@ def declare(
         names = states_of(call.layer)[: len(needs.state)]
         of_past = "past" in names and needs.state[-1]
         mask = [*(getattr(needs, name) for name in wanted), needs.weight_hh, needs.factors_hh, of_past, *of_cell]
-        given = dict(zip([*backward.record._fields[: len(grads)], *names_of_kept], [*grads, *saved], strict=True))
+        given = dict(zip(of_outputs, [*grads, *saved], strict=True))
         made = backward.with_arguments_of(call, **given, output_mask=mask)
         weight_hh, factors_hh, *of_layer = made[len(wanted) :]
         state, (bias, *cell) = of_layer[: len(STATE)], of_layer[len(STATE) :]

@@ -186,7 +186,7 @@ class Operator:
         """Call the operator with those arguments of another's record that have the same names, and with others."""
         given = {**call._asdict(), **others}
         tensors = self.record._fields[: len(self.record._fields) - len(self._options)]
-        return self(*(given[name] for name in tensors), **{name: given[name] for name in self._options})
+        return self(*[given[name] for name in tensors], **{name: given[name] for name in self._options})
 
     def _autograd_kernel(self, *arguments: Any, **options: Any) -> Any:
         """Kernel of torch's autograd key: make the call differentiable only if a gradient may be needed."""
