@@ -440,7 +440,7 @@ NUMBERS = [setting.option for setting in SETTINGS.values() if type(setting.defau
         ("train digits --learn-delays", "srcell: --learn-delays: expected False without input_delay or"),
         ("train digits --delay-width 8 1", "srcell: --delay-width: expected (1,) without learn_delays, got (8, 1)"),
         # This machine
-        ("train digits --workers -1", "--workers: expected at least 0, got -1"),
+        ("train digits --workers -1", "--workers: expected an int in [0, 1024], got -1"),
         ("train digits --device x", "srcell: --device: expected one available on this machine, got 'x'"),
         ("train digits --device meta", "srcell: --device: expected the CPU or a GPU (cuda), got 'meta'"),
         ("train digits --checkpoint-seconds nan", "srcell: --checkpoint-seconds: expected at least 0, got nan"),

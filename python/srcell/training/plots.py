@@ -140,7 +140,7 @@ def traces(
         if turning is not None:
             said += f",\n{RESONANCE} {turning[neuron % len(turning)]:.3g}"
         panel.set(ylim=(-1.08, 1.08), ylabel=said)
-    panels[-1].set(xlabel="step", xlim=(0, len(fast)))
+    panels[-1].set(xlabel="step", xlim=(0, max(len(fast), 1)))
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside lower center", ncols=4)
     _add_title(figure, f"neurons of layer {len(outputs) - 1}", prefix, names[label], names[order[0]])
     return figure
