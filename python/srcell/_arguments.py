@@ -60,7 +60,7 @@ def check_known(name: str, names: Sequence[str], what: str) -> None:
 
     """
     if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=1)
+        nearest = difflib.get_close_matches(name, names, n=1) if isinstance(name, str) else []
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(names)}"
         raise ValueError(f"unknown {what} {name!r}: {hint}")
 

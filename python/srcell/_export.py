@@ -45,7 +45,7 @@ LEFT_OUT = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
-RENEWING_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # make weights in a forward hook
+RENEWING_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # make weights in a hook before forward
 
 
 def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | None = None) -> None:
@@ -260,8 +260,8 @@ def check_parts(parts: Sequence[Part]) -> list[tuple[Part, Shape]]:
         in_maps += prod(shape) if shape is not None and isinstance(part.module, SRCConv2d) else 0
         if in_maps > MOST_IN_MAPS or taps > MOST_TAPS:
             raise ValueError(
-                f"{part}: expected at most {MOST_IN_MAPS} neurons in maps, and as many rows and columns times those of "
-                f"the kernels, in all layers together, got {in_maps} and {taps}"
+                f"{part}: expected at most {MOST_IN_MAPS} neurons in maps, and at most {MOST_TAPS} for height x kernel "
+                f"height + width x kernel width, in all layers together, got {in_maps} and {taps}"
             )
     return [(part, shapes[k]) for k, part in enumerate(parts) if not isinstance(part.module, nn.Unflatten | nn.Flatten)]
 

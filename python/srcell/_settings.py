@@ -106,7 +106,7 @@ def settings_of(config: type) -> dict[str, Setting]:
 def lacking(setting: Setting, given: Mapping[str, Any]) -> str | None:
     """The first of a setting's ``needs`` that the given values do not meet, in words; None if they meet all."""
     for need in setting.needs:
-        either = [(*option.split("="), "")[:2] for option in need.split("|")]
+        either = [option.partition("=")[::2] for option in need.split("|")]
         if not any(given[name] == wanted if wanted else given[name] for name, wanted in either):
             return " or ".join(f"{name}={wanted!r}" if wanted else name for name, wanted in either)
     return None

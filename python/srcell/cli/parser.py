@@ -73,7 +73,7 @@ class TrainingHelp(argparse.Action):
         """Print the help, and exit."""
         dataset = getattr(namespace, "dataset", None)
         if values not in (None, "all"):
-            raise ValueError(f"--help: expected all or nothing after it, got {values!r}")
+            raise ValueError(f"--help: expected all or nothing after it, got {values!r}: put it before --help")
         if values is None:
             preset = getattr(namespace, "preset", None) or DEFAULT_PRESET
             config = TrainingConfig.preset(preset, dataset or "digits", **given_settings(namespace))
@@ -153,8 +153,9 @@ def presets_text(dataset: str | None, *, every: bool) -> str:
     if not (dataset or every):
         return "srcell train DATASET --help shows the settings and presets of a data set, --help all shows all."
     lines = ["presets, as options:"]
-    if every or dataset == "digits":
-        lines.append(f"{'  best, digits':{LABEL}}the defaults")
+    if every or dataset not in PRESETS["best"]:
+        label = f"  best, {'digits' if every else dataset}"
+        lines.append(f"{label:{LABEL}}the defaults")
     for preset, datasets in PRESETS.items():
         for of, given in datasets.items():
             if not (every or of in ("", dataset)):

@@ -38,7 +38,7 @@ def add_train_command(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = new_command(
         commands, "train", "train a network and write a run folder", TRAIN_TEXT, TRAIN_EXAMPLES, **says
     )
-    text = "show the settings that the data set and network use; all: every setting"
+    text = "show the settings that the data set and the options before it use; all: every setting"
     parser.add_argument("-h", "--help", action=TrainingHelp, metavar="all", help=text)
     parser.add_argument("dataset", nargs="?", help=f"data set to train on: {', '.join(data.NAMES)}")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder, new or empty [runs/<dataset>-<time>]")

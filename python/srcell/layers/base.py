@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, SupportsIndex, cast
 
@@ -80,6 +81,8 @@ class Neurons(HasConstants):
         self.surrogate, self.full_gradient = surrogate, full_gradient
         self.initial_state, self.learn_initial_state = initial_state, learn_initial_state
         self.bias_init, self.bias_max = self._check_bias(given["bias_init"]), as_float("bias_max", given["bias_max"])
+        if math.isnan(self.bias_max):
+            raise ValueError("bias_max: expected a number, got nan")
         self.learn_bias, self.input_gain = given["learn_bias"], given["input_gain"]
         if self.input_gain is not None:
             self.input_gain = as_gain("input_gain", self.input_gain, self._float_max)
@@ -92,7 +95,7 @@ class Neurons(HasConstants):
         self._delay_hh = None if recurrent.delay_hh is None else self._checked("delay_hh", recurrent.delay_hh)
         self.max_delay = check_max_delay(recurrent.max_delay, self._delay_hh, "delay_hh" in self.learnable)
         self.delay_width = recurrent.delay_width
-        if RESONANCE in self.learnable and is_zero(self._cell[-1]):
+        if RESONANCE in self.learnable and is_zero(getattr(self._cell, RESONANCE)):
             raise ValueError(
                 f"{RESONANCE}: expected values other than 0 to learn from (at 0 the gradient is 0), such as "
                 f"srcell.spread_frequencies(0.01, 1), got {given[RESONANCE]!r}"
@@ -149,7 +152,7 @@ class Neurons(HasConstants):
         return self.max_delay + self.delay_width if self.delayed else 0
 
     def _stored(self) -> dict[str, Parameter]:
-        """The initial values of what the layer has as tensors beside weights and bias."""
+        """Initial values of the parameters and delays that the layer keeps as tensors."""
         stored = {name: cast("Parameter", getattr(self._cell, name)) for name in self._cell_tensors}
         return stored if self._delay_hh is None else {**stored, "delay_hh": self._delay_hh}
 
@@ -178,7 +181,7 @@ class Neurons(HasConstants):
         return state[: len(state) - self._unsaved()].clone()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over the constants of a checkpoint, as the base class does; parameters that lack have the default."""
+        """Take over the constants of a checkpoint, as the base class does; missing parameters get their defaults."""
         if isinstance(state, Tensor) and state.dim() == 1:
             lacking = 1 + len(self._constants()) - len(state)
             if 0 < lacking <= len(LATER):
@@ -195,7 +198,7 @@ class Neurons(HasConstants):
         return count
 
     def _has(self, name: str) -> bool:
-        """Whether a parameter is another than the constant that is its default."""
+        """Whether a parameter has a tensor of its own, or differs from its default."""
         return name in self._cell_tensors or getattr(self._cell, name) != TABLE[name].standard
 
     def _set_constants(self, constants: Mapping[str, float]) -> None:
@@ -259,7 +262,7 @@ class Neurons(HasConstants):
         for name in self._cell_tensors:
             tensor = getattr(self, f"{name}{suffix}")
             bounded = name in self.learnable and name not in UNBOUNDED
-            tensors[name] = clamped(tensor, name, MOST_DELAY) if bounded else tensor
+            tensors[name] = clamped(tensor, name, self.max_delay) if bounded else tensor
         # torch.compile of torch 2.4 cannot trace _replace and _asdict of NamedTuples.
         return Cell(*[tensors.get(name, value) for name, value in zip(Cell._fields, self._cell, strict=True)])
 

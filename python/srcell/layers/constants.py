@@ -57,7 +57,8 @@ class HasConstants(nn.Module):
             raise ValueError(f"_extra_state of {name}: {_differences(own, held)}")
         carried = {key: number for key, number in zip(own, numbers, strict=True) if own[key] is not None}
         self._set_constants(carried)
-        changes = [f"{key}={number:g} instead of {own[key]:g}" for key, number in carried.items() if number != own[key]]
+        differing = {key: number for key, number in carried.items() if number != own[key]}
+        changes = [f"{key}={number:.12g} instead of {own[key]:.12g}" for key, number in differing.items()]
         if changes:
             warnings.warn(f"{name}: took over from the checkpoint: {', '.join(changes)}", stacklevel=2)
 

@@ -33,10 +33,10 @@ def shown_parameter(initial: Parameter, present: Sequence[Tensor], spread: objec
     if not isinstance(initial, Tensor):
         return repr(present[0].item() if present else initial)
     values = torch.stack([*present]) if present else initial
+    if spread is not None and has_memory(values) and bool((values == initial.to(values)).all()):
+        return repr(spread)
     if not values.numel() or not has_memory(values):
         return f"tensor({initial.numel()} values)"
-    if spread is not None and bool((values == initial.to(values)).all()):
-        return repr(spread)
     numbers = values.double().reshape(-1, initial.numel())
     if initial.numel() <= MOST_SHOWN and bool((numbers == numbers[0]).all()):
         return f"tensor({initial.new_tensor(numbers[0].tolist()).view_as(initial).tolist()})"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._arguments import as_float, check_bool, describe, require_dense
+from .._arguments import as_positive, check_bool, describe, require_dense
 from ..functional.layer import check_lengths, in_work_dtype, without_padding
 from ..functional.readout import check_integrators, discounted_sum, leaky_readout, leaky_sums, votes
 from ..ops._memory import zero_padding
@@ -145,10 +145,8 @@ class LeakyReadout(_Readout):
 
     def _set_constants(self, constants: Mapping[str, float]) -> None:
         alpha, inhibition = check_integrators(constants["alpha"], constants["inhibition"])
-        temperature = as_float("temperature", constants["temperature"])
-        if not temperature > 0:
-            raise ValueError(f"temperature: expected a value > 0, got {temperature}")
-        self.alpha, self.inhibition, self.temperature = alpha, inhibition, temperature
+        self.alpha, self.inhibition = alpha, inhibition
+        self.temperature = as_positive("temperature", constants["temperature"])
 
     @property
     def _neurons(self) -> int:
@@ -232,7 +230,7 @@ class LinearReadout(_Readout):
     def _set_constants(self, constants: Mapping[str, float]) -> None:
         alpha, _ = check_integrators(constants["alpha"], 0.0)
         window = constants["window"]
-        if not (window >= 0 and window == int(window)):
+        if not (window >= 0 and float(window).is_integer()):
             raise ValueError(f"window: expected a whole number of at least 0, got {window}")
         self.alpha, self.window = alpha, int(window)
 

@@ -55,8 +55,8 @@ class _Linear(Neurons):
     def _may_go_at_once(self) -> bool:
         return self.recorder is None and not torch.compiler.is_compiling()
 
-    def _start(self, suffix: str, input: Tensor | EventBatch, batch_dim: int) -> State:
-        """The initial state, unless it is zeros; with a dimension of 1 in front where an input has its steps."""
+    def _start(self, suffix: str, input: Tensor | EventBatch, batch_dim: int) -> State | None:
+        """The initial state that is not zeros, (B, N), or (1, B, N) if the batch is dimension 1 of the input."""
         if isinstance(input, Tensor):
             require_dense("input", input)
         made = self._initial_state(suffix, input.shape[batch_dim])
@@ -94,7 +94,8 @@ class SRC(_Linear):
     r"""A stack of Spiking Recurrent Cell layers, used like torch.nn.RNN.
 
     It is trained with backpropagation through time; ``surrogate`` and ``full_gradient`` choose the gradient. Its repr
-    builds it again, but for device and dtype, and unless a tensor of more than eight values was given.
+    builds it again, but for device and dtype, and unless a tensor has more than eight values, a number is infinite, or
+    the layers of a stack loaded different values.
 
     Args:
         input_size: K, inputs of the first layer.
@@ -145,7 +146,7 @@ class SRC(_Linear):
             delays need it.
         delay_width: half-width of the interpolation of ``delay_hh`` in steps, as in :func:`srcell.delay`. The
             attribute may be set between epochs: delays learn faster from a wide interpolation, and end with a width of
-            1.
+            1. It is not in the state_dict.
 
     The gradient:
         surrogate: ``"straight_through"``, with which gradients pass straight through the output, or ``"relu"``, its
@@ -191,10 +192,11 @@ class SRC(_Linear):
     ) -> None:
         check_size("num_layers", num_layers, 1)
         check_bool("batch_first", batch_first)
-        if not 0 <= as_float("dropout", dropout) <= 1:
+        dropout = as_float("dropout", dropout)
+        if not 0 <= dropout <= 1:
             raise ValueError(f"dropout: expected a probability in [0, 1], got {dropout}")
         super().__init__(input_size, hidden_size, [f"_l{k}" for k in range(num_layers)], **options)
-        self.num_layers, self.batch_first, self.dropout = num_layers, batch_first, dropout
+        self.num_layers, self.batch_first, self.dropout = int(num_layers), batch_first, dropout
 
     @classmethod
     def for_sequences(
@@ -273,19 +275,18 @@ class SRC(_Linear):
             step, with tensors as those of ``state``.
 
         """
+        # One call of C++ where nothing needs converting or checking; otherwise the longer way, which words the errors.
         events = isinstance(input, EventBatch)
         parts = None
         as_given = events or (isinstance(input, Tensor) and input.dim() == 3 and not self.batch_first)
         if self.num_layers == 1 and as_given and self._may_go_at_once():
             parts = weight, bias, cell, recurrence = self._parts(self._suffixes[0])
-            start = state
             if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
-                start = self._start(self._suffixes[0], input, 1)
-            given = UserArguments(bias, start, cell, self.surrogate, self.full_gradient, recurrence)
+                state = self._start(self._suffixes[0], input, 1)
+            given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence)
             made = at_once(input, weight, given, lengths, stacked=True, input_grad_at_events=input_grad_at_events)
             if made is not None:
                 return made
-            state = start
         if isinstance(input, EventBatch):
             if input.lengths is not None and lengths is not None:
                 raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
@@ -314,7 +315,9 @@ class SRC(_Linear):
             input_grad_at_events = self.surrogate == "relu"
             x = F.dropout(spikes, self.dropout, self.training) if k + 1 < self.num_layers else spikes
         output = spikes.transpose(0, 1) if self.batch_first and not events else spikes
-        stacked = (parts[0][None] if len(parts) == 1 else torch.stack(parts) for parts in zip(*ended, strict=True))
+        stacked = (
+            tensors[0][None] if len(tensors) == 1 else torch.stack(tensors) for tensors in zip(*ended, strict=True)
+        )
         return output, state_type(self.resonates, self.delayed)(*stacked)
 
     def _forward_one(
@@ -408,14 +411,12 @@ class SRCCell(_Linear):
         parts = None
         if isinstance(input, Tensor) and input.dim() == 2 and self._may_go_at_once():
             parts = weight, bias, cell, recurrence = self._parts("")
-            start = state
             if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
-                start = self._start("", input, 0)
-            given = UserArguments(bias, start, cell, self.surrogate, self.full_gradient, recurrence)
+                state = self._start("", input, 0)
+            given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence)
             made = at_once(input, weight, given, None, one_step=True)
             if made is not None:
                 return made
-            state = start
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
             raise ValueError(f"input: expected a tensor (B, {self.input_size}) or ({self.input_size},), got {got}")

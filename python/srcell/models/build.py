@@ -12,7 +12,7 @@ from .classifier import Classifier
 from .integer import IntegerClassifier
 from .networks import SETTINGS, NetworkSettings, SRCClassifier, SRCConvClassifier
 
-# Settings that are no arguments of a network, and the kind of network that has them.
+# Settings that ``build`` turns into other arguments, and the kind of network that has them.
 FURTHER = {"slowest_alpha": SRCClassifier, "highest_omega": SRCClassifier, "delay_width": SRCClassifier}
 WITH = {IntegerClassifier: "integer neurons", SRCConvClassifier: "channels"}
 
@@ -25,7 +25,7 @@ def kind_of(settings: NetworkSettings) -> Any:
 
 
 def options_of(kind: Any) -> list[str]:
-    """The settings that a kind of network has, but for those that choose the kind."""
+    """The settings that a kind of network has: its arguments, and those of ``FURTHER``."""
     arguments = inspect.signature(kind).parameters
     return [name for name in SETTINGS if name in arguments or FURTHER.get(name) is kind]
 
@@ -33,8 +33,8 @@ def options_of(kind: Any) -> list[str]:
 def check_kind(settings: NetworkSettings) -> None:
     """Raise for a setting that this kind of network does not have."""
     kind = kind_of(settings)
-    others = {"integer", "weight_bits", *options_of(kind)}
-    for name in (name for name in SETTINGS if name not in others):
+    own = {"integer", "weight_bits", *options_of(kind)}  # weight_bits without integer: see its needs
+    for name in (name for name in SETTINGS if name not in own):
         if (given := getattr(settings, name)) != (default := SETTINGS[name].default):
             raise ValueError(f"{name}: expected {default!r} with {WITH[kind]}, got {given!r}")
 

@@ -6,6 +6,7 @@ encoded, how it is trained, or how its layers compute.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
@@ -13,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._arguments import as_int, describe
+from .._arguments import as_float, as_int, check_bool, describe
 from .._export import export
 from ..events import EventBatch
 from ..functional.readout import scale_neurons
 from ..functional.terms import MOST_DELAY
 from ..layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SRCConv2d
+from ..layers.constants import check_size
 from ..layers.init import VOTING_WEIGHT_SCALE, draw_relays, draw_weights
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Classifier(nn.Module):
         config: the configuration that the network was trained with. Set by ``srcell.load`` and by training.
 
     Raises:
+        TypeError: an argument of the wrong type.
         ValueError: a probability outside its range, or balanced gradients with the relu surrogate.
 
     """
@@ -74,8 +77,9 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.input_shape = tuple(input_shape)
-        if not 0 <= dropout < 1:
+        if not 0 <= as_float("dropout", dropout) < 1:
             raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout}")
+        check_bool("balance_gradients", balance_gradients)
         self.layers, self.readout, self.delay = nn.ModuleList(layers), readout, delay
         self.dropout, self.balance_gradients = dropout, balance_gradients
         if balance_gradients and any(has_relu(layer) for layer in self.src_layers()):
@@ -319,12 +323,20 @@ def has_relu(layer: AnyLayer) -> bool:
 
 def as_sizes(name: str, sizes: Sequence[int] | int) -> list[int]:
     """Return the sizes of layers as a list; an int stands for one layer. The layers check the values."""
-    if isinstance(sizes, int):
-        return [sizes]
+    if isinstance(sizes, numbers.Integral):
+        return [int(sizes)]
     try:
-        return list(sizes)
+        return list(cast("Sequence[int]", sizes))
     except TypeError:
-        raise TypeError(f"{name}: expected a list of ints, got {describe(sizes)}") from None
+        raise TypeError(f"{name}: expected an int or a list of ints, got {describe(sizes)}") from None
+
+
+def check_readout(num_classes: int, neurons_per_class: int, readout_alpha: float) -> None:
+    """Raise for arguments of the readout, by the names that the networks give them."""
+    check_size("num_classes", num_classes, 1)
+    check_size("neurons_per_class", neurons_per_class, 1)
+    if not 0 <= as_float("readout_alpha", readout_alpha) <= 1:
+        raise ValueError(f"readout_alpha: expected a value in [0, 1], got {readout_alpha}")
 
 
 def sample_lengths(input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor | None:

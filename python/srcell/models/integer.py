@@ -14,7 +14,7 @@ from .._arguments import describe
 from .._integer import IntegerCell
 from .._parameters import RESONANCE
 from ..layers import SRC, IntegerSRC, LeakyReadout
-from .classifier import Classifier, as_sizes
+from .classifier import Classifier, as_sizes, check_readout
 from .networks import SRCClassifier
 
 
@@ -65,6 +65,7 @@ class IntegerClassifier(Classifier):
         dropout: float = 0.0,
         balance_gradients: bool = False,
     ) -> None:
+        check_readout(num_classes, neurons_per_class, readout_alpha)
         sizes = [input_size, *as_sizes("hidden_sizes", hidden_sizes), neurons_per_class * num_classes]
         count = len(sizes) - 1
         bits = [*weight_bits] if isinstance(weight_bits, Sequence) else [weight_bits] * count
@@ -114,7 +115,8 @@ class IntegerClassifier(Classifier):
                 "network with delays"
             )
         if any(layer.recurrent for layer in layers) or not isinstance(readout, LeakyReadout):
-            raise ValueError("network: expected readout='votes' and recurrent=False, got another network")
+            got = "recurrent weights" if isinstance(readout, LeakyReadout) else "a linear readout"
+            raise ValueError(f"network: expected readout='votes' and recurrent=False, got {got}")
         if any(layer.resonates for layer in layers):
             raise ValueError(
                 f"network: expected {RESONANCE}=0, because integer neurons do not resonate, got a resonant network"
@@ -129,6 +131,8 @@ class IntegerClassifier(Classifier):
             initial_state=layers[0].initial_state,
             temperature=readout.temperature,
             readout_alpha=readout.alpha,
+            dropout=network.dropout,
+            balance_gradients=network.balance_gradients,
         )
         made.encoder = network.encoder
         with torch.no_grad():

@@ -20,9 +20,10 @@ from ..events import EventBatch
 from ..functional.integer import MOST_BITS
 from ..functional.terms import MOST_DELAY
 from ..layers import SRC, Delay, LeakyReadout, LinearReadout, SRCConv2d
+from ..layers.constants import check_size
 from ..layers.options import INITIAL_STATES, Spread, SpreadFrequencies
 from ..ops._layer import SURROGATES
-from .classifier import READOUTS, AnyLayer, Classifier, as_sizes, sample_lengths
+from .classifier import READOUTS, AnyLayer, Classifier, as_sizes, check_readout, sample_lengths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +138,13 @@ class NetworkSettings:
     )
 
     def check_network(self) -> None:
-        """Raise for settings that exclude each other, or that the kind of network does not have."""
+        """Raise for settings of the network that exclude each other."""
         if self.slowest_alpha and not self.alpha <= self.slowest_alpha:
             raise ValueError(f"slowest_alpha: expected 0 or at least alpha, {self.alpha}, got {self.slowest_alpha}")
         if self.highest_omega and not self.omega <= self.highest_omega:
             raise ValueError(f"highest_omega: expected 0 or at least omega, {self.omega}, got {self.highest_omega}")
+        if self.balance_gradients and self.surrogate == "relu":
+            raise ValueError("balance_gradients: expected False with the surrogate 'relu', whose gradients do not grow")
         widths = self.delay_width
         if len(widths) not in (1, 2) or widths[0] < widths[-1]:
             raise ValueError(
@@ -243,14 +246,17 @@ class SRCClassifier(Classifier):
         learn_delays: bool = False,
         whole_delays: bool = False,
     ) -> None:
+        check_size("input_size", input_size, 0)
+        check_readout(num_classes, neurons_per_class, readout_alpha)
         check_choice("readout", readout, READOUTS)
+        check_bool("recurrent", recurrent)
         hidden_sizes = as_sizes("hidden_sizes", hidden_sizes)
         input_delay = as_int("input_delay", input_delay, MOST_DELAY)
         taps = as_int("taps", taps, 2**31, minimum=1)
         recurrent_delay = as_int("recurrent_delay", recurrent_delay, MOST_DELAY)
         check_bool("learn_delays", learn_delays)
         check_bool("whole_delays", whole_delays)
-        check_needs(locals(), SETTINGS)
+        check_needs(locals(), SETTINGS)  # before there are other local names than arguments
         votes, hidden = readout == "votes", len(hidden_sizes)
         self._whole_delays = whole_delays  # before super().__init__(), which draws the delays
         delay = Delay(input_size, input_delay, taps=taps, learnable=learn_delays) if input_delay else None
@@ -350,8 +356,9 @@ class SRCConvClassifier(Classifier):
         dropout: float = 0.0,
         balance_gradients: bool = False,
     ) -> None:
-        if len(input_shape) != 3 or min(input_shape) < 1:
-            raise ValueError(f"input_shape: expected channels, height and width, got {tuple(input_shape)}")
+        if not isinstance(input_shape, Sequence) or len(input_shape) != 3 or min(input_shape) < 1:
+            raise ValueError(f"input_shape: expected channels, height and width, each at least 1, got {input_shape!r}")
+        check_readout(num_classes, neurons_per_class, readout_alpha)
         channels, hidden_sizes = as_sizes("channels", channels), as_sizes("hidden_sizes", hidden_sizes)
         if not channels:
             raise ValueError("channels: expected at least one convolutional layer, got none")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import data
+from .._arguments import check_known
 from .._renamed import RENAMED, renamed
 from .._settings import (
     as_setting,
@@ -131,9 +132,8 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
 
     def used(self) -> set[str]:
         """The settings that act on the chosen data set and network."""
-        of_others = {*networks.SETTINGS, *settings_of(EncodingSettings)}
-        of_network = {"integer", "channels", *options_of(kind_of(self))}
-        found = {*(SETTINGS.keys() - of_others), *of_network, *self.used_by(self.dataset)}
+        found = {*GROUPS["training"], "integer", "channels", *options_of(kind_of(self)), *self.used_by(self.dataset)}
+        found -= {"temperature"} if self.readout == "linear" else {"readout_window"}
         return {name for name in found if lacking(SETTINGS[name], dataclasses.asdict(self)) is None}
 
     @classmethod
@@ -154,7 +154,7 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
             raise ValueError(f"settings: expected {BEFORE[twice[0]]} alone, got {twice[0]} beside it")
         settings = {BEFORE.get(name, name): value for name, value in settings.items()}
         names = {field.name for field in dataclasses.fields(cls)}
-        differing = sorted((settings.keys() ^ names) - (ADDED - settings.keys()))
+        differing = sorted(map(str, (settings.keys() ^ names) - (ADDED - settings.keys())))
         if differing:
             raise ValueError(f"settings: expected those of this srcell, unknown or missing: {', '.join(differing)}")
         try:
@@ -176,7 +176,7 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
             ValueError: there is no such preset or data set, or a setting is outside its range.
 
         """
-        data.check_name(name, tuple(PRESETS), "preset")
+        check_known(name, tuple(PRESETS), "preset")
         data.check_name(dataset)
         settings = {"dataset": dataset, **PRESETS[name].get("", {}), **PRESETS[name].get(dataset, {}), **changes}
         return cls(**settings)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .._arguments import present_device
 from .._processes import own_device
-from .._settings import documented, setting
+from .._settings import as_setting, documented, setting, settings_of
 
 DATA = "data"
 
@@ -20,8 +20,9 @@ class RunOptions:
         ATTRIBUTES
 
     Raises:
+        TypeError: an option of the wrong type.
         ValueError: ``device`` is not available, the processes of torchrun on this machine would share a GPU, or
-            ``checkpoint_seconds`` is not a number of at least 0.
+            ``checkpoint_seconds`` is below 0.
 
     """
 
@@ -50,10 +51,13 @@ class RunOptions:
     )
 
     def __post_init__(self) -> None:
-        if present_device(self.own_device).type not in ("cpu", "cuda"):
-            raise ValueError(f"device: expected the CPU or a GPU (cuda), got {self.device!r}")
+        for name, option in settings_of(RunOptions).items():
+            if option.default is not None:
+                object.__setattr__(self, name, as_setting(name, getattr(self, name), type(option.default)))
         if not self.checkpoint_seconds >= 0:
             raise ValueError(f"checkpoint_seconds: expected at least 0, got {self.checkpoint_seconds}")
+        if present_device(self.own_device).type not in ("cpu", "cuda"):
+            raise ValueError(f"device: expected the CPU or a GPU (cuda), got {self.device!r}")
 
     @property
     def own_device(self) -> str:
