@@ -34,7 +34,7 @@ from safetensors.torch import load_file
 import srcell
 from srcell.benchmark import document
 from srcell.cli import build_parser
-from srcell.cli.parser import given_settings
+from srcell.cli.options import given_settings
 from srcell.training import build_model
 from srcell.training.config import TrainingConfig
 from srcell.training.run_folder import RunFolder

@@ -21,8 +21,8 @@ import torch
 
 import srcell
 from srcell import data, kernels, plots, training
-from srcell.cli import bench, build_parser, main
-from srcell.cli.parser import given_settings
+from srcell.cli import build_parser, info, main
+from srcell.cli.options import given_settings
 from srcell.cli.terminal import print_table, printable
 from srcell.training import RunOptions, TrainedRun
 from srcell.training.config import SETTINGS, TrainingConfig
@@ -517,7 +517,7 @@ def test_warnings_are_printed_as_escapes(capsys: pytest.CaptureFixture[str], mon
     def warn(_: object) -> None:  # as warnings.warn does where nobody records warnings
         sys.stderr.write(warnings.formatwarning(UserWarning(HOSTILE), UserWarning, "file.py", 3))
 
-    monkeypatch.setattr(bench, "print_info", warn)
+    monkeypatch.setattr(info, "print_info", warn)
     assert main(["info"]) == 0
     assert capsys.readouterr().err == f"file.py:3: UserWarning: {SHOWN}\n"
     assert warnings.formatwarning is usual

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import srcell
 from srcell import SRC, EventBatch, SpikesOnly, SRCCell, data
-from srcell.cli.terminal import EpochLines
+from srcell.cli.progress import EpochLines
 from srcell.diagnosis import COLUMNS, Diagnosis, LayerDiagnosis
 from srcell.models import IntegerClassifier, SRCClassifier, SRCConvClassifier
 from srcell.training import Observer, train

@@ -25,7 +25,7 @@ import pytest
 import srcell
 from srcell import benchmark, cli, data, evaluation, functional, hardware, models, training
 from srcell.cli.bench import bench
-from srcell.cli.parser import given_settings
+from srcell.cli.options import given_settings
 from srcell.cli.sweep import variations
 from srcell.training import sweep
 from support.calls import EXPORTS_ONNX

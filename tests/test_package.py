@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import os
 import re
@@ -17,7 +16,6 @@ import torch
 
 import srcell
 import srcell.models
-from srcell import _names
 from srcell.layers.options import DEFAULTS, Recurrent
 from srcell.reference import delay_reference, src_reference
 from srcell.training import TrainingConfig
@@ -29,6 +27,28 @@ def test_importing_srcell_imports_only_torch_and_numpy() -> None:
     names = {"torch._dynamo", "safetensors", "matplotlib", "sklearn", "torchvision", "srcell.training"}
     code = f"import sys, torch; had = set(sys.modules); import srcell; print({names} & (set(sys.modules) - had))"
     assert in_process(code) == "set()"
+
+
+def test_the_runtime_and_the_help_import_no_torch() -> None:
+    assert in_process("import srcell.runtime, sys; print('torch' in sys.modules, srcell.__version__)").startswith(
+        "False"
+    )
+    assert in_process("import sys; from srcell.cli import main; main([]); print('torch' in sys.modules)").endswith(
+        "False"
+    )
+
+
+def test_a_name_of_srcell_is_found_when_it_is_first_used() -> None:
+    """The threads are torch's then, although the runtime was there before torch."""
+    code = (
+        "import srcell.runtime; from srcell._core import thread_runtime; before = thread_runtime(); import srcell;"
+        "print(before, srcell.SRC(2, 3), thread_runtime(), {*srcell.__all__} <= {*dir(srcell)})"
+    )
+    assert in_process(code) == f"std SRC(2, 3) {srcell.info()['thread_runtime']} True"
+    code = "from srcell import *; print(SRC, runtime.__name__)"
+    assert in_process(code) == "<class 'srcell.layers.SRC'> srcell.runtime"
+    with pytest.raises(AttributeError, match="module 'srcell' has no attribute 'nothing'"):
+        _ = srcell.nothing
 
 
 @pytest.mark.parametrize("variable", ["SRCELL_ISA", "SRCELL_THREADS"])
@@ -43,8 +63,6 @@ def test_an_unknown_value_of_a_variable_is_an_error_at_import(variable: str) -> 
 def test_documented_submodules_are_imported_when_they_are_first_used() -> None:
     reached = "import srcell; print(srcell.export, srcell.data.load, srcell.hardware.write_header)"
     assert in_process(reached).count("<function") == 3
-    for name in _names.SUBMODULES:
-        assert importlib.util.find_spec(f"srcell.{name}")
     assert not hasattr(srcell, "nothing")
 
 

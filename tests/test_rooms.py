@@ -15,13 +15,25 @@ PACKAGE = Path(srcell.__file__).parent
 COMPILED = {"_core", "_cuda"}
 
 # The rooms that each room may import, besides EVERYWHERE, which every room may import.
-EVERYWHERE = {"_extras", "_files", "_integer", "_parameters", "_private", "_pytree", "_renamed", "_settings", "_state"}
+EVERYWHERE = {
+    "_extras",
+    "_files",
+    "_integer",
+    "_interrupted",
+    "_parameters",
+    "_private",
+    "_pytree",
+    "_renamed",
+    "_settings",
+    "_state",
+}
 ALLOWED = {
     "_arguments": {"ops"},
     "_extras": set(),
     "_files": set(),
     "_info": {"kernels", "ops"},
     "_integer": set(),
+    "_interrupted": set(),
     "_load": {"_arguments", "training"},
     "_parameters": {"_core"},
     "_private": set(),
@@ -55,17 +67,9 @@ ALLOWED = {
     "cli": {"_info", "benchmark", "data", "diagnosis", "layers", "training"},
     # Public names of parts of training.
     "plots": {"training"},
-    "__init__": {
-        "_export",
-        "_info",
-        "_load",
-        "diagnosis",
-        "events",
-        "functional",
-        "layers",
-        "recording",
-        "_names",
-        "runtime",
+    "__init__": {"_names", "_public", "runtime"},
+    "_public": {
+        *("_export", "_info", "_load", "diagnosis", "events", "functional", "layers", "recording", "runtime"),
     },
     "__main__": {"_names", "cli"},
 }

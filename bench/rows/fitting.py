@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from srcell import SRC, EventBatch, LinearReadout
-from srcell.cli.parser import add_training_options, given_settings, run_options
+from srcell.cli.options import add_training_options, given_settings, run_options
 from srcell.data import Dataset, EventLoader
 from srcell.evaluation import count_correct
 from srcell.training import RunOptions, load_data, make_encoding

@@ -135,6 +135,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     m.attr("available_isas") = py::tuple(names);
     m.attr("segment") = kSegment;
     m.attr("event_segment") = kEventSegment;
+    m.def("find_threads", &find_threads);
     m.def("thread_runtime", &thread_runtime);
     m.def("cached_bytes", &cached_bytes);
     m.def("empty", &empty_array, "shape"_a, "is_double"_a);

@@ -50,6 +50,9 @@ const char* read_file(const char* path, std::vector<unsigned char>& bytes);
 // SRCELL_THREADS is "std".
 void run_on_threads(int threads, void (*work)(void* data), void* data);
 
+// Looks for an OpenMP runtime again: torch may have been loaded after the first call.
+void find_threads();
+
 // Where these threads come from: "openmp", "std", or "none" if there is only the caller's.
 const char* thread_runtime();
 

@@ -2,6 +2,7 @@
 #include <dlfcn.h>
 #include <link.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -29,17 +30,21 @@ int find_runtime(dl_phdr_info* info, size_t, void* found) {
     return 0;
 }
 
+std::atomic<ParallelRegion> region{nullptr};
+
 ParallelRegion openmp() {
-    static const ParallelRegion region = [] {
-        const char* wanted = std::getenv("SRCELL_THREADS");
-        ParallelRegion found = nullptr;
-        if (!wanted || std::strcmp(wanted, "std") != 0) dl_iterate_phdr(find_runtime, static_cast<void*>(&found));
-        return found;
-    }();
-    return forks() ? nullptr : region;
+    static const bool sought = (find_threads(), true);
+    return sought && forks() == 0 ? region.load(std::memory_order_relaxed) : nullptr;
 }
 
 }  // namespace
+
+void find_threads() {
+    const char* wanted = std::getenv("SRCELL_THREADS");
+    ParallelRegion found = nullptr;
+    if (!wanted || std::strcmp(wanted, "std") != 0) dl_iterate_phdr(find_runtime, static_cast<void*>(&found));
+    region.store(found, std::memory_order_relaxed);
+}
 
 void run_on_threads(int threads, void (*work)(void*), void* data) {
     if (const ParallelRegion region = openmp()) return region(work, data, static_cast<unsigned>(threads), 0);

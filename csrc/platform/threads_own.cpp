@@ -6,6 +6,8 @@ namespace srcell {
 
 void run_on_threads(int threads, void (*work)(void*), void* data) { run_on_pool(threads, work, data); }
 
+void find_threads() {}
+
 const char* thread_runtime() { return "std"; }
 
 }  // namespace srcell

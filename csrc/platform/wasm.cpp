@@ -22,6 +22,8 @@ const char* read_file(const char*, std::vector<unsigned char>&) { return "there 
 
 void run_on_threads(int, void (*work)(void*), void* data) { work(data); }
 
+void find_threads() {}
+
 const char* thread_runtime() { return "none"; }
 
 int forks() { return 0; }

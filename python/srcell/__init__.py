@@ -1,88 +1,18 @@
 """srcell: the Spiking Recurrent Cell (arXiv 2306.03623), exact, event-based and fast.
 
-This file only imports the public names. Without torch, only ``srcell.runtime`` is available.
+The first use of a public name imports torch and what needs it. Without torch, only ``srcell.runtime`` is available.
 """
 
-from . import _names
+import sys as _sys
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-if _names.without_torch():
-    from . import runtime
+from . import _names, runtime
 
-    __version__: str = runtime.version
-    globals()["__getattr__"] = _names.refuse
-else:
-    import torch as _torch  # noqa: F401  (its OpenMP runtime must be loaded before the compiled module)
+if _TYPE_CHECKING:
+    from ._public import *  # noqa: F403
 
-    from . import functional, runtime
-    from ._export import export
-    from ._info import info
-    from ._integer import IntegerCell, IntegerState
-    from ._load import load
-    from .diagnosis import Diagnosis, diagnose
-    from .events import EventBatch, latency_encode, rate_encode
-    from .functional import (
-        DelayedResonantState,
-        DelayedState,
-        ResonantState,
-        SRCState,
-        delay,
-        integer_src_linear,
-        leaky_readout,
-        rest_state,
-        src,
-        src_linear,
-    )
-    from .layers import (
-        SRC,
-        Delay,
-        IntegerSRC,
-        LeakyReadout,
-        LinearReadout,
-        Sequential,
-        SpikesOnly,
-        SRCCell,
-        SRCConv2d,
-        spread,
-        spread_frequencies,
-    )
-    from .recording import record
+__version__: str = runtime.version
 
-    __version__ = info()["version"]
-    globals()["__getattr__"] = _names.submodule
-
-__all__ = [
-    "SRC",
-    "Delay",
-    "DelayedResonantState",
-    "DelayedState",
-    "Diagnosis",
-    "EventBatch",
-    "IntegerCell",
-    "IntegerSRC",
-    "IntegerState",
-    "LeakyReadout",
-    "LinearReadout",
-    "ResonantState",
-    "SRCCell",
-    "SRCConv2d",
-    "SRCState",
-    "Sequential",
-    "SpikesOnly",
-    "delay",
-    "diagnose",
-    "export",
-    "functional",
-    "info",
-    "integer_src_linear",
-    "latency_encode",
-    "leaky_readout",
-    "load",
-    "rate_encode",
-    "record",
-    "rest_state",
-    "runtime",
-    "spread",
-    "spread_frequencies",
-    "src",
-    "src_linear",
-]
+if "torch" in _sys.modules:  # then torch.ops.srcell is there at once, for programs that torch.export saved
+    globals().update(_names.public())
+__getattr__ = _names.find

@@ -1,16 +1,11 @@
-"""Names that ``import srcell`` does not import: submodules and, without torch, everything but the runtime."""
+"""Finds the names of ``srcell`` that ``import srcell`` does not import: all but the runtime."""
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
-from typing import NoReturn
-
-SUBMODULES = (
-    *("benchmark", "data", "evaluation", "events", "hardware", "layers", "models", "nir"),
-    *("onnx", "plots", "reference", "training"),
-)
+from typing import Any
 
 
 def without_torch() -> bool:
@@ -18,18 +13,33 @@ def without_torch() -> bool:
     return find_spec("torch") is None
 
 
-def refuse(name: str) -> NoReturn:
-    """Raise for a name of srcell that needs torch, or that does not exist."""
-    if name.startswith("_"):
-        raise AttributeError(f"module 'srcell' has no attribute '{name}'")
-    raise ImportError(
-        f"srcell.{name}: expected torch 2.4 or newer to be installed, found none: pip install torch. "
-        "srcell.runtime runs exported networks without it"
-    )
+def public() -> dict[str, Any]:
+    """The public names of srcell with what they name, and ``__all__``."""
+    module = import_module("srcell._public")
+    return {"__all__": module.__all__} | {name: getattr(module, name) for name in module.__all__}
 
 
-def submodule(name: str) -> ModuleType:
-    """Import a documented submodule when it is first used, as in ``import srcell; srcell.data.load(...)``."""
-    if name not in SUBMODULES:
+def find(name: str) -> Any:
+    """A submodule or a public name of srcell, imported when it is first used.
+
+    Raises:
+        AttributeError: there is no such name.
+        ImportError: torch is not installed.
+
+    """
+    if name.startswith("_") and name != "__all__":
         raise AttributeError(f"module 'srcell' has no attribute '{name}'")
-    return import_module(f"srcell.{name}")
+    if without_torch():
+        if name == "__all__":
+            return ["runtime"]
+        raise ImportError(
+            f"srcell.{name}: expected torch 2.4 or newer to be installed, found none: pip install torch. "
+            "srcell.runtime runs exported networks without it"
+        )
+    if find_spec(f"srcell.{name}") is not None:
+        return import_module(f"srcell.{name}")
+    found = public()
+    vars(sys.modules["srcell"]).update(found)
+    if name not in found:
+        raise AttributeError(f"module 'srcell' has no attribute '{name}'")
+    return found[name]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import re
-import shlex
 import signal
 import threading
 from collections import deque
@@ -19,24 +18,6 @@ from types import FrameType
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-
-
-class Interrupted(Exception):  # noqa: N818
-    """Raised when a signal stops a run: between two optimiser steps, after a checkpoint has been written.
-
-    Args:
-        number: the signal's number.
-        out: the run folder.
-
-    Attributes:
-        signal: the signal's number.
-
-    """
-
-    def __init__(self, number: int, out: object) -> None:
-        command = f"srcell train --resume {shlex.quote(str(out))}"
-        super().__init__(f"stopped by {signal.Signals(number).name}, after a checkpoint: {command}")
-        self.signal = number
 
 
 class Processes:

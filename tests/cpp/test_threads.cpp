@@ -185,10 +185,12 @@ void children_work(const Work& work) {
 int main(int count, char** arguments) {
     const bool openmp = count > 1 && std::string(arguments[1]) == "openmp";
 #if defined(__linux__)
+    CHECK(std::string(thread_runtime()) == "std");  // a call before a runtime is loaded
     if (openmp && !dlopen("libgomp.so.1", RTLD_NOW)) {
         std::printf("threads: skipped, there is no libgomp.so.1\n");
         return 0;
     }
+    find_threads();
 #endif
     CHECK(std::string(thread_runtime()) == (openmp ? "openmp" : "std"));
     two_threads_meet();

@@ -35,7 +35,7 @@ from fuzz.facts import RefusedError, readable
 from srcell import SRC, benchmark, export, hardware, runtime, training
 from srcell._files import is_partial, partial_name
 from srcell.cli import main
-from srcell.cli.parser import typed
+from srcell.cli.options import typed
 from srcell.data import Dataset, LabelledEvents, LabelledImages, SoundEncoding, load_nmnist
 from srcell.models import SRCClassifier, SRCConvClassifier
 from srcell.training import sweep

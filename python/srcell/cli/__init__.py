@@ -7,15 +7,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 
 import srcell
 
-from ..training import Interrupted
-from . import bench, export, listen, sweep, train
+from .._interrupted import Interrupted
 from .parser import Parser
 from .terminal import complain, printable_warnings, silence
 
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+# The module of each command, which is imported when the command is given, and its line in the help.
+COMMANDS = {
+    "train": ("train", "train a network and write a run folder"),
+    "eval": ("evaluate", "evaluate the network of a run; count events and operations"),
+    "sweep": ("sweep", "train over seeds, or over the values of settings"),
+    "export": ("export", "write a run's network to a file that runs without torch"),
+    "listen": ("listen", "show a network's answer to a microphone or a WAV file"),
+    "bench": ("bench", "time srcell against PyTorch"),
+    "info": ("info", "show version, instruction set, threads"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
 
     """
-    command = build_parser()
+    words = sys.argv[1:] if argv is None else argv
+    command = build_parser(next((word for word in words if not word.startswith("-")), ""))
     try:
         try:
             arguments = command.parse_args(argv)
@@ -67,19 +78,17 @@ def name_option(message: str, options: Mapping[str, str]) -> str:
     return f"{options.get(name, name)}{colon}{rest}"
 
 
-def build_parser() -> Parser:
-    """The commands and their options."""
+def build_parser(chosen: str | None = None) -> Parser:
+    """The commands, and the options of the chosen one, or of all by default: most import torch."""
     parser = Parser(prog="srcell", description="Train networks of Spiking Recurrent Cells.")
     parser.add_argument("--version", action="version", version=f"srcell {srcell.__version__}")
     parser.set_defaults(run=lambda arguments: parser.print_help(), command=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    train.add_train_command(commands)
-    train.add_evaluate_command(commands)
-    sweep.add_command(commands)
-    export.add_command(commands)
-    listen.add_command(commands)
-    bench.add_bench_command(commands)
-    commands.add_parser("info", help="show version, instruction set, threads").set_defaults(run=bench.print_info)
+    for name, (module, line) in COMMANDS.items():
+        if chosen in (None, name):
+            import_module(f"{__name__}.{module}").add_command(commands, line)
+        else:
+            commands.add_parser(name, help=line)
     for command in commands.choices.values():
         command.set_defaults(command=command)
     return parser

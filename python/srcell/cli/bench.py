@@ -1,4 +1,4 @@
-"""``srcell bench`` times srcell and PyTorch on this machine; ``srcell info`` prints what is installed."""
+"""``srcell bench`` times srcell and PyTorch on this machine."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from pathlib import Path
 
 from .. import benchmark
 from .._files import write_output
-from .._info import cuda_lacks, info
 from ..benchmark.timing import Quartiles
 from .parser import Parser, new_command
 from .terminal import complain, put
 
 
-def add_bench_command(commands: argparse._SubParsersAction[Parser]) -> None:
+def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None:
     """Add ``srcell bench``."""
     text = "Time srcell against PyTorch. Run it on an otherwise idle machine."
-    parser = new_command(commands, "bench", "time srcell against PyTorch", text, "Defaults in brackets.")
+    parser = new_command(commands, "bench", line, text, "Defaults in brackets.")
     option = parser.add_argument
     option("cases", nargs="*", metavar="CASE", help=f"cases to measure, of {', '.join(benchmark.CASES)} [all]")
     option("--threads", type=int, metavar="N", help="threads of the cases that do not fix them [all]")
@@ -82,12 +81,3 @@ def describe_quartiles(t: Quartiles) -> str:
     """The median and the quartiles in milliseconds, with one decimal more below 1 ms."""
     digits = 2 if t["median"] >= 1 else 3
     return f"{t['median']:.{digits}f} ({t['quartile1']:.{digits}f} to {t['quartile3']:.{digits}f})"
-
-
-def print_info(arguments: argparse.Namespace) -> None:
-    """Print the items of ``srcell.info``, one per line."""
-    facts = info()
-    if facts["cuda"] is None:
-        facts["cuda"] = f"no: {cuda_lacks()}"
-    for name, value in facts.items():
-        put(f"{name:16}{', '.join(value) if isinstance(value, list | tuple) else value}")

@@ -15,11 +15,9 @@ TEXT = """\
 Write the trained network of a run to one file. srcell.runtime reads it in Python, without torch, and libsrcell in C."""
 
 
-def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
+def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None:
     """Add ``srcell export``."""
-    parser = commands.add_parser(
-        "export", help="write a run's network to a file that runs without torch", description=TEXT
-    )
+    parser = commands.add_parser("export", help=line, description=TEXT)
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("file", type=Path, metavar="FILE", help="the file to write, by convention NAME.srcell")
     parser.set_defaults(run=export)

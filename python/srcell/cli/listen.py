@@ -61,10 +61,9 @@ examples:
   srcell listen words.srcell sentence.wav --quiet -40"""
 
 
-def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
+def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None:
     """Add ``srcell listen``."""
-    summary = "show a network's answer to a microphone or a WAV file"
-    parser = new_command(commands, "listen", summary, TEXT, f"Defaults in brackets.\n\n{EXAMPLES}")
+    parser = new_command(commands, "listen", line, TEXT, f"Defaults in brackets.\n\n{EXAMPLES}")
     option = parser.add_argument
     option("network", type=Path, metavar="NET", help="exported network, by convention NAME.srcell")
     option("wav", type=Path, nargs="?", metavar="FILE.wav", help="WAV file, right after NET [a microphone]")

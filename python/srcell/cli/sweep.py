@@ -12,8 +12,10 @@ from typing import Any
 from .. import data, training
 from ..training import RunOptions, sweep
 from ..training.config import SETTINGS, TrainingConfig
-from .parser import DEFAULT_PRESET, Parser, add_training_options, given_settings, new_command, run_options
-from .terminal import folder_of, is_first_process, print_table, put, shown_progress, tell
+from .options import DEFAULT_PRESET, add_training_options, given_settings, run_options
+from .parser import Parser, new_command
+from .progress import shown_progress
+from .terminal import folder_of, is_first_process, print_table, put, tell
 
 TEXT = """\
 Train once for each seed and each combination of values. Finished runs are not
@@ -26,12 +28,10 @@ examples:
   srcell sweep mnist --preset fast --vary lr 5e-3 1e-2 --vary hidden 128 512-128"""
 
 
-def add_command(commands: argparse._SubParsersAction[Parser]) -> None:
+def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None:
     """Add ``srcell sweep``."""
     usage = "srcell sweep DATASET [options] [settings]"
-    parser = new_command(
-        commands, "sweep", "train over seeds, or over the values of settings", TEXT, EXAMPLES, usage=usage
-    )
+    parser = new_command(commands, "sweep", line, TEXT, EXAMPLES, usage=usage)
     parser.add_argument("dataset", help=f"data set to train on: {', '.join(data.NAMES)}")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of the runs [the one of --seed]")
     parser.add_argument(

@@ -1,152 +1,17 @@
-"""Terminal output: a run's header, its progress bar or a line per epoch, and tables.
-
-The command line calls this.
-"""
+"""Terminal output: lines that cannot forge others, warnings and tables. It imports no torch."""
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import torch
 
 from .._extras import extra
 from .._files import new_folder
-from .._info import info
-from ..diagnosis import Diagnosis
-from ..layers import SRCConv2d
-from ..training import EpochMetrics, Observer, Tally, Trainer
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-
-class Shown(Observer):
-    """Base class of the observers here: prints the header, and what a diagnosis finds.
-
-    Args:
-        header: yields the lines to print before the first epoch; none by default.
-
-    """
-
-    def __init__(self, header: Callable[[Trainer], Iterator[str]] | None = None) -> None:
-        self.header = header
-
-    def on_ready(self, trainer: Trainer) -> None:
-        """Print the header."""
-        if self.header is not None:
-            say(*self.header(trainer))
-
-    def on_diagnosis(self, diagnosis: Diagnosis) -> None:
-        """Print a line for each finding."""
-        if diagnosis.findings:
-            say(*(f"warning: {line}" for line in diagnosis.findings))
-
-
-class EpochLines(Shown):
-    """Prints one plain line per epoch, for output that is not a terminal."""
-
-    def on_start(self, epochs: int, done: int) -> None:
-        """Print after which epoch a resumed run continues."""
-        self.epochs = epochs
-        if done:
-            say(f"going on after epoch {done}/{epochs}")
-
-    def on_epoch(self, metrics: EpochMetrics) -> None:
-        """Print the epoch's metrics."""
-        say(
-            f"epoch {metrics.epoch}/{self.epochs}"
-            f"  loss {metrics.train_loss:.4f}"
-            f"  accuracy {metrics.train_accuracy:.1%}"
-            f"{validation_text(metrics)}"
-            f"  spike rate {metrics.spike_rate:.2%}"
-            f"  {metrics.seconds:.1f} s"
-        )
-
-
-class ProgressBar(Shown):
-    """Shows a progress bar (rich) over all batches of a run."""
-
-    def __init__(self, progress: Progress, header: Callable[[Trainer], Iterator[str]] | None = None) -> None:
-        super().__init__(header)
-        self.progress = progress
-        self.validation = ""
-
-    def on_start(self, epochs: int, done: int) -> None:
-        """Show the bar."""
-        self.epochs = epochs
-        self.task = self.progress.add_task(f"epoch {min(done + 1, epochs)}/{epochs}", total=1.0, status="")
-        self.progress.update(self.task, completed=done / epochs)
-
-    def on_batch(self, epoch: int, fraction: float, tally: Tally) -> None:
-        """Move the bar and show the epoch's loss and accuracy so far; more does not fit in 80 columns."""
-        self.progress.update(
-            self.task,
-            completed=fraction,
-            description=f"epoch {epoch}/{self.epochs}",
-            status=f"loss {tally.loss:.3f}  accuracy {tally.accuracy:.1%}{self.validation}",
-        )
-
-    def on_epoch(self, metrics: EpochMetrics) -> None:
-        """Store the validation accuracy, which the bar shows from now on."""
-        self.validation = validation_text(metrics)
-
-
-def validation_text(metrics: EpochMetrics) -> str:
-    """The validation accuracy as text, empty without validation samples."""
-    return "" if math.isnan(metrics.validation_accuracy) else f"  validation {metrics.validation_accuracy:.1%}"
-
-
-def header_of(out: Path, preset: str | None) -> Callable[[Trainer], Iterator[str]]:
-    """Return a function that yields the header of a run in ``out``: data, network, machine and folder, one per line."""
-
-    def header(trainer: Trainer) -> Iterator[str]:
-        config, model = trainer.config, trainer.model
-        counts = ", ".join(f"{count:,} {part}" for part, count in trainer.sample_counts.items())
-        yield f"data     {config.dataset}: {counts} samples"
-        inputs = "x".join(map(str, model.input_shape))
-        channels = "".join(f"-{channels}c" for channels in config.channels)
-        sizes = "".join(f"-{layer.hidden_size}" for layer in model.src_layers() if not isinstance(layer, SRCConv2d))
-        if config.integer:
-            sizes += f", integers with weights of {' '.join(map(str, config.weight_bits))} bits"
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        chosen = "" if preset is None else f", preset {preset}"
-        yield f"network  {inputs}{channels}{sizes}, {parameters:,} parameters{chosen}, seed {config.seed}"
-        device = next(model.parameters()).device
-        yield f"machine  {device}, threads {torch.get_num_threads()}, {info()['isa']}"
-        yield f"folder   {out}"
-
-    return header
-
-
-@contextmanager
-def shown_progress(header: Callable[[Trainer], Iterator[str]] | None = None) -> Iterator[Observer]:
-    """Make an observer for the block: a progress bar, or lines if standard output is not a terminal.
-
-    The observer prints the header first.
-    """
-    with extra("train"):
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    if not (sys.stdout.isatty() and is_first_process()):
-        yield EpochLines(header)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
-    )
-    with Progress(*columns, expand=True) as progress:
-        yield ProgressBar(progress, header)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -16,6 +16,7 @@ from .. import _core
 from ._memory import address, contiguous, or_contiguous
 
 core = _core
+core.find_threads()  # of the OpenMP runtime that torch loaded: srcell.runtime may have run without it
 
 # Allocations of at least this size lie on huge pages and are reused; below it torch's own allocator is faster.
 BLOCK_BYTES = 4 << 20

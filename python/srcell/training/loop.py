@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import data
-from .._processes import Interrupted, Processes, processes, stop_signals
+from .._interrupted import Interrupted
+from .._processes import Processes, processes, stop_signals
 from ..data import EventLoader
 from ..evaluation import Evaluation, evaluate
 from ..models import Classifier

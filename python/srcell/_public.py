@@ -1,0 +1,74 @@
+"""The public names of ``srcell``, which needs them when one of them is first used: they import torch."""
+
+import torch as _torch  # noqa: F401  (what it lacks is said before anything else is imported)
+
+from . import functional, runtime
+from ._export import export
+from ._info import info
+from ._integer import IntegerCell, IntegerState
+from ._load import load
+from .diagnosis import Diagnosis, diagnose
+from .events import EventBatch, latency_encode, rate_encode
+from .functional import (
+    DelayedResonantState,
+    DelayedState,
+    ResonantState,
+    SRCState,
+    delay,
+    integer_src_linear,
+    leaky_readout,
+    rest_state,
+    src,
+    src_linear,
+)
+from .layers import (
+    SRC,
+    Delay,
+    IntegerSRC,
+    LeakyReadout,
+    LinearReadout,
+    Sequential,
+    SpikesOnly,
+    SRCCell,
+    SRCConv2d,
+    spread,
+    spread_frequencies,
+)
+from .recording import record
+
+__all__ = [
+    "SRC",
+    "Delay",
+    "DelayedResonantState",
+    "DelayedState",
+    "Diagnosis",
+    "EventBatch",
+    "IntegerCell",
+    "IntegerSRC",
+    "IntegerState",
+    "LeakyReadout",
+    "LinearReadout",
+    "ResonantState",
+    "SRCCell",
+    "SRCConv2d",
+    "SRCState",
+    "Sequential",
+    "SpikesOnly",
+    "delay",
+    "diagnose",
+    "export",
+    "functional",
+    "info",
+    "integer_src_linear",
+    "latency_encode",
+    "leaky_readout",
+    "load",
+    "rate_encode",
+    "record",
+    "rest_state",
+    "runtime",
+    "spread",
+    "spread_frequencies",
+    "src",
+    "src_linear",
+]
