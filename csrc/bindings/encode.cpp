@@ -6,6 +6,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
 #include "arguments.h"
 #include "tensors.h"
 
@@ -29,7 +34,8 @@ template <class T>
 Array<T> new_vector(int64_t count) {
     if (count < kLargeBytes / static_cast<int64_t>(sizeof(T))) return Array<T>(count);
     const bool is_wide = sizeof(T) == sizeof(double);
-    return Array<T>(empty_array({count}, is_wide).view(is_wide ? "int64" : "int32"));
+    py::array made = empty_array({count}, is_wide);
+    return Array<T>(std::is_floating_point_v<T> ? std::move(made) : made.view(is_wide ? "int64" : "int32"));
 }
 
 // Images (B, K) with their active pixels counted, and the outputs of an encoder.
@@ -106,6 +112,42 @@ py::tuple latency_encode(const Array<float>& images, int64_t steps, int64_t pref
     return made.events();
 }
 
+// The offsets, the indices and the values of the nonzero elements of an array (T, B, K) up to the lengths (B,), if
+// there are any; the values are None if all are 1.
+template <class T>
+py::tuple list_array(const Array<T>& dense, const std::optional<Array<int64_t>>& lengths, int threads) {
+    const int64_t steps = dense.shape(0), batch = dense.shape(1), inputs = dense.shape(2);
+    const int64_t rows = dense.size() ? steps * batch : 0;
+    const Block<uint64_t> mask(rows * mask_words(inputs));
+    Array<int64_t> offsets = new_vector<int64_t>(steps * batch + 1);
+    const DenseInput<T> p = {{steps, batch, lengths ? lengths->data() : nullptr, threads},
+                             inputs,
+                             dense.data(),
+                             mask.data(),
+                             offsets.mutable_data()};
+    bool ones = true;
+    {
+        const ReleasedGil release;
+        std::fill_n(p.offsets, steps * batch + 1, 0);
+        if (rows) ones = kernels().of<T>().mask_events(p);
+    }
+    const int64_t count = p.offsets[steps * batch];
+    Array<int32_t> indices = new_vector<int32_t>(count);
+    py::object values = py::none();
+    T* first_value = nullptr;
+    if (!ones) {
+        Array<T> made = new_vector<T>(count);
+        first_value = made.mutable_data();
+        values = std::move(made);
+    }
+    int32_t* const first_index = indices.mutable_data();
+    if (count) {
+        const ReleasedGil release;
+        kernels().of<T>().list_events(p, first_index, first_value);
+    }
+    return py::make_tuple(offsets, indices, values);
+}
+
 py::tuple philox(const std::array<uint32_t, 4>& counter, const std::array<uint32_t, 2>& key) {
     std::array<uint32_t, 4> words;
     kernels().philox(counter.data(), key.data(), words.data());
@@ -121,5 +163,7 @@ void bind_encode(pybind11::module_& m) {
     m.def("rate_encode", &rate_encode, "images"_a, "index"_a, "steps"_a, "prefix"_a, "gain"_a, "seed"_a, "thinned"_a,
           "threads"_a);
     m.def("latency_encode", &latency_encode, "images"_a, "steps"_a, "prefix"_a, "threads"_a);
+    m.def("list_events", &list_array<float>, "dense"_a.noconvert(), "lengths"_a, "threads"_a);
+    m.def("list_events", &list_array<double>, "dense"_a.noconvert(), "lengths"_a, "threads"_a);
     m.def("philox", &philox, "counter"_a, "key"_a);
 }

@@ -13,6 +13,6 @@ if _TYPE_CHECKING:
 
 __version__: str = runtime.version
 
-if "torch" in _sys.modules:  # then torch.ops.srcell is there at once, for programs that torch.export saved
+if _sys.modules.get("torch"):  # then torch.ops.srcell is there at once, for programs that torch.export saved
     globals().update(_names.public())
 __getattr__ = _names.find

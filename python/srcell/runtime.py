@@ -66,17 +66,10 @@ class Events(NamedTuple):
         if dense.ndim != 3:
             flat = ": flatten maps to x.reshape(T, B, -1)" if dense.ndim > 3 else ""
             raise ValueError(f"input: expected shape (T, B, K), got {dense.shape}{flat}")
-        by_sample = np.ascontiguousarray(dense.swapaxes(0, 1))
         if lengths is not None:
-            steps, samples = dense.shape[:2]
-            lengths = _lengths(lengths, steps, samples)
-            by_sample = np.where(np.arange(steps)[:, None] < lengths[:, None, None], by_sample, np.float32(0))
-        rows = by_sample.reshape(-1, dense.shape[2])
-        counts = np.count_nonzero(rows, axis=1)
-        offsets = np.concatenate([[0], counts.cumsum()]).astype(np.int64)
-        where = rows.nonzero()
-        values = rows[where]
-        return cls(offsets, where[1].astype(np.int32), dense.shape, None if (values == 1).all() else values, lengths)
+            lengths = _lengths(lengths, *dense.shape[:2])
+        offsets, indices, values = _core.list_events(np.ascontiguousarray(dense), lengths, os.cpu_count() or 1)
+        return cls(offsets, indices, dense.shape, values, lengths)
 
 
 class LayerSizes(NamedTuple):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._arguments import as_int, present_device, require_values
 from .._private import register_pytree
+from ..ops.encode import list_events
 from .binning import binned, check_times, event_inputs
 from .checks import (
     MAX_SIZE,
@@ -158,23 +159,18 @@ class EventBatch:
             one = ": of a single sample pass x[:, None]" if x.dim() == 2 else ""
             raise ValueError(f"x: expected shape (T, B, K), got {tuple(x.shape)}{one}")
         shape = check_shape(x.shape, "x")
-        sample_major = x.transpose(0, 1)
-        fires = sample_major != 0
         if lengths is not None:
             lengths = check_lengths(lengths, shape, x.device)
-            fires &= (torch.arange(shape[0], device=x.device) < lengths[:, None])[:, :, None]
-        offsets = offsets_of(fires.sum(2).flatten())
-        sample, step, index = fires.nonzero(as_tuple=True)
-        values: Tensor | None = None
-        if x.dtype != torch.bool:
-            values = sample_major[sample, step, index]
+        offsets, indices, values = list_events(x.detach(), lengths)
+        if x.requires_grad or (values is not None and first(values.isnan()) is not None):
+            rows = torch.arange(len(offsets) - 1, device=x.device).repeat_interleave(offsets.diff())
+            step, sample = rows % max(shape[0], 1), rows // max(shape[0], 1)
+            values = x[step, sample, indices]
             event = first(values.isnan())
             if event is not None:
-                where = (int(step[event]), int(sample[event]), int(index[event]))
+                where = (int(step[event]), int(sample[event]), int(indices[event]))
                 raise ValueError(f"x: expected numbers, got nan at {where}")
-            if not values.requires_grad and bool((values == 1).all()):
-                values = None
-        return cls._trusted(offsets, index.to(torch.int32), values, shape, lengths)
+        return cls._trusted(offsets, indices, values, shape, lengths)
 
     @classmethod
     def from_events(
@@ -389,7 +385,7 @@ class EventBatch:
         dense_rows = torch.arange(steps * batch, device=self.device).view(steps, batch).t().flatten()
         elements = dense_rows.repeat_interleave(self.offsets.diff()) * inputs + self.indices
         dense = torch.zeros(steps * batch * inputs, dtype=dtype, device=self.device)
-        return dense.index_add(0, elements, self._values_or_ones(dtype).to(dtype)).view(self.shape)
+        return dense.index_add_(0, elements, self._values_or_ones(dtype).to(dtype)).view(self.shape)
 
     def to_sparse_csr(self, dtype: torch.dtype = torch.float32) -> Tensor:
         r"""Return the sparse CSR tensor whose row ``b * T + t`` is step t of sample b; events of one element add up.

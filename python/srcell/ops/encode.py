@@ -1,4 +1,7 @@
-"""``rate_encode`` and ``latency_encode``: the events of images; their number depends on the images' values."""
+"""``rate_encode`` and ``latency_encode``, the events of images, and ``list_events``, those of a dense tensor.
+
+The number of events depends on the values.
+"""
 
 from __future__ import annotations
 
@@ -87,3 +90,24 @@ def fake_events(call: Any) -> tuple[Tensor, Tensor]:
     count = torch.library.get_ctx().new_dynamic_size()
     offsets = call.images.new_empty(call.images.shape[0] * (call.prefix + call.steps) + 1, dtype=torch.int64)
     return offsets, call.images.new_empty(count, dtype=torch.int32)
+
+
+def list_events(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Offsets, indices and values of the nonzero elements of x (T, B, K) up to the lengths (B,), which are checked.
+
+    The values are None if all are 1. It is no operator of torch: whether there are values depends on the data.
+    """
+    if x.device.type == "cpu" and x.dtype != torch.bool:
+        ends = None if lengths is None else contiguous(lengths).numpy()
+        made = core.list_events(contiguous(x).numpy(), ends, torch.get_num_threads())
+        offsets, indices, values = (None if array is None else torch.from_numpy(array) for array in made)
+        assert offsets is not None and indices is not None
+        return offsets, indices, values
+    sample_major = x.transpose(0, 1)
+    fires = sample_major != 0
+    if lengths is not None:
+        fires &= (torch.arange(len(x), device=x.device) < lengths[:, None])[:, :, None]
+    offsets = torch.nn.functional.pad(fires.sum(2).flatten().cumsum(0), (1, 0))
+    events = fires.nonzero(as_tuple=True)
+    values = None if x.dtype == torch.bool else sample_major[events]
+    return offsets, events[2].to(torch.int32), None if values is None or bool((values == 1).all()) else values
