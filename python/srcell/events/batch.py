@@ -482,14 +482,23 @@ class EventBatch:
         lengths = None if batch.lengths is None else batch.lengths + before
         return both._of_rows(torch.cat([rows[:samples, :before], rows[samples:, :steps]], 1), lengths)
 
+    def _last(self, steps: int, lengths: Tensor | None) -> EventBatch:
+        """The last steps of each sample, up to its length (B,), or to T; empty steps before its first."""
+        own, batch, _ = self.shape
+        ends = torch.full((batch,), own, device=self.device) if lengths is None else lengths
+        step = ends[:, None] + torch.arange(-steps, 0, device=self.device)
+        rows = torch.arange(batch, device=self.device)[:, None] * own + step
+        return self._of_rows(rows.masked_fill(step < 0, batch * own), None)
+
     def _rows(self) -> Tensor:
         """(B, T), the number of each row."""
         steps, batch, _ = self.shape
         return torch.arange(batch * steps, device=self.device).view(batch, steps)
 
     def _of_rows(self, rows: Tensor, lengths: Tensor | None) -> EventBatch:
-        """A batch of rows of this one: ``rows`` (B, T) has their numbers."""
-        counts, starts = self.offsets.diff()[rows].flatten(), self.offsets[rows].flatten()
+        """A batch of rows of this one: ``rows`` (B, T) has their numbers; B T is the number of an empty row."""
+        counts = torch.nn.functional.pad(self.offsets.diff(), (0, 1))[rows].flatten()
+        starts = self.offsets[rows].flatten()
         offsets = offsets_of(counts)
         moved = (starts - offsets[:-1]).repeat_interleave(counts)
         chosen = torch.arange(int(offsets[-1]), device=self.device) + moved

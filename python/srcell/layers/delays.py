@@ -15,7 +15,7 @@ from ..functional.delays import check_input, delayed
 from ..functional.layer import check_lengths, in_work_dtype
 from ..functional.synapse import as_spikes
 from ..functional.terms import MOST_DELAY, check_delays
-from ..ops._layer import WORK, work_dtype
+from ..ops._layer import WORK
 from .description import changed
 
 
@@ -37,10 +37,9 @@ class Delay(nn.Module):
             [0, D]. Delays act clamped to that range; ``constrain_`` clamps them in place.
 
     A call takes (T, B, K), as a tensor or an ``EventBatch``, and returns the delayed input and a state: what is still
-    on its way, the inputs of the last S = D + delay_width steps as a tensor (B, S, K). Given to the next call, it makes
-    a sequence of calls equal one call, except that the order of arrivals at one step is then that of ascending inputs,
-    and an event of value 0 is lost between two calls. The state is dense: with ``return_state=False``, in
-    ``Sequential`` and in ``SpikesOnly(Delay(...))`` it is not made.
+    on its way, the inputs of the last S = D + delay_width steps, as a tensor (B, S, K) or an ``EventBatch`` (S, B, K).
+    Given to the next call, it makes a sequence of calls equal one call. With ``return_state=False``, in ``Sequential``
+    and in ``SpikesOnly(Delay(...))`` it is not made.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -54,7 +53,7 @@ class Delay(nn.Module):
         >>> events = srcell.rate_encode(torch.rand(2, 4), steps=30, seed=0)
         >>> delayed, state = layer(events)
         >>> delayed.shape, state.shape
-        ((50, 2, 4), torch.Size([2, 11, 4]))
+        ((50, 2, 4), (11, 2, 4))
 
     """
 
@@ -110,22 +109,23 @@ class Delay(nn.Module):
     def forward(
         self,
         input: Tensor | EventBatch,
-        state: Tensor | None = None,
+        state: Tensor | EventBatch | None = None,
         lengths: Tensor | Sequence[int] | None = None,
         *,
         return_state: bool = True,
-    ) -> tuple[Tensor | EventBatch, Tensor | None]:
+    ) -> tuple[Tensor | EventBatch, Tensor | EventBatch | None]:
         """Delay a batch.
 
         Args:
             input: (T, B, K), as a tensor or an ``EventBatch``.
-            state: (B, S, K), as the call before returned it; absent: nothing is on its way.
+            state: (B, S, K), or an ``EventBatch`` (S, B, K), as the call before returned it; absent: nothing is on its
+                way.
             lengths: (B,) integers in [0, T], number of steps of each sample; must be absent for an EventBatch.
             return_state: whether to make the state.
 
         Returns:
-            The delayed input (T, B, K M), an EventBatch for an EventBatch; and the state after each sample's last step,
-            None without ``return_state``.
+            The delayed input (T, B, K M) and the state after each sample's last step, both an EventBatch for an
+            EventBatch; no state, None, without ``return_state``.
 
         Raises:
             TypeError: an argument of the wrong type or dtype.
@@ -136,23 +136,25 @@ class Delay(nn.Module):
         steps, batch, _ = self._check(input, lengths)
         past_steps = self.max_delay + self.delay_width
         if state is not None:
-            self._check_state(state, (batch, past_steps, self.inputs))
+            self._check_state(state, batch, past_steps)
         skip = 0 if state is None else past_steps
         whole: Tensor | EventBatch
-        last: Tensor | None = None
+        last: Tensor | EventBatch | None = None
         if isinstance(input, EventBatch):
             ends, after = input.lengths, None
             whole = input
             if state is not None:
-                past = EventBatch.from_dense(state.transpose(0, 1))
+                past = state if isinstance(state, EventBatch) else EventBatch.from_dense(state.transpose(0, 1))
                 whole = past._followed_by(input)
             if return_state:
-                last = self._last_events(whole, past_steps, steps, ends)
+                last = whole._last(past_steps, None if ends is None else ends + skip)
         else:
             given = as_spikes(input, self.delay.dtype)
             x = in_work_dtype(given)
             ends = None if lengths is None else check_lengths(lengths, batch, x.device, steps)
             after = None if ends is None else ends + skip
+            if isinstance(state, EventBatch):
+                state = state.to_dense(x.dtype).transpose(0, 1)
             whole = x if state is None else torch.cat([state.to(x.dtype).transpose(0, 1), x])
             if return_state:
                 last = _last_steps(whole, past_steps, steps, ends)
@@ -160,16 +162,6 @@ class Delay(nn.Module):
         if isinstance(made, Tensor):
             made = made.to(given.dtype)
         return made, last
-
-    def _last_events(self, whole: EventBatch, past_steps: int, steps: int, ends: Tensor | None) -> Tensor:
-        """The last ``past_steps`` steps before each sample's end, dense."""
-        dtype = work_dtype(self.delay) if whole.values is None else whole.values.dtype
-        if ends is None:  # without the steps before them, which may be many
-            skip = max(whole.shape[0] - past_steps, 0)
-            now = delayed(whole, torch.zeros(self.inputs, dtype=dtype, device=whole.device), 1, skip=skip)
-            assert isinstance(now, EventBatch)
-            whole, steps = now, min(steps, past_steps)
-        return _last_steps(whole.to_dense(dtype), past_steps, steps, ends)
 
     def _acting(self) -> Tensor:
         """The delays to run with, (K,) or (K, M)."""
@@ -185,12 +177,18 @@ class Delay(nn.Module):
             raise ValueError(f"input: expected device {self.delay.device}, as delay has, got {input.device}")
         return input.shape[0], input.shape[1], inputs
 
-    def _check_state(self, state: Tensor, shape: tuple[int, int, int]) -> None:
-        if not isinstance(state, Tensor):
-            raise TypeError(f"state: expected a tensor, got {type(state).__name__}")
-        require_dense("state", state)
-        if state.dtype not in WORK:
-            raise TypeError(f"state: expected dtype float32 or float64, got {state.dtype}")
+    def _check_state(self, state: Tensor | EventBatch, batch: int, past_steps: int) -> None:
+        shape = (batch, past_steps, self.inputs)
+        if isinstance(state, EventBatch):
+            if state.lengths is not None:
+                raise ValueError("state: expected an EventBatch without lengths, got one with lengths")
+            shape = (past_steps, batch, self.inputs)
+        elif not isinstance(state, Tensor):
+            raise TypeError(f"state: expected a tensor or an EventBatch, got {type(state).__name__}")
+        else:
+            require_dense("state", state)
+            if state.dtype not in WORK:
+                raise TypeError(f"state: expected dtype float32 or float64, got {state.dtype}")
         if tuple(state.shape) != shape:
             raise ValueError(f"state: expected shape {shape}, got {tuple(state.shape)}")
         if state.device != self.delay.device:
