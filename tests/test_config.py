@@ -56,7 +56,6 @@ LEARNT = {"input_delay": 5, "learn_delays": True}
         (ValueError, "slowest_alpha: expected 0.0 with channels", {"channels": (4,), "slowest_alpha": 0.99}),
         (ValueError, "readout: expected 'votes' with channels", {"channels": (4,), "readout": "linear"}),
         (ValueError, "omega: expected 0.0 with channels, got 0.1", {"channels": (4,), "omega": 0.1}),
-        (ValueError, "zs_hyp: expected 0.9 with channels, got 0.5", {"channels": (4,), "zs_hyp": 0.5}),
         (ValueError, "highest_omega: expected 0.0 without omega, got 1.0", {"highest_omega": 1.0}),
         (ValueError, "highest_omega: expected 0 or at least omega, 0.5", {"omega": 0.5, "highest_omega": 0.1}),
         (ValueError, "omega: expected 0.0 without hidden_sizes, got 0.1", {"omega": 0.1, "hidden_sizes": ()}),
@@ -134,6 +133,13 @@ def test_a_file_must_have_every_setting_of_srcell_0_2(monkeypatch: pytest.Monkey
     for name, given in invalid.items():
         with pytest.raises(ValueError, match=f"expected those of this srcell, unknown or missing: {name}$"):
             TrainingConfig.from_dict(given)
+
+
+def test_a_setting_that_convolutional_layers_lack_is_refused_and_had_no_effect_in_srcell_0_2() -> None:
+    with pytest.raises(ValueError, match=r"^zs_hyp: expected 0\.9 with channels, got 0\.5$"):
+        TrainingConfig(channels=(4,), zs_hyp=0.5)
+    convolutional = TrainingConfig(channels=(4,))
+    assert TrainingConfig.from_dict(asdict(convolutional) | {"zs_hyp": 0.5}) == convolutional
 
 
 def test_settings_of_srcell_0_2_get_their_new_names() -> None:

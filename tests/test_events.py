@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
 from srcell import EventBatch
-from srcell.data import collate
+from srcell.data import LabelledEvents, collate
 from support.events import SHAPE, VALID, assert_same, assert_valid, misaligned, random_dense
 from support.refusals import Message, Refusal, refusals
 
@@ -490,3 +490,25 @@ def test_a_default_device_does_not_affect_the_parts_of_a_batch() -> None:
         expected = call()
         assert made.device.type == "cpu"
         assert made == expected if isinstance(made, EventBatch) else torch.equal(made, expected)
+
+
+def test_selecting_labelled_recordings_checks_the_numbers() -> None:
+    samples = LabelledEvents(EventBatch.from_dense(torch.eye(3)[:, :, None].contiguous()), torch.arange(3))
+    assert samples.select([2, 0]).labels.tolist() == [2, 0]  # type: ignore[arg-type]
+    for index in (torch.zeros(1), torch.tensor([[0]])):
+        with pytest.raises((TypeError, ValueError), match=r"^index: expected"):
+            samples.select(index)
+
+
+def test_a_dense_batch_passes_tangents_on_and_values_may_be_mapped() -> None:
+    x, tangent = torch.eye(3)[:, None].contiguous(), torch.ones(3, 1, 3)
+    with torch.autograd.forward_ad.dual_level():
+        values = EventBatch.from_dense(torch.autograd.forward_ad.make_dual(x, tangent)).values
+        assert values is not None and torch.autograd.forward_ad.unpack_dual(values).tangent.tolist() == [1, 1, 1]
+    batch = EventBatch.from_dense(x)
+    mapped = torch.func.vmap(lambda v: EventBatch(batch.offsets, batch.indices, v, shape=batch.shape).to_dense())
+    assert torch.equal(
+        mapped(torch.tensor([[1.0, 1, 1], [2, 3, 4]])).sum((2, 3)), torch.tensor([[1.0, 1, 1], [2, 3, 4]])
+    )
+    with torch.no_grad():
+        assert EventBatch.from_dense(x.requires_grad_()).values is None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import srcell
 from srcell import SRC, DelayedResonantState, DelayedState, EventBatch, SRCCell, SRCState, src, src_linear
-from srcell.evaluation import count_arrivals
+from srcell.evaluation import _count_arrivals
 from srcell.reference import src_reference
 from support.gradients import assert_close, in_pieces, results
 from support.inputs import MODES, Inputs, delayed, make_inputs, make_lateral, noise, resonant
@@ -330,7 +330,7 @@ def test_arrivals_are_counted(
         if left > 0:  # the spike is before the end of its sample
             steps = torch.arange(max(left, 0))
             arrived += int(((steps - delay.expand(6)[neuron]).abs() < width).sum())
-    assert count_arrivals(layer, spikes, ends) == arrived > 0
+    assert _count_arrivals(layer, spikes, ends) == arrived > 0
 
 
 def test_events_and_dense_inputs_agree() -> None:
@@ -438,7 +438,11 @@ def refused(**options: Any) -> Any:
         lambda: SRC(2, 3, recurrent=True, delay_hh=1.0, learnable=("delay_hh",)),
         ValueError,
     ),
-    Message("learnable: expected names among", lambda: SRC(2, 3, recurrent=True, learnable=("delay_hh",)), ValueError),
+    Message(
+        "learnable: expected delay_hh, the initial delays",
+        lambda: SRC(2, 3, recurrent=True, learnable=("delay_hh",)),
+        ValueError,
+    ),
     Message(r"delay_hh: expected values in \[0, 65535\]", lambda: SRC(2, 3, recurrent=True, delay_hh=1e6), ValueError),
 )
 def test_wrong_arguments_are_named(refusal: Refusal) -> None:

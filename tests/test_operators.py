@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from srcell import EventBatch, IntegerCell, src_linear
+from srcell import EventBatch, IntegerCell, delay, src_linear
 from srcell.ops import _cpu
 from srcell.ops._memory import address
 from srcell.ops._operator import Operator
@@ -160,7 +160,13 @@ OTHERS = [
     OperatorCall("scale", spikes().requires_grad_(), torch.ones(2, 6)),
     OperatorCall("sum_over_time", spikes().requires_grad_(), torch.linspace(0.5, 1, 30)),
     OperatorCall("sum_over_time", spikes().requires_grad_(), torch.linspace(0.5, 1, 4)),
+    OperatorCall("sum_over_time", spikes().requires_grad_(), torch.linspace(0.5, 1, 8).view(4, 2)),
     OperatorCall("spread_over_time", torch.randn(2, 6).requires_grad_(), torch.linspace(0.5, 1, 4), steps=30),
+    OperatorCall(
+        "spread_over_time", torch.randn(2, 6).requires_grad_(), torch.linspace(0.5, 1, 8).view(4, 2), steps=30
+    ),
+    OperatorCall("project", spikes().requires_grad_(), torch.randn(4, 6).requires_grad_()),
+    OperatorCall("project_back", torch.randn(30, 2, 4).requires_grad_(), torch.randn(4, 6).requires_grad_()),
     OperatorCall("rest", torch.full((3,), -6.0).double(), torch.full((3,), -5.0).double()),
     OperatorCall("find_event_fault", OFFSETS, INDICES, None, None, **SIZES),
     *integer_calls(),
@@ -239,6 +245,11 @@ SEEN_BY_FAKE_KERNELS = [
     Refusal("factors", OperatorCall("sum_over_time", spikes(), torch.ones(31))),
     Refusal("factors", OperatorCall("sum_over_time", spikes(), torch.ones(2, 6))),
     Refusal("factors", OperatorCall("sum_over_time", spikes(), torch.ones(3).double()), TypeError),
+    Refusal("factors", OperatorCall("sum_over_time", spikes(), torch.ones(4, 2, 1))),
+    Refusal("weight", OperatorCall("project", spikes(), torch.ones(4, 5))),
+    Refusal("weight", OperatorCall("project", spikes(), torch.ones(4, 6).double()), TypeError),
+    Refusal("spikes", OperatorCall("project", torch.zeros(2, 6), torch.ones(4, 6))),
+    Refusal("sums", OperatorCall("project_back", torch.zeros(2, 4), torch.ones(4, 6))),
     Refusal("sums", OperatorCall("spread_over_time", torch.zeros(3), torch.ones(2), steps=2)),
     Refusal("factors", OperatorCall("spread_over_time", torch.zeros(3, 2), torch.ones(2), steps=1)),
     Refusal("spikes", OperatorCall("count_spikes", torch.zeros(2, 3))),
@@ -355,3 +366,12 @@ def test_integer_constants_of_other_types_are_named() -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"^cell.leak_shift_a: expected an int in \[1, 15\]"):
         call()
+
+
+def test_large_outputs_may_be_changed_in_place() -> None:
+    """They lie in memory that is used again, but are no views to autograd."""
+    x, delays = torch.rand(300, 64, 64), torch.rand(64, requires_grad=True)
+    delayed = delay(x, delays, max_delay=3)
+    assert isinstance(delayed, torch.Tensor)
+    delayed.mul_(2).sum().backward()
+    assert delays.grad is not None

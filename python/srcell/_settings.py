@@ -112,10 +112,16 @@ def lacking(setting: Setting, given: Mapping[str, Any]) -> str | None:
     return None
 
 
+def is_default(value: Any, default: Any) -> bool:
+    """Whether a value is the default; a tensor or an array of one value per neuron is not."""
+    same = value == default
+    return bool(same) if isinstance(same, (bool, np.bool_)) else False
+
+
 def check_needs(given: Mapping[str, Any], settings: Mapping[str, Setting]) -> None:
     """Raise for a value that lacks the others that it needs; settings that are not given are left out."""
     for name, setting in settings.items():
-        if name in given and (need := lacking(setting, given)) and np.any(given[name] != setting.default):
+        if name in given and (need := lacking(setting, given)) and not is_default(given[name], setting.default):
             raise ValueError(f"{name}: expected {setting.default!r} without {need}, got {given[name]!r}")
 
 

@@ -16,6 +16,7 @@ from ._processes import Processes
 from .data import EventLoader
 from .events import EventBatch
 from .functional import count_spikes, delay
+from .functional.layer import in_work_dtype
 from .layers import SRC, IntegerSRC
 from .models import Classifier
 
@@ -151,7 +152,7 @@ def evaluate(
                 active[k] += counted.events.cpu()
                 crossings[k] += counted.spikes.sum().cpu()
                 if k in delayed:
-                    of_arrivals[k] += count_arrivals(layers[k - 1], output, events.lengths) * delayed[k]
+                    of_arrivals[k] += _count_arrivals(layers[k - 1], output, events.lengths) * delayed[k]
     finally:
         model.train(was_training)
     clamped += getattr(model, "clamped", 0)
@@ -173,7 +174,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def count_arrivals(layer: SRC, spikes: Tensor, lengths: Tensor | None = None) -> int:
+def _count_arrivals(layer: SRC, spikes: Tensor, lengths: Tensor | None = None) -> int:
     """Count what arrives through a layer's delayed recurrent weights before the end of each sample.
 
     Args:
@@ -186,8 +187,8 @@ def count_arrivals(layer: SRC, spikes: Tensor, lengths: Tensor | None = None) ->
         step counts, if its delay is 0.
 
     """
-    events = EventBatch.from_dense((spikes != 0).float(), lengths)
-    delays = cast(Tensor, layer.delay_hh_l0).float().clamp(0, layer.max_delay).expand(layer.hidden_size)
+    events = EventBatch.from_dense((spikes != 0).to(in_work_dtype(spikes).dtype), lengths)
+    delays = in_work_dtype(cast(Tensor, layer.delay_hh_l0)).clamp(0, layer.max_delay).expand(layer.hidden_size)
     arrived = delay(events, delays, max_delay=layer.max_delay, delay_width=layer.delay_width)
     return cast(EventBatch, arrived).num_events
 

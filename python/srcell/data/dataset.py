@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..events import EventBatch
+from ..events.checks import as_integers
 from .sounds import LabelledSounds, longest
 
 
@@ -61,6 +62,7 @@ class LabelledEvents(NamedTuple):
 
     def select(self, index: Tensor) -> LabelledEvents:
         """The samples of the given numbers, in that order; T becomes the largest of their lengths."""
+        index = as_integers("index", index, self.events.device)
         lengths = None if self.events.lengths is None else self.events.lengths[index]
         return LabelledEvents(self.events._gathered(index, longest(lengths)), self.labels[index])
 

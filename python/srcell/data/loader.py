@@ -100,7 +100,7 @@ class EventLoader:
             raise TypeError("encoding: expected a RateEncoding or a LatencyEncoding for images, got None")
         self.samples, self._encoding, self._shuffle = samples, encoding, shuffle
         self._batch_size = as_int("batch_size", batch_size, MAX_SIZE, minimum=1)
-        self._seed = as_int("seed", seed, 2**64 - 1)
+        self._seed = as_int("seed", seed, 2**128)
         self._workers = as_int("num_workers", num_workers, MOST_WORKERS)
         self._world_size = as_int("world_size", world_size, MAX_SIZE, minimum=1)
         self._rank = as_int("rank", rank, world_size - 1)

@@ -298,6 +298,9 @@ def _gesture(path: Path, bin_width: float, pooling: int, size: int, prefix: int)
         if events.ndim != 2 or events.shape[1] != 4 or not np.can_cast(events.dtype, np.float64):
             raise ValueError(f"expected rows of four numbers, got {events.dtype} of shape {events.shape}")
         x, y, polarity = (_whole(name, events[:, k]) for k, name in enumerate(("x", "y", "polarity")))
+        for name, pixels in (("x", x), ("y", y)):
+            if len(pixels) and not 0 <= pixels.min() <= pixels.max() < SENSOR:
+                raise ValueError(f"expected {name} in [0, {SENSOR}), got {pixels.min()} to {pixels.max()}")
         times, x, y = np.asarray(events[:, 3], np.float64), x // pooling, y // pooling
         return EventBatch.from_events(
             times, x=x, y=y, polarity=polarity, bin_width=bin_width, sensor_size=(size, size), prefix=prefix

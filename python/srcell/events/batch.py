@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._arguments import as_int, present_device, require_values
-from .._private import register_pytree
+from .._private import has_tangent, register_pytree
+from ..ops._memory import has_memory
 from ..ops.encode import list_events
 from .binning import binned, check_times, event_inputs
 from .checks import (
@@ -162,7 +163,8 @@ class EventBatch:
         if lengths is not None:
             lengths = check_lengths(lengths, shape, x.device)
         offsets, indices, values = list_events(x.detach(), lengths)
-        if x.requires_grad or (values is not None and first(values.isnan()) is not None):
+        learns = (x.requires_grad and torch.is_grad_enabled()) or has_tangent([x])
+        if learns or (values is not None and first(values.isnan()) is not None):
             rows = torch.arange(len(offsets) - 1, device=x.device).repeat_interleave(offsets.diff())
             step, sample = rows % max(shape[0], 1), rows // max(shape[0], 1)
             values = x[step, sample, indices]
@@ -328,7 +330,8 @@ class EventBatch:
             values = torch.cat([batch._values_or_ones(torch.float32) for batch in batches])
         if any(batch.lengths is not None or batch.shape[0] < steps for batch in batches):
             lengths = torch.cat([batch._lengths_or_steps() for batch in batches])
-        offsets = offsets_of(torch.cat([batch._counts(steps).flatten() for batch in batches]))
+        counts = [x.offsets.diff() if x.shape[0] == steps else x._counts(steps).flatten() for x in batches]
+        offsets = offsets_of(torch.cat(counts))
         indices = torch.cat([batch.indices for batch in batches])
         shape = check_shape((steps, sum(map(len, batches)), inputs), "batches")
         return cls._trusted(offsets, indices, values, shape, lengths)
@@ -385,7 +388,10 @@ class EventBatch:
         dense_rows = torch.arange(steps * batch, device=self.device).view(steps, batch).t().flatten()
         elements = dense_rows.repeat_interleave(self.offsets.diff()) * inputs + self.indices
         dense = torch.zeros(steps * batch * inputs, dtype=dtype, device=self.device)
-        return dense.index_add_(0, elements, self._values_or_ones(dtype).to(dtype)).view(self.shape)
+        values = self._values_or_ones(dtype).to(dtype)
+        if has_memory(values):
+            return dense.index_add_(0, elements, values).view(self.shape)
+        return dense.index_add(0, elements, values).view(self.shape)  # under vmap
 
     def to_sparse_csr(self, dtype: torch.dtype = torch.float32) -> Tensor:
         r"""Return the sparse CSR tensor whose row ``b * T + t`` is step t of sample b; events of one element add up.
@@ -472,7 +478,10 @@ class EventBatch:
         outside = first((samples < -batch) | (samples >= batch))
         if outside is not None:
             raise IndexError(f"samples: expected values in [{-batch}, {batch}), got {int(samples[outside])}")
-        return self._of_rows(self._rows()[samples, :steps], None if self.lengths is None else self.lengths[samples])
+        own = self.shape[0]
+        starts = torch.where(samples < 0, samples + batch, samples) * own
+        rows = starts[:, None] + torch.arange(own, device=self.device)[:steps]
+        return self._of_rows(rows, None if self.lengths is None else self.lengths[samples])
 
     def _followed_by(self, batch: EventBatch) -> EventBatch:
         """Each sample of this batch, whose samples have all steps, followed by the same sample of another batch."""
@@ -497,8 +506,8 @@ class EventBatch:
 
     def _of_rows(self, rows: Tensor, lengths: Tensor | None) -> EventBatch:
         """A batch of rows of this one: ``rows`` (B, T) has their numbers; B T is the number of an empty row."""
-        counts = torch.nn.functional.pad(self.offsets.diff(), (0, 1))[rows].flatten()
         starts = self.offsets[rows].flatten()
+        counts = self.offsets[(rows + 1).clamp(max=len(self.offsets) - 1)].flatten() - starts
         offsets = offsets_of(counts)
         moved = (starts - offsets[:-1]).repeat_interleave(counts)
         chosen = torch.arange(int(offsets[-1]), device=self.device) + moved

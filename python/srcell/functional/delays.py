@@ -135,14 +135,13 @@ def delayed(
         steps, batch, inputs = input.shape
         if factors is not None and input.values is not None:
             factors = factors.to(input.values.dtype)
-        sizes |= {"steps": steps, "batch": batch, "graded": factors is not None or input.values is not None}
-        values, offsets, indices = delay_events(
-            input.offsets, input.indices, input.values, first, factors, input.lengths, **sizes
-        )
+        graded = factors is not None or input.values is not None
+        tensors = input.offsets, input.indices, input.values, first, factors, input.lengths
+        values, offsets, indices = delay_events(*tensors, steps=steps, batch=batch, graded=graded, **sizes)
         left = None if input.lengths is None else (input.lengths - skip).clamp(min=0)
         shape = (steps - skip, batch, inputs * taps)
-        return EventBatch._trusted(offsets, indices, values if sizes["graded"] else None, shape, left)
-    x = as_spikes(input, torch.float32 if delay.dtype in HALF else delay.dtype)
+        return EventBatch._trusted(offsets, indices, values if graded else None, shape, left)
+    x = as_spikes(input, delay.dtype)
     work = in_work_dtype(x).flatten(2)
     ends = None if lengths is None else check_lengths(lengths, x.shape[1], x.device)
     made: Tensor = delay_dense(work, first, None if factors is None else factors.to(work.dtype), ends, **sizes)

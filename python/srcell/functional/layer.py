@@ -132,9 +132,11 @@ def _delays(recurrence: Recurrence, shape: Sequence[int], like: Tensor) -> tuple
             f"max_delay: expected fewer than 2^63 elements of the past, got {shape[0]} * {past_steps} * {neurons}"
         )
     delay = _flat_parameter("delay_hh", delay, shape[1:], like)
+    if delay.is_floating_point():
+        delay = delay.to(work_dtype(like))
     check_delays("delay_hh", delay, most, like.device)
     keep = delay.requires_grad and torch.is_grad_enabled()
-    return past_steps, *tables(delay.to(work_dtype(like)).expand(neurons), width, keep=keep)
+    return past_steps, *tables(delay.expand(neurons), width, keep=keep)
 
 
 def check_gradient_mode(surrogate: str, full_gradient: bool) -> None:

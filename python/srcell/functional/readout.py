@@ -14,8 +14,9 @@ from .._arguments import as_float, as_int, check_bool, describe, require_dense
 from .._private import in_forward_mode
 from .._pytree import of_tensors
 from ..ops._layer import Like, check_tensor
-from ..ops._memory import zero_padding
+from ..ops._memory import has_memory, zero_padding
 from ..ops.count import count_spikes as count_spikes_operator
+from ..ops.project import project
 from ..ops.scale import scale
 from ..ops.sums import sum_over_time
 from .layer import MOST_ELEMENTS, autocasts, check_device, check_lengths, flat_size, in_work_dtype, without_padding
@@ -222,27 +223,45 @@ def _full_precision(x: Tensor) -> AbstractContextManager[object]:
 
 
 def discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int] | None, window: int = 0) -> Tensor:
-    """(B, N): the sum of alpha^age * s over each sample's steps, where its last step has age 0.
-
-    With a window, and then without lengths, over the last ``window`` steps.
-    """
+    """(B, N): the sum of alpha^age * s over each sample's last ``window`` steps, or all; its last step has age 0."""
     spikes = in_work_dtype(spikes)
     steps, batch, neurons = spikes.shape
     base = torch.full((), alpha, dtype=spikes.dtype, device=spikes.device)
+    read = min(window or steps, steps)
+    step = torch.arange(read, device=spikes.device)
+    # torch's operators are what other programs read: graphs, exported or compiled, have them.
+    in_graph = torch.compiler.is_compiling() or in_forward_mode()
     with _full_precision(spikes):
         if lengths is None:
-            read = min(window or steps, steps)
-            factors = torch.pow(base, torch.arange(read - 1, -1, -1, device=spikes.device))
+            factors = torch.pow(base, step.flip(0))
             size = flat_size("spikes", (batch, neurons))
-            # torch's operators are what other programs read: graphs, exported or compiled, have them.
-            if size and read and spikes.requires_grad and not (torch.compiler.is_compiling() or in_forward_mode()):
+            if size and read and spikes.requires_grad and not in_graph:
                 summed: Tensor = sum_over_time(spikes, factors)
                 return summed
             return (factors @ spikes[steps - read :].reshape(read, size)).view(batch, neurons)
-        age = torch.arange(steps - 1, -1, -1, device=spikes.device)
         ends = check_lengths(lengths, batch, spikes.device, steps)
-        ages = age[:, None] - (steps - ends)
-        return torch.einsum("tb,tbn->bn", torch.pow(base, ages.clamp(min=0)), zero_padding(spikes, ends))
+        if read < steps:  # the last steps of each sample; those before its first have a factor of 0
+            rows = (ends - read + step[:, None]).clamp(min=0) * batch + torch.arange(batch, device=spikes.device)
+            spikes = spikes.flatten(0, 1).index_select(0, rows.flatten()).view(read, batch, neurons)
+            valid, ages = step[:, None] >= read - ends, (read - 1 - step)[:, None].expand(read, batch)
+        else:
+            valid, ages = step[:, None] < ends, (ends - 1 - step[:, None]).clamp(min=0)
+        factors = torch.pow(base, ages).masked_fill(~valid, 0)
+        if in_graph or spikes.device.type != "cpu" or not spikes.numel() or not has_memory(spikes):
+            return torch.einsum("tb,tbn->bn", factors, torch.where(valid[..., None], spikes, 0))
+        sums: Tensor = sum_over_time(spikes, factors)
+        if not bool(sums.isfinite().all()):  # perhaps through a padding of NaN, which must not count
+            sums = sum_over_time(torch.where(valid[..., None], spikes, 0), factors)
+        return sums
+
+
+def projected(spikes: Tensor, weight: Tensor) -> Tensor:
+    """The product (T, B, C) of spikes (T, B, N) and a weight (C, N)."""
+    plain = torch.compiler.is_compiling() or in_forward_mode() or autocasts(spikes) or spikes.dtype != weight.dtype
+    if plain or not spikes.requires_grad or not spikes.numel() or not weight.numel():
+        return torch.nn.functional.linear(spikes, weight)
+    result: Tensor = project(spikes, weight)
+    return result
 
 
 @of_tensors

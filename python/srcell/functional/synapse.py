@@ -13,7 +13,7 @@ from .._arguments import check_choice, require_dense
 from .._renamed import renamed
 from .._state import AnyState
 from ..events import EventBatch
-from ..ops._layer import HALF, LayerArguments, work_dtype
+from ..ops._layer import HALF, WORK, LayerArguments, work_dtype
 from ..ops._memory import contiguous
 from ..ops.src_dense import METHODS, src_dense, takes_events
 from ..ops.src_events import src_events
@@ -132,8 +132,8 @@ def linear(
     made = at_once(input, weight, given, lengths, method, input_grad_at_events=input_grad_at_events)
     if made is not None:
         return made
-    if not weight.is_floating_point():
-        raise TypeError(f"weight: expected a floating-point dtype, got {weight.dtype}")
+    if weight.dtype not in (*WORK, *HALF):
+        raise TypeError(f"weight: expected float32, float64, float16 or bfloat16, got {weight.dtype}")
     lengths = check_input(input, weight, lengths)
     layer = layer_of(weight, (input.shape[1], weight.shape[0]), given, lengths)
     if isinstance(input, Tensor):

@@ -22,7 +22,7 @@ def check_delays(name: str, delay: Tensor, most: int, device: torch.device) -> N
         raise ValueError(f"{name}: expected device {device}, got {delay.device}")
     if not (delay.numel() and can_look(delay)):
         return
-    bounds = torch.stack(delay.detach().aminmax())
+    bounds = torch.stack(delay.detach().double().aminmax())
     if has_memory(bounds):  # not in a mode of fake tensors, even if the delay is real
         low, high = bounds.tolist()
         if not 0 <= low <= high <= most:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .._arguments import as_positive, check_bool, describe, require_dense
-from ..functional.layer import check_lengths, in_work_dtype, without_padding
-from ..functional.readout import check_integrators, discounted_sum, leaky_readout, leaky_sums, votes
+from .._arguments import as_float, check_bool, describe, require_dense
+from ..functional.layer import in_work_dtype, without_padding
+from ..functional.readout import check_integrators, discounted_sum, leaky_readout, leaky_sums, projected, votes
 from ..ops._memory import zero_padding
 from .constants import HasConstants, check_size
 
@@ -146,7 +144,9 @@ class LeakyReadout(_Readout):
     def _set_constants(self, constants: Mapping[str, float]) -> None:
         alpha, inhibition = check_integrators(constants["alpha"], constants["inhibition"])
         self.alpha, self.inhibition = alpha, inhibition
-        self.temperature = as_positive("temperature", constants["temperature"])
+        self.temperature = as_float("temperature", constants["temperature"])
+        if not self.temperature > 0:
+            raise ValueError(f"temperature: expected a value > 0, got {self.temperature}")
 
     @property
     def _neurons(self) -> int:
@@ -239,19 +239,14 @@ class LinearReadout(_Readout):
         return self.linear.in_features
 
     def _projected(self, spikes: Tensor) -> Tensor:
-        return F.linear(spikes, self.linear.weight)
+        return projected(spikes, self.linear.weight)
 
     def _logits(self, sums: Tensor, lengths: Tensor | None) -> Tensor:
         logits = sums + self.linear.bias
         return logits if lengths is None else zero_padding(logits, lengths)
 
     def _at_the_end(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
-        if self.window and lengths is not None:
-            lengths = check_lengths(lengths, spikes.shape[1], spikes.device)
-            late = torch.arange(len(spikes), device=spikes.device)[:, None] >= lengths - self.window
-            spikes = torch.where(late[..., None], spikes, 0)
-        sums = discounted_sum(spikes, self.alpha, lengths, 0 if lengths is not None else self.window)
-        logits: Tensor = self.linear(sums)
+        logits: Tensor = self.linear(discounted_sum(spikes, self.alpha, lengths, self.window))
         return logits
 
     def reset_parameters(self) -> None:

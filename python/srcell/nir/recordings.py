@@ -118,6 +118,8 @@ def from_nir(data: nir.EventData, *, dt: float) -> EventBatch:
     if not isinstance(data, nir.EventData):
         raise TypeError(f"data: expected nir.EventData or nir.ValuedEventData, got {type(data).__name__}")
     dt = as_positive("dt", dt)
+    if isinstance(data.n_neurons, bool):
+        raise TypeError("data.n_neurons: expected an int, got bool")
     inputs, steps = as_int("data.n_neurons", data.n_neurons, MAX_INPUTS), _steps_in(data.t_max, dt)
     idx = as_array("data.idx", data.idx, "iu", "an array of integers")
     if idx.ndim != 2:

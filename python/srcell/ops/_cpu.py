@@ -34,7 +34,8 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, block_byt
     if size >= 2**63:
         raise MemoryError(f"srcell: {' * '.join(map(str, shape))} elements of {dtype}")
     words = torch.from_numpy(core.empty((-(-size // 4),), False))
-    return words.view(dtype)[: math.prod(shape)].view(shape)
+    # Detached, it is no view to autograd, and may be changed in place.
+    return words.view(dtype)[: math.prod(shape)].view(shape).detach()
 
 
 class EventRows(NamedTuple):

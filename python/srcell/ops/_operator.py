@@ -69,6 +69,9 @@ class Operator:
             name, self._shared = shared
             self._shared_options = tuple(x for x in self._shared._fields if x in options)
             self._alone -= len(self._shared._fields) - len(self._shared_options)
+            expected = (*names[self._alone :], *self._shared_options)
+            if expected != self._shared._fields:
+                raise ValueError(f"{self.name}: expected the fields {expected}, got {self._shared._fields}")
             names = [*names[: self._alone], name]
         self._options = [x for x in options if x not in self._shared_options]
         defaults = [x.default_value for x in declared if x.has_default_value()]

@@ -28,6 +28,7 @@ def forward_cpu(call: Any) -> Tensor:
 @count_spikes.kernel("CompositeExplicitAutograd")
 def forward(call: Any) -> Tensor:
     """The same in torch's own operators, for other devices."""
+    check_floats("spikes", call.spikes, "T, B, N")
     high = call.spikes > 0.5
     crossings = high[:1].sum((0, 1)) + (high[1:] & ~high[:-1]).sum((0, 1))
     return torch.stack([(call.spikes > 0).sum((0, 1)), crossings])

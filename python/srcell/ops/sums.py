@@ -22,9 +22,14 @@ spread_over_time = Operator("spread_over_time(Tensor sums, Tensor factors, *, in
 
 @sum_over_time.kernel("CPU", "CUDA")
 def sum_forward(call: Any) -> Tensor:
-    """The sum over the last W steps of ``factors[w] * spikes[T - W + w]``, of shapes (W,) and (T, B, N): (B, N)."""
+    """The sum over the last W steps of ``factors[w] * spikes[T - W + w]``, of shapes (W,) and (T, B, N): (B, N).
+
+    Factors (W, B) are those of each sample.
+    """
     spikes, factors = check_sum(call)
     last = spikes[len(spikes) - len(factors) :]
+    if factors.dim() == 2:
+        return torch.bmm(factors.t()[:, None], last.transpose(0, 1)).squeeze(1)
     return (factors @ last.reshape(len(factors), spikes[0].numel())).view(spikes.shape[1:])
 
 
@@ -33,14 +38,16 @@ def check_sum(call: Any) -> tuple[Tensor, Tensor]:
     spikes, factors = call
     if spikes.dim() != 3 or not spikes.shape[0]:
         raise ValueError(f"spikes: expected shape (T, B, N) with T at least 1, got {tuple(spikes.shape)}")
-    check_factors(factors, spikes, spikes.shape[0])
+    check_factors(factors, spikes, *spikes.shape[:2])
     return spikes, factors
 
 
-def check_factors(factors: Tensor, like: Tensor, steps: int) -> None:
-    """Raise unless the factors are (W,), W at most the number of steps, in the dtype and on the device of a tensor."""
-    if factors.dim() != 1 or factors.shape[0] > steps:
-        raise ValueError(f"factors: expected shape (W,) with W at most {steps}, got {tuple(factors.shape)}")
+def check_factors(factors: Tensor, like: Tensor, steps: int, batch: int) -> None:
+    """Raise unless the factors are (W,) or (W, B), W at most the number of steps, in the dtype and on the device."""
+    if factors.dim() not in (1, 2) or factors.shape[0] > steps or factors.shape[1:] not in ((), (batch,)):
+        raise ValueError(
+            f"factors: expected shape (W,) or (W, {batch}) with W at most {steps}, got {tuple(factors.shape)}"
+        )
     check_tensor("factors", factors, Like("spikes", like.dtype, like.device), factors.shape)
 
 
@@ -69,7 +76,7 @@ def spread_forward(call: Any) -> Tensor:
     out = empty(sums, call.steps, *sums.shape)
     first = call.steps - len(factors)
     out[:first].zero_()
-    torch.mul(factors[:, None, None], sums, out=out[first:])
+    torch.mul(factors.view(len(factors), -1, 1), sums, out=out[first:])
     return out
 
 
@@ -77,7 +84,7 @@ def check_spread(call: Any) -> tuple[Tensor, Tensor]:
     """Check sums and factors against each other and return them."""
     if call.sums.dim() != 2:
         raise ValueError(f"sums: expected shape (B, N), got {tuple(call.sums.shape)}")
-    check_factors(call.factors, call.sums, call.steps)
+    check_factors(call.factors, call.sums, call.steps, len(call.sums))
     return call.sums, call.factors
 
 

@@ -153,6 +153,8 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
         if twice:
             raise ValueError(f"settings: expected {BEFORE[twice[0]]} alone, got {twice[0]} beside it")
         settings = {BEFORE.get(name, name): value for name, value in settings.items()}
+        if settings.get("channels") and "zs_hyp" in settings:  # it had no effect in srcell 0.2.0
+            settings["zs_hyp"] = SETTINGS["zs_hyp"].default
         names = {field.name for field in dataclasses.fields(cls)}
         differing = sorted(map(str, (settings.keys() ^ names) - (ADDED - settings.keys())))
         if differing:

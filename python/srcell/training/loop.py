@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -114,20 +114,21 @@ def _run(
     # Imported here because it needs the extra "train": the command line's help and errors work without it.
     from .run_folder import RunData, RunFolder
 
-    with processes(options.own_device) as group:
+    with processes(options.own_device) as group, ExitStack() as held:
+        folder = None if resumed is None else held.enter_context(_writer(group, out, resumed.lock))
         dataset = load_data(config, options)
         used = RunData(str(data_folder(options)), dataset.input_shape, dataset.num_classes)
         trainer = Trainer(config, dataset, options, group)
-        create = partial(RunFolder.create, out, config, used)
-        with _writer(group, out, create if resumed is None else resumed.lock) as folder:
-            if resumed is not None and (found := resumed.read_checkpoint()) is not None:
-                trainer.load_state(*found, source=str(resumed.checkpoint))
-            if folder is not None:
-                folder.set_data(used)
-            try:
-                return _train_to_the_end(trainer, out, folder, observer or Observer())
-            finally:
-                trainer.leave()
+        if resumed is None:
+            folder = held.enter_context(_writer(group, out, partial(RunFolder.create, out, config, used)))
+        elif (found := resumed.read_checkpoint()) is not None:
+            trainer.load_state(*found, source=str(resumed.checkpoint))
+        if folder is not None:
+            folder.set_data(used)
+        try:
+            return _train_to_the_end(trainer, out, folder, observer or Observer())
+        finally:
+            trainer.leave()
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         for name, option in settings_of(RunOptions).items():
-            if option.default is not None:
+            if name not in ("data", "device"):  # these have checks of their own
                 object.__setattr__(self, name, as_setting(name, getattr(self, name), type(option.default)))
         if not self.checkpoint_seconds >= 0:
             raise ValueError(f"checkpoint_seconds: expected at least 0, got {self.checkpoint_seconds}")

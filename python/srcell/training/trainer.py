@@ -130,8 +130,12 @@ class Trainer:
         """Diagnose the network on samples of the first epoch, after it and in the first process; otherwise None."""
         if len(self.history) != 1 or self.group.rank:
             return None
-        self.loader.set_epoch(1)
-        events, labels = next(iter(self.loader))
+        config = self.config
+        loader = self._load(
+            self.loader.samples, batch_size=config.batch_size, shuffle=True, seed=config.seed, num_workers=0
+        )
+        loader.set_epoch(1)
+        events, labels = next(iter(loader))
         return diagnose(self.model, events[:DIAGNOSED].to(self._device), labels[:DIAGNOSED])
 
     def diagnose_test(self) -> Diagnosis:
