@@ -288,9 +288,73 @@ void delay_elements_backward_of(const DelayedElementsBackward<T>& p, int64_t sam
         p.partials[sample * count + k] = delayed_factor_backward(p, sample, k / terms, k % terms);
 }
 
+// One or two terms of each number, with all that does not depend on the step: the terms that arrive, in their order,
+// the steps that they take, and how far before the first input of the step of arrival the element is that arrives.
+template <class T>
+struct PlacedTerms {
+    const DelayedElementsForward<T>& p;
+    int32_t *arriving, *later[2], *back[2];  // (numbers,) each
+    T* factor[2];
+    bool usable;  // there is memory, and the distances fit in it
+
+    static int64_t bytes(int64_t numbers) {
+        return 5 * ThreadMemory::bytes_of<int32_t>(numbers) + 2 * ThreadMemory::bytes_of<T>(numbers);
+    }
+
+    PlacedTerms(const DelayedElementsForward<T>& given, ThreadMemory& memory)
+        : p(given), usable(memory && p.delays.terms <= 2 && p.shape.steps * p.shape.batch * p.inputs < INT32_MAX) {
+        if (!usable) return;
+        const int64_t numbers = p.delays.numbers, plane = p.shape.batch * p.inputs;
+        arriving = memory.take<int32_t>(numbers);
+        for (int k : {0, 1}) {
+            later[k] = memory.take<int32_t>(numbers), back[k] = memory.take<int32_t>(numbers);
+            factor[k] = memory.take<T>(numbers);
+        }
+        for (int64_t number = 0; number < numbers; ++number) {
+            int32_t& count = arriving[number] = 0;
+            for (int64_t term = 0; term < p.delays.terms; ++term) {
+                const int64_t steps = p.delays.steps_of(number, term);
+                if (steps < 0) continue;
+                // A term that takes all steps or more never arrives, and its distance is not used.
+                const int64_t taken = steps < p.shape.steps ? steps : p.shape.steps;
+                later[count][number] = static_cast<int32_t>(taken);
+                back[count][number] = static_cast<int32_t>(taken * plane - number / p.delays.taps);
+                factor[count++][number] = p.delays.factor(number, term);
+            }
+        }
+    }
+
+    T arrival(int k, int64_t number, int64_t at, const T* first_input) const {
+        return at < later[k][number] ? T(0) : first_input[-static_cast<int64_t>(back[k][number])];
+    }
+};
+
+template <class T>
+void delay_rows_of(const PlacedTerms<T>& terms, int64_t sample) {
+    const auto& p = terms.p;
+    const int64_t end = steps_of(p.shape, sample) - p.skip;
+    for (int64_t t = 0; t < p.steps(); ++t) {
+        T* const out = p.delayed + p.delayed_at(t, sample, 0);
+        const int64_t at = t + p.skip;
+        const T* const first_input = p.elements + p.at(at, sample, 0);
+        for (int64_t number = 0; number < p.delays.numbers; ++number) {
+            const int32_t arriving = t < end ? terms.arriving[number] : 0;
+            T sum = 0;
+            if (arriving) sum = product(terms.factor[0][number], terms.arrival(0, number, at, first_input));
+            if (arriving > 1) sum = fused(terms.factor[1][number], terms.arrival(1, number, at, first_input), sum);
+            out[number] = sum;
+        }
+    }
+}
+
 template <class T>
 void delay_elements(const DelayedElementsForward<T>& p) {
-    for_each_item<delay_elements_of<T>>(p.shape.batch, p.shape.threads, p);
+    ThreadMemory memory(PlacedTerms<T>::bytes(p.delays.numbers));
+    const PlacedTerms<T> terms(p, memory);
+    if (terms.usable)
+        for_each_item<delay_rows_of<T>>(p.shape.batch, p.shape.threads, terms);
+    else
+        for_each_item<delay_elements_of<T>>(p.shape.batch, p.shape.threads, p);
 }
 
 template <class T>

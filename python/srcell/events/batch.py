@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._arguments import as_int, present_device, require_values
 from .._private import has_tangent, register_pytree
+from ..ops._cpu import empty
 from ..ops._memory import has_memory
 from ..ops.encode import list_events
 from .binning import binned, check_times, event_inputs
@@ -387,10 +388,16 @@ class EventBatch:
         steps, batch, inputs = self.shape
         dense_rows = torch.arange(steps * batch, device=self.device).view(steps, batch).t().flatten()
         elements = dense_rows.repeat_interleave(self.offsets.diff()) * inputs + self.indices
-        dense = torch.zeros(steps * batch * inputs, dtype=dtype, device=self.device)
         values = self._values_or_ones(dtype).to(dtype)
         if has_memory(values):
-            return dense.index_add_(0, elements, values).view(self.shape)
+            return (
+                empty(elements, *self.shape, dtype=dtype)
+                .zero_()
+                .flatten()
+                .index_add_(0, elements, values)
+                .view(self.shape)
+            )
+        dense = torch.zeros(steps * batch * inputs, dtype=dtype, device=self.device)
         return dense.index_add(0, elements, values).view(self.shape)  # under vmap
 
     def to_sparse_csr(self, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -14,12 +14,13 @@ from .._arguments import as_float, as_int, check_bool, describe, require_dense
 from .._private import in_forward_mode
 from .._pytree import of_tensors
 from ..ops._layer import Like, check_tensor
-from ..ops._memory import has_memory, zero_padding
+from ..ops._memory import zero_padding
 from ..ops.count import count_spikes as count_spikes_operator
 from ..ops.project import project
 from ..ops.scale import scale
 from ..ops.sums import sum_over_time
 from .layer import MOST_ELEMENTS, autocasts, check_device, check_lengths, flat_size, in_work_dtype, without_padding
+from .terms import can_look
 
 CHUNK = 32  # steps that `_scan` sums in one matrix product
 
@@ -76,8 +77,8 @@ def leaky_readout(
     check_bool("every_step", every_step)
     spikes = in_work_dtype(spikes)
     if every_step:
-        spikes, lengths = without_padding(spikes, lengths, check_range=True)
-        sums, _ = leaky_sums(votes(spikes, num_classes, inhibition), alpha, lengths=lengths)
+        voted, lengths = without_padding(votes(spikes, num_classes, inhibition), lengths, check_range=True)
+        sums, _ = leaky_sums(voted, alpha, lengths=lengths)
         return sums
     pooled = discounted_sum(spikes, alpha, lengths)
     with _full_precision(spikes):
@@ -247,7 +248,7 @@ def discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int]
         else:
             valid, ages = step[:, None] < ends, (ends - 1 - step[:, None]).clamp(min=0)
         factors = torch.pow(base, ages).masked_fill(~valid, 0)
-        if in_graph or spikes.device.type != "cpu" or not spikes.numel() or not has_memory(spikes):
+        if in_graph or not (can_look(spikes) and spikes.numel()):
             return torch.einsum("tb,tbn->bn", factors, torch.where(valid[..., None], spikes, 0))
         sums: Tensor = sum_over_time(spikes, factors)
         if not bool(sums.isfinite().all()):  # perhaps through a padding of NaN, which must not count
@@ -255,8 +256,13 @@ def discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int]
         return sums
 
 
-def projected(spikes: Tensor, weight: Tensor) -> Tensor:
-    """The product (T, B, C) of spikes (T, B, N) and a weight (C, N)."""
+def projected(spikes: Tensor, weight: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """The product (T, B, C) of spikes (T, B, N) and a weight (C, N), 0 past the lengths (B,)."""
+    if lengths is not None:
+        made = projected(spikes, weight) if can_look(spikes) else None
+        if made is None or not bool(made.isfinite().all()):  # a NaN in the padding must not reach the weight's gradient
+            made = projected(zero_padding(spikes, lengths), weight)
+        return zero_padding(made, lengths)
     plain = torch.compiler.is_compiling() or in_forward_mode() or autocasts(spikes) or spikes.dtype != weight.dtype
     if plain or not spikes.requires_grad or not spikes.numel() or not weight.numel():
         return torch.nn.functional.linear(spikes, weight)

@@ -207,8 +207,8 @@ def _last_steps(whole: Tensor, past_steps: int, steps: int, ends: Tensor | None)
     """
     if ends is None:
         steps, whole = 0, whole[max(whole.shape[0] - past_steps, 0) :]
-    before = whole.new_zeros(max(past_steps + steps - whole.shape[0], 0), *whole.shape[1:])
-    whole = torch.cat([before, whole])
+    if (lacking := past_steps + steps - whole.shape[0]) > 0:
+        whole = torch.cat([whole.new_zeros(lacking, *whole.shape[1:]), whole])
     if ends is not None:
         rows = torch.arange(past_steps, device=whole.device)[:, None] + ends.clamp(0, steps)
         whole = whole.gather(0, rows[:, :, None].expand(-1, -1, whole.shape[2]))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from .._arguments import as_float, check_bool, describe, require_dense
-from ..functional.layer import in_work_dtype, without_padding
+from ..functional.layer import check_lengths, in_work_dtype
 from ..functional.readout import check_integrators, discounted_sum, leaky_readout, leaky_sums, projected, votes
 from ..ops._memory import zero_padding
 from .constants import HasConstants, check_size
@@ -41,8 +41,7 @@ class _Readout(HasConstants):
             lengths: (B,) integers in [0, T], number of steps of each sample; T for all if absent.
             every_step: return the logits at every step, by default as the module was made to. Each has the window that
                 ends there. At a sample's last step they equal those without ``every_step`` except for rounding; past
-                its length they are 0, without bias. Beside the spikes this needs memory for a few tensors (T, B, C),
-                with ``lengths`` for a copy of the spikes too.
+                its length they are 0, without bias. Beside the spikes this needs memory for a few tensors (T, B, C).
             state: with ``every_step``, the state that the call on the steps before returned; None if there are none.
             return_state: with ``every_step``, whether to return the state as well: (B, C) without a window, and
                 (window - 1, B, C) with one. A sample past its length keeps its state.
@@ -62,9 +61,11 @@ class _Readout(HasConstants):
         spikes = spikes.transpose(0, 1) if self.batch_first else spikes
         if not every_step:
             return self._at_the_end(spikes, lengths)
-        spikes, lengths = without_padding(in_work_dtype(spikes), lengths, check_range=True)
+        spikes = in_work_dtype(spikes)
+        if lengths is not None:
+            lengths = check_lengths(lengths, spikes.shape[1], spikes.device, len(spikes))
         sums, state = leaky_sums(
-            self._projected(spikes),
+            self._projected(spikes, lengths),
             self.alpha,
             window=self.window,
             lengths=lengths,
@@ -86,8 +87,8 @@ class _Readout(HasConstants):
         """The logits after each sample's last step, of checked spikes."""
         raise NotImplementedError
 
-    def _projected(self, spikes: Tensor) -> Tensor:
-        """What is summed: (T, B, C) of spikes (T, B, N)."""
+    def _projected(self, spikes: Tensor, lengths: Tensor | None) -> Tensor:
+        """What is summed: (T, B, C) of spikes (T, B, N), 0 past the lengths."""
         raise NotImplementedError
 
     def _logits(self, sums: Tensor, lengths: Tensor | None) -> Tensor:
@@ -156,8 +157,9 @@ class LeakyReadout(_Readout):
         sums = leaky_readout(spikes, self.num_classes, alpha=self.alpha, inhibition=self.inhibition, lengths=lengths)
         return sums / self.temperature
 
-    def _projected(self, spikes: Tensor) -> Tensor:
-        return votes(spikes, self.num_classes, self.inhibition)
+    def _projected(self, spikes: Tensor, lengths: Tensor | None) -> Tensor:
+        voted = votes(spikes, self.num_classes, self.inhibition)
+        return voted if lengths is None else zero_padding(voted, lengths)
 
     def _logits(self, sums: Tensor, lengths: Tensor | None) -> Tensor:
         return sums / self.temperature
@@ -238,8 +240,8 @@ class LinearReadout(_Readout):
     def _neurons(self) -> int:
         return self.linear.in_features
 
-    def _projected(self, spikes: Tensor) -> Tensor:
-        return projected(spikes, self.linear.weight)
+    def _projected(self, spikes: Tensor, lengths: Tensor | None) -> Tensor:
+        return projected(spikes, self.linear.weight, lengths)
 
     def _logits(self, sums: Tensor, lengths: Tensor | None) -> Tensor:
         logits = sums + self.linear.bias

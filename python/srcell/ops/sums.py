@@ -29,7 +29,7 @@ def sum_forward(call: Any) -> Tensor:
     spikes, factors = check_sum(call)
     last = spikes[len(spikes) - len(factors) :]
     if factors.dim() == 2:
-        return torch.bmm(factors.t()[:, None], last.transpose(0, 1)).squeeze(1)
+        return torch.bmm(factors.t().contiguous()[:, None], last.transpose(0, 1)).squeeze(1)
     return (factors @ last.reshape(len(factors), spikes[0].numel())).view(spikes.shape[1:])
 
 
