@@ -27,7 +27,7 @@ def find(name: str) -> Any:
         ImportError: torch is not installed.
 
     """
-    if name.startswith("_") and name != "__all__":
+    if name != "__all__" and (name.startswith("_") or not name.isidentifier()):
         raise AttributeError(f"module 'srcell' has no attribute '{name}'")
     if without_torch():
         if name == "__all__":

@@ -355,14 +355,9 @@ class EventBatch:
             EventBatch(shape=(2, 2, 3), num_events=12, values=None, lengths=None, device=cpu)
 
         """
-        own, batch, inputs = self.shape
-        steps = as_int("steps", steps, own)
-        counts = self._counts(own)
-        kept = (torch.arange(own, device=self.device) < steps).repeat(batch).repeat_interleave(counts.flatten())
-        values = None if self.values is None else self.values[kept]
+        steps = as_int("steps", steps, self.shape[0])
         lengths = None if self.lengths is None else self.lengths.clamp(max=steps)
-        offsets = offsets_of(counts[:, :steps].flatten())
-        return self._trusted(offsets, self.indices[kept], values, (steps, batch, inputs), lengths)
+        return self._first_steps(torch.arange(len(self), device=self.device), steps, lengths)
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the dense tensor: each element is the sum of its events, 0 without events.
@@ -485,10 +480,23 @@ class EventBatch:
         outside = first((samples < -batch) | (samples >= batch))
         if outside is not None:
             raise IndexError(f"samples: expected values in [{-batch}, {batch}), got {int(samples[outside])}")
-        own = self.shape[0]
-        starts = torch.where(samples < 0, samples + batch, samples) * own
-        rows = starts[:, None] + torch.arange(own, device=self.device)[:steps]
-        return self._of_rows(rows, None if self.lengths is None else self.lengths[samples])
+        lengths = None if self.lengths is None else self.lengths[samples]
+        return self._first_steps(torch.where(samples < 0, samples + batch, samples), steps, lengths)
+
+    def _first_steps(self, samples: Tensor, steps: int | None, lengths: Tensor | None) -> EventBatch:
+        """The first steps (T if None) of the samples with the given numbers, with these lengths."""
+        own, _, inputs = self.shape
+        rows = (samples * own)[:, None] + torch.arange(own, device=self.device)[:steps]
+        kept = rows.shape[1]
+        first, last = self.offsets[samples * own], self.offsets[samples * own + kept]
+        learnt = self.values is not None and self.values.requires_grad  # the gradient of each slice is a whole tensor
+        if learnt or self.device.type != "cpu" or self.num_events < 64 * len(self) or not len(samples):
+            return self._of_rows(rows, lengths)
+        parts = [slice(*ends) for ends in zip(first.tolist(), last.tolist(), strict=True)]
+        indices = torch.cat([self.indices[part] for part in parts])
+        values = None if self.values is None else torch.cat([self.values[part] for part in parts])
+        offsets = offsets_of((self.offsets[rows + 1] - self.offsets[rows]).flatten())
+        return self._trusted(offsets, indices, values, (kept, len(samples), inputs), lengths)
 
     def _followed_by(self, batch: EventBatch) -> EventBatch:
         """Each sample of this batch, whose samples have all steps, followed by the same sample of another batch."""

@@ -1,8 +1,8 @@
-"""The stateless functions: the SRC recurrence, a linear synapse before it, its resting state, the leaky readout, and
-integer neurons.
+"""The stateless functions: the SRC recurrence, a linear synapse before it, its resting state, delays, the leaky
+readout, counts of spikes, and integer neurons.
 
-They convert users' arguments to the form that the operators of ``ops`` take; the operators check shapes and dtypes. No
-equation of the neuron is computed here. The definition, its gradients and their names are those of arXiv 2306.03623.
+They convert users' arguments to the form that the operators of ``ops`` take, which check the rest. No equation of the
+neuron is computed here. The definition, its gradients and their names are those of arXiv 2306.03623.
 """
 
 from .._state import DelayedResonantState, DelayedState, ResonantState, SRCState

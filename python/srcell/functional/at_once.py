@@ -111,9 +111,9 @@ def _by_operator(
     layer = layer._replace(state=[] if i0 is None else [i0])
 
     wanted = {name for name, need in zip(call.learnt, needs, strict=True) if need}
-    of_cell = [name in wanted for name in PARAMETERS[: len(layer.cell)]]
-    flags = {"cell": of_cell, "state": [True] * len(states_of(layer))}
-    saving = {"save": True, "trace_integrator": any(of_cell)}
+    cell_needs = [name in wanted for name in PARAMETERS[: len(layer.cell)]]
+    flags = {"cell": cell_needs, "state": [True] * len(states_of(layer))}
+    saving = {"save": True, "trace_integrator": any(cell_needs)}
     if input is None:
         operator, gradient, saved = src_events.src_events, src_events.gradient, saved[:2]
         sizes = {"steps": call.steps, "batch": call.batch}

@@ -97,7 +97,7 @@ def run_integer(
         input: as there; a float tensor gets a gradient.
         weight: as there.
         latent: float32 (N, K), the weights that were rounded to the integers; they get a gradient.
-        scale: float32, of one element: the integer that a weight of 1 becomes.
+        scale: float32, of shape (): the integer that a weight of 1 becomes.
         state: as there.
         cell: as there.
         lengths: as there.
@@ -124,7 +124,7 @@ def run_integer(
 
 
 def checked_cell(cell: IntegerCell) -> IntegerCell:
-    """The cell, unless it is none or its constants are invalid."""
+    """The cell; raise unless it is an IntegerCell with valid constants."""
     if not isinstance(cell, IntegerCell):
         raise TypeError(f"cell: expected an IntegerCell, got {describe(cell)}")
     check_cell(cell)
@@ -168,6 +168,7 @@ def quantise(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         raise TypeError(f"weight: expected a tensor of floating-point numbers, got {describe(weight)}")
+    require_dense("weight", weight)
     half = 2 ** (as_int("bits", bits, MOST_BITS, minimum=2) - 1)
     work = weight.detach().to(torch.float32)
     largest = work.abs().max() if work.numel() else work.new_zeros(())

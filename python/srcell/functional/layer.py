@@ -1,6 +1,7 @@
-"""Converts users' bias, state, lengths and cell parameters to the form that the operators take.
+"""Converts users' bias, state, lengths and cell parameters to the form that the operators take, which check the rest.
 
-``src`` and ``src_linear`` call it first; the operators check shapes, dtypes and devices.
+``src`` calls it first, ``src_linear`` where a call does not go to C++ at once. Readouts, delays and integer neurons use
+its conversions of lengths and dtypes.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ State = AnyState | tuple[Tensor, ...]
 
 
 Cell = record_type("Cell", PARAMETERS, defaults=[TABLE[name].standard for name in PARAMETERS])
-Cell.__module__ = __name__  # where pickles of layers look for it
 """The cell parameters as users give them, each a ``Parameter``."""
+Cell.__module__ = __name__  # where pickles of layers look for it
 
 
 class Recurrence(NamedTuple):
@@ -250,7 +251,8 @@ def check_lengths(
 def without_padding(
     input: Tensor, lengths: Tensor | Sequence[int] | None, *, check_range: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """The input (T, B, ...) with zeros past the samples' lengths, and the lengths as a tensor, checked.
+    """The input (T, B, ...) with zeros past the samples' lengths, and the lengths as a tensor; ``check_range`` as in
+    ``check_lengths``.
 
     Sums over steps need the zeros: the gradient of a padded step is 0, but 0 times a NaN in the padding is NaN.
     """

@@ -157,9 +157,10 @@ def leaky_sums(
     shape = (window - 1, batch, classes) if window else (batch, classes)
     if state is None:
         state = x.new_zeros(shape)
-    if not isinstance(state, Tensor):
+    elif not isinstance(state, Tensor):
         raise TypeError(f"state: expected a tensor, got {type(state).__name__}")
-    check_tensor("state", state, Like("x", x.dtype, x.device), shape)
+    else:
+        check_tensor("state", state, Like("x", x.dtype, x.device), shape)
     ends = None if lengths is None else lengths.clamp(0, steps).view(1, batch, 1).expand(1, batch, classes)
     if window:
         inputs = torch.cat([state, x])
