@@ -487,11 +487,11 @@ class EventBatch:
         """The first steps (T if None) of the samples with the given numbers, with these lengths."""
         own, _, inputs = self.shape
         rows = (samples * own)[:, None] + torch.arange(own, device=self.device)[:steps]
+        learnt = self.values is not None and self.values.requires_grad  # the gradient of each slice is a whole tensor
+        if self.num_events < 1024 * len(self) or learnt or self.device.type != "cpu" or not len(samples):
+            return self._of_rows(rows, lengths)
         kept = rows.shape[1]
         first, last = self.offsets[samples * own], self.offsets[samples * own + kept]
-        learnt = self.values is not None and self.values.requires_grad  # the gradient of each slice is a whole tensor
-        if learnt or self.device.type != "cpu" or self.num_events < 64 * len(self) or not len(samples):
-            return self._of_rows(rows, lengths)
         parts = [slice(*ends) for ends in zip(first.tolist(), last.tolist(), strict=True)]
         indices = torch.cat([self.indices[part] for part in parts])
         values = None if self.values is None else torch.cat([self.values[part] for part in parts])
@@ -511,18 +511,22 @@ class EventBatch:
         own, batch, _ = self.shape
         ends = torch.full((batch,), own, device=self.device) if lengths is None else lengths
         step = ends[:, None] + torch.arange(-steps, 0, device=self.device)
-        rows = torch.arange(batch, device=self.device)[:, None] * own + step
-        return self._of_rows(rows.masked_fill(step < 0, batch * own), None)
+        rows = torch.arange(batch, device=self.device)[:, None] * own + step.clamp(min=0)
+        return self._of_rows(rows, None, step >= 0)
 
     def _rows(self) -> Tensor:
         """(B, T), the number of each row."""
         steps, batch, _ = self.shape
         return torch.arange(batch * steps, device=self.device).view(batch, steps)
 
-    def _of_rows(self, rows: Tensor, lengths: Tensor | None) -> EventBatch:
-        """A batch of rows of this one: ``rows`` (B, T) has their numbers; B T is the number of an empty row."""
+    def _of_rows(self, rows: Tensor, lengths: Tensor | None, filled: Tensor | None = None) -> EventBatch:
+        """A batch of rows of this one: ``rows`` (B, T) has their numbers; rows that are not ``filled`` are empty."""
         starts = self.offsets[rows].flatten()
-        counts = self.offsets[(rows + 1).clamp(max=len(self.offsets) - 1)].flatten() - starts
+        if filled is None:
+            counts = self.offsets[rows + 1].flatten() - starts
+        else:  # a batch without steps has no row 0
+            ends = self.offsets[(rows + 1).clamp(max=len(self.offsets) - 1)]
+            counts = (ends.flatten() - starts) * filled.flatten()
         offsets = offsets_of(counts)
         moved = (starts - offsets[:-1]).repeat_interleave(counts)
         chosen = torch.arange(int(offsets[-1]), device=self.device) + moved

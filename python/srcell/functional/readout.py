@@ -13,6 +13,7 @@ from torch import Tensor
 from .._arguments import as_float, as_int, check_bool, describe, require_dense
 from .._private import in_forward_mode
 from .._pytree import of_tensors
+from ..ops._cpu import BLOCK_BYTES
 from ..ops._layer import Like, check_tensor
 from ..ops._memory import zero_padding
 from ..ops.count import count_spikes as count_spikes_operator
@@ -242,15 +243,18 @@ def discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int]
                 return summed
             return (factors @ spikes[steps - read :].reshape(read, size)).view(batch, neurons)
         ends = check_lengths(lengths, batch, spikes.device, steps)
+        if in_graph or not (can_look(spikes) and spikes.nbytes >= BLOCK_BYTES):
+            ages = ends - 1 - torch.arange(steps, device=spikes.device)[:, None]
+            valid = (ages >= 0) & (ages < read)
+            factors = torch.pow(base, ages.clamp(min=0))
+            return torch.einsum("tb,tbn->bn", factors, torch.where(valid[..., None], spikes, 0))
         if read < steps:  # the last steps of each sample; those before its first have a factor of 0
-            rows = (ends - read + step[:, None]).clamp(min=0) * batch + torch.arange(batch, device=spikes.device)
+            rows = (ends - read + step[:, None]).clamp(min=0) * batch + torch.arange(batch)
             spikes = spikes.flatten(0, 1).index_select(0, rows.flatten()).view(read, batch, neurons)
             valid, ages = step[:, None] >= read - ends, (read - 1 - step)[:, None].expand(read, batch)
         else:
             valid, ages = step[:, None] < ends, (ends - 1 - step[:, None]).clamp(min=0)
         factors = torch.pow(base, ages).masked_fill(~valid, 0)
-        if in_graph or not (can_look(spikes) and spikes.numel()):
-            return torch.einsum("tb,tbn->bn", factors, torch.where(valid[..., None], spikes, 0))
         sums: Tensor = sum_over_time(spikes, factors)
         if not bool(sums.isfinite().all()):  # perhaps through a padding of NaN, which must not count
             sums = sum_over_time(torch.where(valid[..., None], spikes, 0), factors)
@@ -260,12 +264,13 @@ def discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int]
 def projected(spikes: Tensor, weight: Tensor, lengths: Tensor | None = None) -> Tensor:
     """The product (T, B, C) of spikes (T, B, N) and a weight (C, N), 0 past the lengths (B,)."""
     if lengths is not None:
-        made = projected(spikes, weight) if can_look(spikes) else None
+        made = projected(spikes, weight) if can_look(spikes) and spikes.nbytes >= BLOCK_BYTES else None
         if made is None or not bool(made.isfinite().all()):  # a NaN in the padding must not reach the weight's gradient
             made = projected(zero_padding(spikes, lengths), weight)
         return zero_padding(made, lengths)
     plain = torch.compiler.is_compiling() or in_forward_mode() or autocasts(spikes) or spikes.dtype != weight.dtype
-    if plain or not spikes.requires_grad or not spikes.numel() or not weight.numel():
+    learns = spikes.requires_grad and torch.is_grad_enabled()
+    if plain or not learns or spikes.nbytes < BLOCK_BYTES or not weight.numel():
         return torch.nn.functional.linear(spikes, weight)
     result: Tensor = project(spikes, weight)
     return result
