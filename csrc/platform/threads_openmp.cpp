@@ -40,6 +40,7 @@ ParallelRegion openmp() {
 }  // namespace
 
 void find_threads() {
+    forks();  // counts from here: an import calls this, and a child that is forked before the first call is one too
     const char* wanted = std::getenv("SRCELL_THREADS");
     ParallelRegion found = nullptr;
     if (!wanted || std::strcmp(wanted, "std") != 0) dl_iterate_phdr(find_runtime, static_cast<void*>(&found));
