@@ -1,6 +1,4 @@
-"""The public names of ``srcell``, which needs them when one of them is first used: they import torch."""
-
-import torch as _torch  # noqa: F401  (what it lacks is said before anything else is imported)
+"""The public names of ``srcell``; the first use of one of them imports this file, and with it torch."""
 
 from . import functional, runtime
 from ._export import export

@@ -87,7 +87,7 @@ def fraction(default: float, text: str, details: str = "", **more: Any) -> Any:
     return setting(default, text, details, least=0, most=1, open_most=True, **more)
 
 
-def positive(default: float, text: str, details: str = "", **more: Any) -> Any:
+def positive_fraction(default: float, text: str, details: str = "", **more: Any) -> Any:
     """A setting in (0, 1]."""
     return setting(default, text, details, least=0, most=1, open_least=True, **more)
 

@@ -12,9 +12,9 @@ from .._arguments import as_float, as_int, describe, require_dense
 from .._integer import IntegerCell, IntegerState
 from ..events import EventBatch
 from ..ops._layer import Like, check_tensor
-from ..ops._memory import has_memory
 from ..ops.integer import check_cell, integer_src
 from .layer import as_lengths, check_input
+from .terms import can_look
 
 MOST_BITS = 16
 SMALLEST = 2.0**-100  # if max|weight| is not above it, all weights are taken for 0
@@ -172,8 +172,7 @@ def quantise(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     half = 2 ** (as_int("bits", bits, MOST_BITS, minimum=2) - 1)
     work = weight.detach().to(torch.float32)
     largest = work.abs().max() if work.numel() else work.new_zeros(())
-    readable = largest.device.type == "cpu" and not torch.compiler.is_compiling() and has_memory(largest)
-    if readable and not torch.isfinite(largest):
+    if can_look(largest) and not torch.isfinite(largest):
         raise ValueError(f"weight: expected finite values of float32, got {float(largest)}")
     scale = torch.where(largest > SMALLEST, half / largest, torch.ones_like(largest))
     return (work * scale).round().clamp(-half, half - 1).to(torch.int16), scale

@@ -133,7 +133,8 @@ class Delay(nn.Module):
 
         """
         check_bool("return_state", return_state)
-        steps, batch, _ = self._check(input, lengths)
+        self._check(input, lengths)
+        steps, batch = input.shape[:2]
         past_steps = self.max_delay + self.delay_width
         if state is not None:
             self._check_state(state, batch, past_steps)
@@ -169,13 +170,12 @@ class Delay(nn.Module):
         check_delays("delay", acting, self.max_delay, acting.device)
         return acting.squeeze(1) if self.taps == 1 else acting
 
-    def _check(self, input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | None) -> tuple[int, int, int]:
+    def _check(self, input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | None) -> None:
         inputs = check_input(input, lengths)
         if len(input.shape) != 3 or inputs != self.inputs:
             raise ValueError(f"input: expected shape (T, B, {self.inputs}), got {tuple(input.shape)}")
         if input.device != self.delay.device:
             raise ValueError(f"input: expected device {self.delay.device}, as delay has, got {input.device}")
-        return input.shape[0], input.shape[1], inputs
 
     def _check_state(self, state: Tensor | EventBatch, batch: int, past_steps: int) -> None:
         shape = (batch, past_steps, self.inputs)

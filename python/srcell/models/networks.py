@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._arguments import as_int, check_bool, check_choice
 from .._renamed import renamed
-from .._settings import check_needs, fraction, positive, setting, settings_of, size
+from .._settings import check_needs, fraction, positive_fraction, setting, settings_of, size
 from ..events import EventBatch
 from ..functional.integer import MOST_BITS
 from ..functional.terms import MOST_DELAY
@@ -46,7 +46,7 @@ class NetworkSettings:
         choices=READOUTS,
         needs=("hidden_sizes",),
     )
-    alpha: float = positive(0.9, "fraction that the neurons' integrators keep per step")
+    alpha: float = positive_fraction(0.9, "fraction that the neurons' integrators keep per step")
     slowest_alpha: float = fraction(
         0.0,
         "alpha of each layer's slowest neuron; 0: the same for all neurons",
@@ -89,7 +89,7 @@ class NetworkSettings:
         least=0,
         open_least=True,
     )
-    readout_alpha: float = positive(
+    readout_alpha: float = positive_fraction(
         0.99, "fraction that the readout's integrators keep per step", "as in LeakyReadout; 1: no leak"
     )
     readout_window: int = size(

@@ -19,7 +19,7 @@ from .._settings import (
     documented,
     fraction,
     lacking,
-    positive,
+    positive_fraction,
     setting,
     settings_of,
     size,
@@ -42,7 +42,7 @@ class OptimisationSettings:
 
     epochs: int = size(40, "passes over the training samples")
     batch_size: int = size(64, "samples per optimiser step, over all processes")
-    learning_rate: float = positive(4e-2, "learning rate; with one-cycle, its peak", "of Adam", option="--lr")
+    learning_rate: float = positive_fraction(4e-2, "learning rate; with one-cycle, its peak", "of Adam", option="--lr")
     schedule: str = setting(
         "one-cycle",
         "learning-rate schedule: one-cycle or constant",

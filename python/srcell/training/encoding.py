@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import data
-from .._settings import positive, setting, size
+from .._settings import positive_fraction, setting, size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class EncodingSettings:
     )
     steps: int = size(100, "steps per encoded sample", "after the silent prefix")
     prefix: int = size(20, "silent steps before each sample", least=0)
-    gain: float = positive(0.5, "rate coding: probability that a pixel of value 1 fires in a step")
+    gain: float = positive_fraction(0.5, "rate coding: probability that a pixel of value 1 fires in a step")
     thinned: bool = setting(
         False, "rate coding: let no pixel fire in two consecutive steps", "as in rate_encode", needs=("encoding=rate",)
     )
