@@ -311,6 +311,80 @@ struct EventsBackward : TracedBackward<T> {
     SynapseGradient<T> synapse;
 };
 
+// An entry of a kernel through which a row (or column) of an input reaches a row (or column) of the map of neurons.
+struct Tap {
+    int32_t kernel, out;
+};
+
+// The taps of all rows, or of all columns: those of row k are all[begin[k]] to all[begin[k + 1] - 1].
+struct TapTable {
+    const int64_t* begin;
+    const Tap* all;
+
+    const Tap* first(int64_t k) const { return all + begin[k]; }
+    const Tap* last(int64_t k) const { return all + begin[k + 1]; }
+};
+
+// A convolution to a map of neurons. Inputs and neurons are numbered by channel, row and column.
+struct Convolution {
+    int64_t channels, height, width;              // of the input
+    int64_t out_channels, out_height, out_width;  // of the map
+    int64_t stride_y, stride_x, padding_top, padding_left, dilation_y, dilation_x;
+    int64_t kernel_height, kernel_width, groups;
+    TapTable rows, columns;
+
+    int64_t inputs() const { return channels * height * width; }
+    int64_t places() const { return out_height * out_width; }
+    int64_t neurons() const { return out_channels * places(); }
+    int64_t taps() const { return kernel_height * kernel_width; }
+    int64_t group_inputs() const { return channels / groups; }
+    int64_t group_outputs() const { return out_channels / groups; }
+    // What the kernels pad a group's output channels to, so that they fill registers.
+    int64_t packed_width() const { return group_outputs() < 8 ? group_outputs() : ceil_div(group_outputs(), 16) * 16; }
+    int64_t packed_weights() const { return channels * taps() * packed_width(); }
+    int64_t weights() const { return out_channels * group_inputs() * taps(); }
+};
+
+// What a convolution reads: events, or a dense input (T, B, K), whose events are its nonzero elements.
+template <class T>
+struct ConvolutionInput {
+    bool dense;
+    Events<T> events;         // unless dense
+    Maybe<const T> elements;  // if dense, and if there are any; NaN is nonzero
+};
+
+// Neurons behind a convolution of events.
+template <class T>
+struct ConvolutionForward : CellForward<T> {
+    Convolution map;
+    ConvolutionInput<T> input;
+    const T* packed_weight;  // (C, kernel height, kernel width, packed_width()), zeros past a group's output channels
+    Maybe<T> checkpoints;    // as of ScanForward
+    // Scratch, used if threads <= 1 and of one step: convolution_memory() bytes, aligned to 64. Without it each thread
+    // allocates its own.
+    Maybe<void> memory;
+};
+
+// Sums of the weight's gradient over groups of samples, which are then added in a fixed tree.
+inline int64_t convolution_group_size(int64_t batch) { return ceil_div(batch, 16); }
+inline int64_t convolution_groups(int64_t batch) { return batch ? ceil_div(batch, convolution_group_size(batch)) : 0; }
+
+template <class T>
+struct ConvolutionBackward : CellBackward<T> {
+    Convolution map;
+    ConvolutionInput<T> input;
+    const T* packed_weight;  // as in the forward pass
+    const T* checkpoints;    // what the forward pass wrote
+    Maybe<T> grad_weight;    // (O, C / groups, kernel height, kernel width) out
+    T* weight_partials;      // scratch: (convolution_groups(B), packed_weights())
+    Maybe<T> grad_values;    // (count,) out
+    Maybe<T> grad_input;     // (T, B, K) out, of a dense input
+    // For all of the gradient of the input: the weight as (O, kernel height, kernel width, C / groups), and scratch of
+    // weights() + O * kProductPadding. Without them it is computed at the events alone, and is 0 elsewhere.
+    Maybe<const T> weight;
+    T* panels;
+};
+
 // The constants of an integer neuron, as integer-inl.h uses them.
 struct IntegerCell {
     int32_t leak_shift_a, leak_shift_b;  // i loses i >> a and i >> b in each step
@@ -477,6 +551,7 @@ template <class T>
 struct Product {
     int64_t rows, inputs, neurons;
     int threads;
+    int64_t stride;      // elements from one row of the gradients to the next
     const T* gradients;  // (rows, N)
     const T* weight;     // (N, K)
     T* packed_weight;    // scratch: N * (K + kProductPadding)

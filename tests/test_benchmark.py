@@ -9,19 +9,22 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 
 import srcell
 from srcell import benchmark
 from srcell.benchmark import CASES, LABELS, Workload, cases, lateral_delays, rows, timing
-from srcell.benchmark.cases import BOTH, FORWARD
+from srcell.benchmark.cases import BOTH, FORWARD, Convolutional
 from srcell.benchmark.rows import MAKERS
 from srcell.cli import build_parser, main
+from srcell.cli.bench import describe_result
 from srcell.reference import src_reference
 
 BENCH = Path(__file__).parent.parent / "bench"
@@ -37,6 +40,15 @@ TINY = {
     ),
     "stack": Workload("stack", "stack", 6, (5, 10), ("eager", "dense", "events"), surrogate="relu"),
     "classifier": Workload("classifier", "classifier", 6, (10,), ("eager", "dense", "events"), full_gradient=True),
+    "convolution": Convolutional(
+        *("convolution", "convolution", 2 * 6 * 6, (3 * 3 * 3,), ("eager", "convolved", "dense", "events")),
+        channels=(2, 3),
+        graded=True,
+    ),
+    "network": Convolutional(
+        *("network", "network", 2 * 6 * 6, (3 * 3 * 3, 4 * 2 * 2, 5, 10), ("eager", "convolved", "dense", "events")),
+        channels=(2, 3, 4),
+    ),
     "step": Workload("step", "step", 6, (4,), ("srcell", "rnn", "gru")),
     "module": Workload("module", "module", 6, (4,), ("srcell", "rnn", "gru")),
 }
@@ -122,6 +134,71 @@ def test_the_rows_of_a_layer_with_delays_do_the_same_work(monkeypatch: pytest.Mo
         assert all(leaf.grad is not None and leaf.grad.any() for leaf in row.leaves)
 
 
+def test_the_rows_of_a_convolution_compute_the_same_gradients() -> None:
+    """The row "events" computes the gradient of its events alone."""
+    torch.manual_seed(0)
+    setting = replace(TINY["convolution"], steps=20, batch=16)
+    make_row, gradient = MAKERS["convolution"](setting), torch.randn(20, 16, 27)
+    made = {name: make_row(name) for name in setting.rows}
+    found = {name: torch.autograd.grad(row.call(), row.leaves, gradient) for name, row in made.items()}
+    *expected, at_inputs = found.pop("eager")
+    active = made["eager"].leaves[-1].transpose(0, 1) != 0  # in the order of events
+    at_events = at_inputs.transpose(0, 1)[active]
+    assert at_events.any() and at_inputs.transpose(0, 1)[~active].any()
+    for name, got in found.items():
+        wanted = [*expected, at_events if name == "events" else at_inputs]
+        for grad, reference in zip(got, wanted, strict=True):
+            # float32 sums in another order, through 20 steps
+            assert (grad - reference).abs().max() < 1e-3 * reference.abs().max()
+
+
+def test_only_the_row_of_events_convolves_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv2d, called = torch.nn.functional.conv2d, []
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lambda *x, **kw: called.append(0) or conv2d(*x, **kw))
+    make_row, expected = MAKERS["network"](TINY["network"]), {"eager": 2, "convolved": 2, "events": 0}
+    for name, count in expected.items():
+        make_row(name).call()
+        assert len(called) == count, name
+        called.clear()
+
+
+def test_the_layers_of_a_compiled_network_all_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in both modes and for both lengths of chunk; past its limit of graphs torch would run eagerly."""
+    graphs: list[Any] = []
+
+    def keep(graph: Any, _: object) -> Any:
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep))
+    monkeypatch.setattr(rows, "CHUNK", 3)
+    make_row = MAKERS["network"](TINY["network"])
+    compiled, eager = (make_row(name).call for name in ("compiled", "eager"))
+    with torch.no_grad():
+        assert torch.equal(compiled(), eager())
+    compiled().sum().backward()
+    assert len(graphs) >= 4 * 2 * 2
+    torch._dynamo.reset()
+
+
+def test_the_row_of_spikingjelly_equals_its_own_modules() -> None:
+    layer = pytest.importorskip("spikingjelly.activation_based.layer")
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    surrogate = pytest.importorskip("spikingjelly.activation_based.surrogate")
+    torch.manual_seed(0)
+    row = MAKERS["convolution"](TINY["convolution"])("lif")
+    weight, _, dense = row.leaves
+    convolution = layer.Conv2d(2, 3, 5, 2, 2, bias=False, step_mode="m")
+    convolution.weight = weight
+    net = torch.nn.Sequential(convolution, neuron.LIFNode(surrogate_function=surrogate.ATan(), step_mode="m"))
+    output = net(dense.unflatten(2, (2, 6, 6))).flatten(2)
+    assert output.any() and torch.equal(row.call(), output)
+    gradient = torch.randn_like(output)
+    grads = [torch.autograd.grad(made, (weight, dense), gradient) for made in (row.call(), output)]
+    torch.testing.assert_close(*grads)
+    assert "other equations" in LABELS["lif"]
+
+
 def test_compiled_chunks_equal_the_eager_recurrence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
     monkeypatch.setattr(rows, "CHUNK", 3)
@@ -133,10 +210,12 @@ def test_compiled_chunks_equal_the_eager_recurrence(monkeypatch: pytest.MonkeyPa
 def test_a_row_without_its_package_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     load("others")
     monkeypatch.setitem(sys.modules, "snntorch", None)
+    monkeypatch.setitem(sys.modules, "spikingjelly.activation_based.neuron", None)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    result = benchmark.measure(replace(TINY["layer"], rows=("dense", "snntorch", "compiled")), repetitions=2)
+    result = benchmark.measure(replace(TINY["layer"], rows=("dense", "snntorch", "lif", "compiled")), repetitions=2)
     assert list(result["milliseconds"]) == ["dense"]
     assert "snnTorch is not installed" in result["left_out"]["snntorch"]
+    assert "SpikingJelly is not installed" in result["left_out"]["lif"]
     assert "no-such-compiler is not installed" in result["left_out"]["compiled"]
 
 
@@ -167,6 +246,13 @@ def test_the_command_prints_every_row_and_writes_the_file(tmp_path: Path, capsys
     expected = json.loads(json.dumps({key: value for key, value in vars(TINY["layer"]).items() if key != "rows"}))
     assert result["setting"] == expected | {"threads": 1}
     assert set(result["milliseconds"]["events"]) == {FORWARD, BOTH}
+
+
+def test_times_of_convolutions_are_printed_for_a_sample() -> None:
+    _, head, line, *_ = describe_result(fake_result(replace(TINY["network"], batch=32)))
+    assert "forward, ms/sample" in head and "0.312 (0.281 to 0.344)" in line
+    _, head, line, *_ = describe_result(fake_result(replace(TINY["layer"], batch=32)))
+    assert "forward, ms " in head and "10.00 (9.00 to 11.00)" in line
 
 
 def die(*_: object) -> None:
@@ -216,6 +302,17 @@ def test_cases_cover_all_densities_modes_and_batches() -> None:
     assert {setting.batch for setting in CASES["classifier"]} == {1, 256}
     for name, case in CASES.items():
         assert all(setting.case == name and set(setting.rows) <= set(LABELS) for setting in case)
+
+
+def test_the_sizes_of_the_convolutional_cases_fit() -> None:
+    layers = [replace(setting, steps=2, batch=1) for setting in CASES["conv"]]
+    shapes = [tuple(MAKERS[x.subject](x)("events").call().shape) for x in layers]
+    assert shapes == [(2, 1, 12 * 17 * 17), (2, 1, 24 * 9 * 9), (1, 10)]
+    *_, network = layers
+    expected = srcell.models.SRCConvClassifier((2, 34, 34), [12, 24], [128], 10)
+    parameters = MAKERS["network"](network)("events").leaves
+    assert [x.shape for x in parameters] == [x.shape for x in expected.parameters()]
+    assert network.neurons == tuple(x.numel() for x in expected.fan_outs()[1:])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""The same bits everywhere. Forward, final state and backward of ``src``, and of ``src_linear`` on events, do not
-depend on the instruction set, the number of threads, the batch that a sample is in, or how a sequence is cut into
-calls. A dense input gives the bits of its events, and spike trains are those recorded in spike_trains.json.
+"""The same bits everywhere. Forward, final state and backward of ``src``, of ``src_linear`` and of ``src_conv2d`` on
+events, do not depend on the instruction set, the number of threads, the batch that a sample is in, or how a sequence is
+cut into calls. A dense input gives the bits of its events, and spike trains are those recorded in spike_trains.json.
 
 `python tests/test_bits.py --write` rewrites that file. Do so only if a change of the arithmetic is intended, and say in
 CHANGELOG.md that spike trains changed.
@@ -43,6 +43,7 @@ from support.inputs import (
     with_values,
 )
 from support.linear import Function, densified, on_dense_at_events, on_events
+from support.maps import MAPS, make_map_inputs, on_maps, on_maps_at_events
 from support.processes import ISAS, IsaProcess
 
 THREADS = (1, 2, 3, 7)
@@ -62,14 +63,15 @@ DEFAULTS = {
     "recurrent": "",  # the surrogate of recurrent weights, if there are any
     "resonant": False,
     "delays": None,  # of recurrent weights, if there are any: the largest delay, and the width
+    "map": None,  # the number of a convolution in MAPS; the shape is then (T, B)
 }
 
 
 def make_case(
     seed: int, shape: tuple[int, ...], *, mode: tuple[str, bool] = ("straight_through", False), **options: Any
 ) -> Case:
-    """The data with which a process calls ``src`` on currents (T, B, N), or ``src_linear`` on events for (T, B, N, K),
-    and computes the gradients.
+    """The data with which a process calls ``src`` on currents (T, B, N), ``src_linear`` on events for (T, B, N, K), or
+    ``src_conv2d`` on events for (T, B) and a map, and computes the gradients.
     """
     assert options.keys() <= DEFAULTS.keys()
     surrogate, full_gradient = mode
@@ -146,13 +148,28 @@ CASES += [
     for seed, shape in enumerate([*SHAPES, *LINEAR_SHAPES])
 ]
 
+CASES += [
+    make_case(
+        *(3 * seed + part, shape),
+        dtype=("float32", "float64")[(seed + part) % 4 == 2],
+        mode=MODES[(seed + part) % 4],
+        lengths=bool((seed + part) % 2),
+        poison=(seed + part) % 5 == 3,
+        resonant=(seed + part) % 3 == 2,
+        map=seed,
+    )
+    for seed in range(len(MAPS))
+    for part, shape in enumerate([(40, 5), (17, 20), (16, 2)])
+]
+
 
 class Problem(NamedTuple):
-    """The arguments of ``src``, or of ``src_linear`` on events."""
+    """The arguments of ``src``, or of ``src_linear`` or ``src_conv2d`` on events."""
 
     inputs: Inputs
     options: dict[str, Any]
     events: EventBatch | None = None
+    map: int | None = None
 
     @property
     def states(self) -> list[str]:
@@ -162,19 +179,26 @@ class Problem(NamedTuple):
     @property
     def call(self) -> tuple[Function, Inputs]:
         """The first arguments of ``call`` and ``results``."""
-        return srcell.src if self.events is None else on_events(self.events), self.inputs
+        if self.events is None:
+            return srcell.src, self.inputs
+        on_batch = on_events(self.events) if self.map is None else on_maps(MAPS[self.map], self.events)
+        return on_batch, self.inputs
 
     def part(self, synapse: Tensor | EventBatch, state: Inputs, lengths: Tensor | None) -> Problem:
         """The same neurons on other currents or events, from another state."""
         options = {**self.options, "lengths": lengths}
         if isinstance(synapse, Tensor):
             return Problem({**self.inputs, "current": synapse, **state}, options)
-        return Problem({**self.inputs, "values": synapse.values, **state}, options, synapse)
+        return Problem({**self.inputs, "values": synapse.values, **state}, options, synapse, self.map)
 
 
 def problem_of(case: Case) -> Problem:
-    steps, batch, neurons, *width = case["shape"]
+    steps, batch, *sizes = case["shape"]
     options = {"dtype": getattr(torch, case["dtype"]), "per_neuron": case["per_neuron"]}
+    if case["map"] is not None:
+        events, inputs = make_map_inputs(case["seed"], MAPS[case["map"]], steps, batch, **options)
+        return Problem(vary(inputs, "weight", case), case_options(case), events, case["map"])
+    neurons, *width = sizes
     if width:
         events, inputs = make_linear_inputs(case["seed"], steps, batch, neurons, inputs=width[0], **options)
         return Problem(vary(inputs, "weight", case), case_options(case), events)
@@ -262,18 +286,20 @@ def linear_dense(case: Case, threads: int, *, as_events: bool = False) -> Digest
     gradient of the input is taken at its events only.
     """
     torch.set_num_threads(threads)
-    inputs, options, events = problem_of(case)
+    inputs, options, events, number = problem_of(case)
     assert events is not None
     inputs = densified(events, inputs)
     of_dense = EventBatch.from_dense(inputs["input"], options["lengths"])
     if not as_events:
-        made = results(on_dense_at_events, inputs, case["seed"], **options)
+        at_events = on_dense_at_events if number is None else on_maps_at_events(MAPS[number])
+        made = results(at_events, inputs, case["seed"], **options)
         fires = (of_dense.to_dense() != 0).transpose(0, 1)
         made["gradient of input"] = made["gradient of input"].transpose(0, 1)[fires]
         return digest_all(made)
     values = inputs["input"].new_ones(of_dense.num_events) if of_dense.values is None else of_dense.values
     inputs = {"values": values, **{name: x for name, x in inputs.items() if name != "input"}}
-    made = results(on_events(of_dense), inputs, case["seed"], **options | {"lengths": None})
+    on_batch = on_events(of_dense) if number is None else on_maps(MAPS[number], of_dense)
+    made = results(on_batch, inputs, case["seed"], **options | {"lengths": None})
     return {name.replace("values", "input"): x for name, x in digest_all(made).items()}
 
 
@@ -374,11 +400,16 @@ def random_cases(*shape: st.SearchStrategy[int]) -> st.SearchStrategy[Case]:
         per_neuron=st.booleans(),
         lengths=st.booleans(),
         poison=st.booleans(),
-        recurrent=st.sampled_from(["", "", *LATERAL]),
+        recurrent=st.sampled_from(["", "", *LATERAL]) if len(shape) > 2 else st.just(""),
         delays=st.sampled_from([None, (0, 1), (9, 1), (50, 1), (4, 2)]),
     )
 
 
+random_maps = st.builds(
+    lambda case, number: case | {"map": number},
+    random_cases(st.integers(0, 40) | st.sampled_from([1, 15, 16, 17, 33]), st.integers(0, 5) | st.integers(15, 34)),
+    st.integers(0, len(MAPS) - 1),
+)
 random_currents = random_cases(
     st.integers(0, 40) | st.sampled_from([1, 15, 16, 17, 32, 33]),
     st.integers(0, 5),
@@ -393,7 +424,7 @@ random_events = random_cases(
 
 
 @settings(deadline=None, max_examples=140, database=None)
-@given(case=random_currents | random_events, threads=st.sampled_from(THREADS))
+@given(case=random_currents | random_events | random_maps, threads=st.sampled_from(THREADS))
 def test_every_shape_gives_the_same_bits(case: Case, threads: int, isa_processes: dict[str, IsaProcess]) -> None:
     expected = isa_processes["scalar"].call("test_bits.whole", case, 1)
     for isa in ISAS:
@@ -401,7 +432,7 @@ def test_every_shape_gives_the_same_bits(case: Case, threads: int, isa_processes
 
 
 @settings(deadline=None, max_examples=65, database=None)
-@given(case=random_currents | random_events, cuts=st.lists(st.integers(0, 70), max_size=5))
+@given(case=random_currents | random_events | random_maps, cuts=st.lists(st.integers(0, 70), max_size=5))
 def test_a_sequence_in_pieces_gives_the_bits_of_one_call(
     case: Case, cuts: list[int], isa_processes: dict[str, IsaProcess]
 ) -> None:
@@ -413,7 +444,7 @@ def test_a_sequence_in_pieces_gives_the_bits_of_one_call(
 
 
 @settings(deadline=None, max_examples=65, database=None)
-@given(case=random_currents | random_events)
+@given(case=random_currents | random_events | random_maps)
 def test_a_sample_has_the_same_bits_alone_and_in_its_batch(case: Case, isa_processes: dict[str, IsaProcess]) -> None:
     for process in isa_processes.values():
         expected = process.call("test_bits.whole", case, 2)

@@ -277,7 +277,7 @@ def test_gradients_of_relu_cannot_be_balanced() -> None:
 )
 def test_fan_outs_count_the_weights_of_a_convolution(options: dict[str, Any]) -> None:
     layer = SRCConv2d(2, 4, kernel_size=3, **options)
-    above = layer.current(torch.zeros(1, 1, 2, 6, 5)).shape[2:]
+    above = layer(torch.zeros(1, 1, 2, 6, 5))[0].shape[2:]
     model = Classifier((2, 6, 5), [layer, SRC(above.numel(), 20)], LeakyReadout(10, 2))
     with torch.inference_mode():
         inputs, neurons, last = model.fan_outs()

@@ -38,6 +38,9 @@ from support.refusals import Refusal, refusals
 MODE = ("straight_through", True)
 STEPS, BATCH, NEURONS, INPUTS = 35, 2, 5, 7
 
+# A kernel of one row and three columns makes a map of NEURONS from one of INPUTS.
+CONVOLUTION = [1, 1, INPUTS, 1, NEURONS, 1, 1, 0, 0, 1, 1]
+
 # An operator that runs a layer is a row: the names of its synapse's tensors, and its options.
 LAYERS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "src": (["current"], {}),
@@ -50,6 +53,9 @@ LAYERS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "src_events, resonant": (["events", "weight"], {}),
     "src, delayed": (["current"], {}),
     "src_events, delayed": (["events", "weight"], {}),
+    "src_events, convolved": (["events", "kernel"], {"convolution": CONVOLUTION}),
+    "src_dense by events, convolved": (["dense", "kernel"], {"method": "events", "convolution": CONVOLUTION}),
+    "src_dense by gemm, convolved": (["dense", "kernel"], {"method": "gemm", "convolution": CONVOLUTION}),
 }
 layers = pytest.mark.parametrize("name", LAYERS)
 optional_arguments = pytest.mark.parametrize("present", [True, False], ids=["optional present", "optional absent"])
@@ -66,6 +72,9 @@ def make_call(
     inputs["weight_hh"] = noise(17, NEURONS, NEURONS, dtype=dtype)
     inputs["current"] = make_inputs(16, STEPS, BATCH, NEURONS, dtype=dtype)["current"]
     inputs["dense"] = events.to_dense(dtype)
+    inputs["kernel"] = noise(18, 1, 1, 1, 3, dtype=dtype)
+    if name.endswith("convolved"):
+        del inputs["weight_hh"]
     if name.endswith("resonant"):
         inputs = resonant(inputs, 5)
     if name.endswith("delayed"):
@@ -106,7 +115,7 @@ def test_backward_operators_pass_opcheck(name: str, dtype: torch.dtype, present:
         call = make_call(name, dtype, present, trace_integrator=any(of_layer[1:]))
         grad_outputs, saved = outputs_of(call)
         if call.name == "src_dense":
-            assert bool(saved[-2].any()) == ("by events" in name)
+            assert bool(saved[-2].any()) == ("by events" in name and "convolved" not in name)
         for of_synapse in ([True], [False]) if call.name == "src" else ([present, True], [False, False]):
             opcheck(call.backward(grad_outputs if present else [None] * 6, saved, of_synapse + of_layer))
 
@@ -184,7 +193,8 @@ def test_only_spikes_and_state_carry_gradients(name: str) -> None:
     """Tensors saved for the backward have no gradient, although they are computed from tensors that have one."""
     outputs = make_call(name, requires_grad=True, save=False, trace_integrator=False).forward()()
     assert [x.requires_grad for x in outputs] == [True] * 6 + [False] * (len(outputs) - 6)
-    assert all(x.numel() for x in outputs[6:8])
+    trace, checkpoints = outputs[6:8]
+    assert checkpoints.numel() and bool(trace.numel()) == ("by gemm" in name or "convolved" not in name)
 
 
 # Invalid arguments

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 import srcell
 from srcell import (
@@ -168,10 +169,10 @@ def test_a_cell_called_step_by_step_equals_the_layer() -> None:
 
 
 def test_a_convolution_resonates() -> None:
-    module = SRCConv2d(1, 2, 3, omega=torch.tensor([0.1, 2.0]))
+    module = SRCConv2d(1, 2, 3, omega=torch.tensor([0.1, 2.0]), method="dense")
     maps = noise(2, 30, 2, 1, 6, 6, dtype=torch.float32).abs() * 9
     spikes, state = module(maps)
-    current = module.current(maps)
+    current = F.conv2d(maps.flatten(0, 1), module.weight).unflatten(0, maps.shape[:2])
     start = {"bias": module.bias.view(-1, 1, 1), "omega": module.omega.view(-1, 1, 1)}
     expected = src(current, **start)
     assert spikes.any() and torch.equal(spikes, expected[0]) and torch.equal(state.q, expected[1].q)

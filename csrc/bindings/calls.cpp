@@ -17,21 +17,66 @@ bool read_current(Reader& reader, py::handle object, Tensor& current, bool eleme
            (current.number == Number::kFloat32 || current.number == Number::kFloat64);
 }
 
+// The weight of a synapse: (N, K), or that of a convolution.
+struct Synapse {
+    Tensor weight;
+    std::optional<OwnConvolution> convolution;
+
+    // `sizes` has the numbers of a convolution, or none.
+    bool read(Reader& reader, py::handle object, py::handle sizes) {
+        const Items numbers(sizes);
+        if (!numbers.valid) return false;
+        if (!numbers.size()) return read_weight(reader, object, weight);
+        if (!reader.read(object, weight) || weight.dimensions != 4 || !is_float(weight.number)) return false;
+        ConvolutionSizes made;
+        if (numbers.size() != static_cast<Py_ssize_t>(made.size())) return false;
+        for (size_t k = 0; k < made.size(); ++k) made[k] = PyLong_AsLongLong(numbers[static_cast<Py_ssize_t>(k)].ptr());
+        if (PyErr_Occurred()) throw py::error_already_set();
+        try {
+            const auto& shape = weight.shape;
+            convolution.emplace(made, WeightShape{shape[0], shape[1], shape[2], shape[3]}, int64_t(1) << 31);
+        } catch (const ConvolutionFault& fault) {
+            value_error(fault.of_weight ? "weight: " : "convolution: ", fault.what());
+        }
+        return true;
+    }
+
+    Maybe<const Convolution> map() const { return convolution ? &convolution->view() : nullptr; }
+    int64_t neurons() const { return map() ? map()->neurons() : weight.shape[0]; }
+    int64_t inputs() const { return map() ? map()->inputs() : weight.shape[1]; }
+    // The weights of a neuron.
+    int64_t fan_in() const { return map() ? map()->group_inputs() * map()->taps() : weight.shape[1]; }
+    Address address() const { return address_of(weight.data); }
+    Shape shape() const {
+        const auto& of = weight.shape;
+        return map() ? Shape{of[0], of[1], of[2], of[3]} : Shape{of[0], of[1]};
+    }
+};
+
 // Reads the fields offsets, indices, values and weight, which begin at the field `at`.
-bool read_synapse(Reader& reader, const py::handle call, Py_ssize_t at, int64_t rows, EventRows& events,
-                  Tensor& weight) {
-    if (!read_weight(reader, field(call, at + 3), weight)) return false;
-    Number number = weight.number;
-    events.inputs = weight.shape[1];
+bool read_synapse(Reader& reader, const py::handle call, Py_ssize_t at, py::handle sizes, int64_t rows,
+                  EventRows& events, Synapse& synapse) {
+    if (!synapse.read(reader, field(call, at + 3), sizes)) return false;
+    Number number = synapse.weight.number;
+    events.inputs = synapse.inputs();
     return read_events(reader, field(call, at), field(call, at + 1), field(call, at + 2), rows, events, number) &&
-           number == weight.number;
+           number == synapse.weight.number;
+}
+
+// A map of neurons has no recurrent weights.
+bool fits(const LayerCall& layer, const Synapse& synapse) { return !synapse.map() || !layer.recurrent_weights; }
+
+// A convolution finds its events again instead of keeping their mask.
+Shape shape_of_mask(const LayerCall& layer, const Synapse& synapse) {
+    return {synapse.map() ? 0 : layer.steps * layer.batch, mask_words(synapse.inputs())};
 }
 
 // Reads an input (T, B, K) and its weight, the fields from `at` on.
-bool read_dense(Reader& reader, const py::handle call, Py_ssize_t at, Tensor& input, Tensor& weight) {
+bool read_dense(Reader& reader, const py::handle call, Py_ssize_t at, py::handle sizes, Tensor& input,
+                Synapse& synapse) {
     return reader.read(field(call, at), input) && input.dimensions == 3 &&
-           read_weight(reader, field(call, at + 1), weight) && input.number == weight.number &&
-           weight.shape[1] == input.shape[2] && input.shape[2] <= int64_t(1) << 31;
+           synapse.read(reader, field(call, at + 1), sizes) && input.number == synapse.weight.number &&
+           synapse.inputs() == input.shape[2] && input.shape[2] <= int64_t(1) << 31;
 }
 
 // Reads output_mask: flags of the synapse's gradients, and those of the layer's that are not made in any case.
@@ -71,45 +116,54 @@ py::object src(const py::handle call, int threads) {
     return py::tuple(made.made);
 }
 
-// `call` has the fields offsets, indices, values, weight, layer, steps, batch, save and trace_integrator.
+// `call` has the fields offsets, indices, values, weight, layer, steps, batch, save, trace_integrator and convolution.
 py::object src_events(const py::handle call, int threads) {
     Reader reader;
-    Tensor weight;
+    Synapse synapse;
     EventRows rows;
     int64_t steps, batch;
-    if (!read_sizes(call, 5, steps, batch) || !read_synapse(reader, call, 0, steps * batch, rows, weight))
+    if (!read_sizes(call, 5, steps, batch) ||
+        !read_synapse(reader, call, 0, field(call, 9), steps * batch, rows, synapse))
         return py::none();
     const py::handle like = field(call, 3);
-    LayerCall layer = {&reader, weight.number, steps, batch, weight.shape[0]};
-    if (!layer.read(field(call, 4))) return py::none();
+    LayerCall layer = {&reader, synapse.weight.number, steps, batch, synapse.neurons()};
+    if (!layer.read(field(call, 4)) || !fits(layer, synapse)) return py::none();
     const Layer checked = layer.checked(threads);
     Results made = make_results(layer, like);
-    add_saved(made, layer, like, flag(field(call, 7)), true);
-    traced_forward(checked, made.outputs, &rows, address_of(weight.data), 0, made.saved, flag(field(call, 8)));
+    add_saved(made, layer, like, flag(field(call, 7)), !synapse.map());
+    if (synapse.map())
+        convolution_forward(checked, made.outputs, {&rows, 0}, *synapse.map(), synapse.address(), made.saved);
+    else
+        traced_forward(checked, made.outputs, &rows, synapse.address(), 0, made.saved, flag(field(call, 8)));
     return py::tuple(made.made);
 }
 
-// `call` has the fields input, weight, layer, method, input_grad_at_events, save and trace_integrator. Returns False if
-// the product is to be used.
+// `call` has the fields input, weight, layer, method, input_grad_at_events, save, trace_integrator and convolution.
+// Returns False if the product is to be used.
 py::object src_dense(const py::handle call, int threads) {
     Reader reader;
-    Tensor input, weight;
+    Tensor input;
+    Synapse synapse;
     const py::handle like = field(call, 1), method = field(call, 3);
-    if (!read_dense(reader, call, 0, input, weight)) return py::none();
-    LayerCall layer = {&reader, weight.number, input.shape[0], input.shape[1], weight.shape[0]};
+    if (!read_dense(reader, call, 0, field(call, 7), input, synapse)) return py::none();
+    LayerCall layer = {&reader, synapse.weight.number, input.shape[0], input.shape[1], synapse.neurons()};
     const bool chosen = is_text(method, "events"), save = flag(field(call, 5));
     if (!chosen && !is_text(method, "auto")) return is_text(method, "gemm") ? py::object(py::bool_(false)) : py::none();
-    if (!layer.read(field(call, 2))) return py::none();
+    if (!layer.read(field(call, 2)) || !fits(layer, synapse)) return py::none();
     const Layer checked = layer.checked(threads);
     const Address elements = address_of(input.data);
-    if (!chosen && !events_are_faster(layer.number == Number::kFloat64, checked.shape, elements, input.shape[2]))
+    if (!chosen &&
+        !events_are_faster(layer.number == Number::kFloat64, checked.shape, elements, input.shape[2], synapse.fan_in()))
         return py::bool_(false);
     Results made = make_results(layer, like);
-    add_saved(made, layer, like, save, true);
-    const int64_t rows = layer.steps * layer.batch;
-    const Address mask = save ? made.add(like, Number::kInt64, {rows, mask_words(input.shape[2])}) : 0;
-    const bool ones = dense_forward(checked, made.outputs, elements, input.shape[2], mask, address_of(weight.data),
-                                    made.saved, flag(field(call, 6)));
+    add_saved(made, layer, like, save, !synapse.map());
+    const Address mask = save ? made.add(like, Number::kInt64, shape_of_mask(layer, synapse)) : 0;
+    bool ones = false;
+    if (synapse.map())
+        convolution_forward(checked, made.outputs, {nullptr, elements}, *synapse.map(), synapse.address(), made.saved);
+    else
+        ones = dense_forward(checked, made.outputs, elements, input.shape[2], mask, synapse.address(), made.saved,
+                             flag(field(call, 6)));
     if (save)
         made.made.append(py::bool_(ones));
     else
@@ -117,7 +171,7 @@ py::object src_dense(const py::handle call, int threads) {
     return py::tuple(made.made);
 }
 
-// The gradients of the outputs are the first fields of the calls below; output_mask is their last.
+// The gradients of the outputs are the first fields of the calls below.
 constexpr Py_ssize_t kGrads = 1 + kStates;
 
 // `call` then has current, trace, checkpoints, layer and output_mask.
@@ -149,29 +203,37 @@ py::object src_backward(const py::handle call, int threads) {
     return with_layers(made.made, gradients);
 }
 
-// `call` then has offsets, indices, values, weight, trace, checkpoints, layer, steps, batch and output_mask.
+// `call` then has offsets, indices, values, weight, trace, checkpoints, layer, steps, batch, output_mask and
+// convolution.
 py::object src_events_backward(const py::handle call, int threads) {
     Reader reader;
-    Tensor weight;
+    Synapse synapse;
     EventRows rows;
     int64_t steps, batch;
-    if (!read_sizes(call, kGrads + 7, steps, batch) || !read_synapse(reader, call, kGrads, steps * batch, rows, weight))
+    if (!read_sizes(call, kGrads + 7, steps, batch) ||
+        !read_synapse(reader, call, kGrads, field(call, kGrads + 10), steps * batch, rows, synapse))
         return py::none();
-    LayerCall layer = {&reader, weight.number, steps, batch, weight.shape[0]};
+    LayerCall layer = {&reader, synapse.weight.number, steps, batch, synapse.neurons()};
     Outputs grads = {};
     Saved saved = {};
     Wanted wanted;
     bool want_values, want_weight;
-    if (!layer.read(field(call, kGrads + 6), true) || !layer.read_gradients(Items(call), kGrads, grads) ||
-        !read_saved(layer, field(call, kGrads + 4), field(call, kGrads + 5), true, saved) ||
+    if (!layer.read(field(call, kGrads + 6), true) || !fits(layer, synapse) ||
+        !layer.read_gradients(Items(call), kGrads, grads) ||
+        !read_saved(layer, field(call, kGrads + 4), field(call, kGrads + 5), !synapse.map(), saved) ||
         !read_mask(field(call, kGrads + 9), {&want_values, &want_weight}, wanted))
         return py::none();
     const Layer checked = layer.checked(threads);
     Made made;
     const py::handle like = field(call, kGrads + 3);
     const Address grad_values = want_values ? made.add(like, layer.number, {rows.count}) : made.none();
-    const Address grad_weight = want_weight ? made.add(like, layer.number, {layer.neurons, rows.inputs}) : made.none();
+    const Address grad_weight = want_weight ? made.add(like, layer.number, synapse.shape()) : made.none();
     const LayerGradients gradients(layer, wanted, like);
+    if (synapse.map()) {
+        convolution_backward(checked, grads, gradients.at, {&rows, 0}, *synapse.map(), synapse.address(), saved,
+                             {grad_weight, grad_values, 0, false});
+        return with_layers(made.made, gradients);
+    }
     Tensor weight_t = {}, grad_current = {};
     if (want_values) {
         reader.read(reader.keep(transposed(like)), weight_t);
@@ -183,23 +245,24 @@ py::object src_events_backward(const py::handle call, int threads) {
     return with_layers(made.made, gradients);
 }
 
-// `call` then has input, weight, trace, checkpoints, mask, ones, layer, method, input_grad_at_events and output_mask.
-// By events, whatever the method.
+// `call` then has input, weight, trace, checkpoints, mask, ones, layer, method, input_grad_at_events, output_mask and
+// convolution. By events, whatever the method.
 py::object src_dense_backward(const py::handle call, bool ones, int threads) {
     Reader reader;
-    Tensor input, weight;
-    if (!read_dense(reader, call, kGrads, input, weight)) return py::none();
+    Tensor input;
+    Synapse synapse;
+    if (!read_dense(reader, call, kGrads, field(call, kGrads + 10), input, synapse)) return py::none();
     const int64_t inputs = input.shape[2];
-    LayerCall layer = {&reader, weight.number, input.shape[0], input.shape[1], weight.shape[0]};
+    LayerCall layer = {&reader, synapse.weight.number, input.shape[0], input.shape[1], synapse.neurons()};
     Outputs grads = {};
     Saved saved = {};
     Wanted wanted;
     Address mask = 0;
     bool want_input, want_weight;
-    if (!layer.read(field(call, kGrads + 6), true) || !layer.read_gradients(Items(call), kGrads, grads) ||
-        !read_saved(layer, field(call, kGrads + 2), field(call, kGrads + 3), true, saved) ||
-        !layer.read_optional(field(call, kGrads + 4), Number::kInt64, {layer.steps * layer.batch, mask_words(inputs)},
-                             mask) ||
+    if (!layer.read(field(call, kGrads + 6), true) || !fits(layer, synapse) ||
+        !layer.read_gradients(Items(call), kGrads, grads) ||
+        !read_saved(layer, field(call, kGrads + 2), field(call, kGrads + 3), !synapse.map(), saved) ||
+        !layer.read_optional(field(call, kGrads + 4), Number::kInt64, shape_of_mask(layer, synapse), mask) ||
         !read_mask(field(call, kGrads + 9), {&want_input, &want_weight}, wanted))
         return py::none();
     const Layer checked = layer.checked(threads);
@@ -207,12 +270,19 @@ py::object src_dense_backward(const py::handle call, bool ones, int threads) {
     const py::handle like = field(call, kGrads + 1);
     const Address grad_input =
         want_input ? made.add(like, layer.number, {layer.steps, layer.batch, inputs}) : made.none();
-    const Address grad_weight = want_weight ? made.add(like, layer.number, {layer.neurons, inputs}) : made.none();
+    const Address grad_weight = want_weight ? made.add(like, layer.number, synapse.shape()) : made.none();
     const LayerGradients gradients(layer, wanted, like);
+    const bool at_events = want_input && flag(field(call, kGrads + 8));
+    const Address elements = address_of(input.data);
+    if (synapse.map()) {
+        convolution_backward(checked, grads, gradients.at, {nullptr, elements}, *synapse.map(), synapse.address(),
+                             saved, {grad_weight, 0, grad_input, at_events});
+        return with_layers(made.made, gradients);
+    }
     Tensor weight_t = {};
-    if (want_input && flag(field(call, kGrads + 8))) reader.read(reader.keep(transposed(like)), weight_t);
-    dense_backward(checked, grads, gradients.at, address_of(input.data), inputs, mask, ones, saved,
-                   address_of(weight.data), address_of(weight_t.data), grad_input, grad_weight);
+    if (at_events) reader.read(reader.keep(transposed(like)), weight_t);
+    dense_backward(checked, grads, gradients.at, elements, inputs, mask, ones, saved, synapse.address(),
+                   address_of(weight_t.data), grad_input, grad_weight);
     return with_layers(made.made, gradients);
 }
 

@@ -382,10 +382,11 @@ inline bool read_sizes(const py::handle call, Py_ssize_t at, int64_t& steps, int
     return steps >= 0 && batch >= 0 && (!steps || batch < INT64_MAX / steps);
 }
 
+inline bool is_float(Number number) { return number == Number::kFloat32 || number == Number::kFloat64; }
+
 // Reads a weight (N, K).
 inline bool read_weight(Reader& reader, py::handle object, Tensor& weight) {
-    return reader.read(object, weight) && weight.dimensions == 2 &&
-           (weight.number == Number::kFloat32 || weight.number == Number::kFloat64);
+    return reader.read(object, weight) && weight.dimensions == 2 && is_float(weight.number);
 }
 
 }  // namespace srcell

@@ -108,6 +108,50 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
     check_returned(returned, layer, rows);
 }
 
+void convolution_forward(const Layer& layer, const Outputs& outputs, const ConvolvedRows& input, const Convolution& map,
+                         Address weight, const Saved& saved) {
+    const int64_t returned = layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const Block<T> packed(map.packed_weights());
+        pack_convolution(map, pointer<const T>(weight), packed.data());
+        const ConvolutionForward<T> p = {
+            forward_of(layer, cell, outputs), map, input.of<T>(), packed.data(), pointer<T>(saved[1]), nullptr};
+        const ReleasedGil release;
+        return kernels().of<T>().convolution_forward(p);
+    });
+    check_returned(returned, layer, input.rows);
+}
+
+void convolution_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients,
+                          const ConvolvedRows& input, const Convolution& map, Address weight, const Saved& saved,
+                          const SynapseGradients& wanted) {
+    const int64_t returned = layer.visit([&](const auto& cell) {
+        using T = number_of<decltype(cell)>;
+        const bool whole = wanted.input && !wanted.at_events;
+        const Block<T> packed(map.packed_weights()), by_tap(whole ? map.weights() : 0);
+        const Block<T> panels(whole ? map.weights() + map.out_channels * kProductPadding : 0);
+        const Block<T> partials(count_partials(layer, gradients));
+        const Block<T> weight_partials(wanted.weight ? convolution_groups(layer.shape.batch) * map.packed_weights()
+                                                     : 0);
+        pack_convolution(map, pointer<const T>(weight), packed.data());
+        if (whole) order_by_tap(map, pointer<const T>(weight), by_tap.data());
+        const ConvolutionBackward<T> p = {backward_of(layer, cell, grads, gradients, partials.data()),
+                                          map,
+                                          input.of<T>(),
+                                          packed.data(),
+                                          pointer<const T>(saved[1]),
+                                          pointer<T>(wanted.weight),
+                                          weight_partials.data(),
+                                          pointer<T>(wanted.values),
+                                          pointer<T>(wanted.input),
+                                          by_tap.data(),
+                                          panels.data()};
+        const ReleasedGil release;
+        return kernels().of<T>().convolution_backward(p);
+    });
+    check_returned(returned, layer, input.rows);
+}
+
 void scan_forward(const Layer& layer, const Outputs& outputs, Address current, const Saved& saved) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
@@ -155,6 +199,7 @@ void multiply(int64_t rows, int64_t inputs, int64_t neurons, int threads, Addres
                           inputs,
                           neurons,
                           threads,
+                          neurons,
                           pointer<const T>(gradients),
                           pointer<const T>(weight),
                           packed.data(),
@@ -176,7 +221,7 @@ bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, in
     });
 }
 
-bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs) {
+bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs, int64_t fan_in) {
     // The unit is one multiply-add of torch's product per neuron and row. kEventCost is the cost of one event, forward
     // and backward; kCurrentCost that of writing a current after the product and reading it in the recurrence. Fitted
     // to the sweep of bench/NOTES.md, where the numbers of neurons and threads cancel out.
@@ -195,7 +240,7 @@ bool events_are_faster(bool is_double, const ScanShape& shape, Address input, in
             sampled += inputs;
         }
         const double density = static_cast<double>(active) / static_cast<double>(std::max<int64_t>(sampled, 1));
-        return kEventCost * density * static_cast<double>(inputs) < static_cast<double>(inputs) + kCurrentCost;
+        return kEventCost * density * static_cast<double>(fan_in) < static_cast<double>(fan_in) + kCurrentCost;
     });
 }
 
@@ -222,8 +267,9 @@ void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& g
 
 namespace {
 
-bool takes_events(bool is_double, const Sizes& sizes, Address lengths, Address input) {
-    return events_are_faster(is_double, {sizes[0], sizes[1], 0, pointer<const int64_t>(lengths), 1}, input, sizes[2]);
+bool takes_events(bool is_double, const Sizes& sizes, Address lengths, Address input, int64_t fan_in) {
+    const ScanShape shape = {sizes[0], sizes[1], 0, pointer<const int64_t>(lengths), 1};
+    return events_are_faster(is_double, shape, input, sizes[2], fan_in);
 }
 
 template <class T>
@@ -261,7 +307,7 @@ void bind_layer(pybind11::module_& m) {
     py::class_<DenseRows>(m, "DenseRows")
         .def(py::init<bool, const Sizes&, Address, Address, Address>(), "is_double"_a, "sizes"_a, "lengths"_a,
              "elements"_a, "mask"_a);
-    m.def("takes_events", &takes_events, "is_double"_a, "sizes"_a, "lengths"_a, "input"_a);
+    m.def("takes_events", &takes_events, "is_double"_a, "sizes"_a, "lengths"_a, "input"_a, "fan_in"_a);
     m.def("count_spikes", &count_spikes<float>, py::arg("spikes").noconvert(), "threads"_a);
     m.def("count_spikes", &count_spikes<double>, py::arg("spikes").noconvert(), "threads"_a);
 }

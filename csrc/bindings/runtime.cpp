@@ -268,8 +268,8 @@ py::str decoded(const std::string& text) {
 // The sizes (channels, height, width) of the map that a layer's neurons form, or None.
 py::object map_of(const NetworkLayer& layer) {
     if (!layer.convolution()) return py::none();
-    const Convolution& of = *layer.convolution();
-    return py::make_tuple(of.out_channels(), of.out_height(), of.out_width());
+    const Convolution& map = layer.convolution()->of.view();
+    return py::make_tuple(map.out_channels, map.out_height, map.out_width);
 }
 
 py::list layers_of(const Network& network) {

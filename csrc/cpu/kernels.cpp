@@ -73,6 +73,8 @@ using F32 = float;
 
 #include "product-inl.h"
 
+#include "convolution-inl.h"
+
 #include "count-inl.h"
 
 template <class T>
@@ -115,6 +117,9 @@ constexpr KernelsOf<scalar_of<V>> make_kernels_of() {
     made.events_forward = events_forward<V>;
     made.events_backward = events_backward<V>;
     made.event_dots = event_dots<S>;
+    made.convolution_forward = convolution_forward<V>;
+    made.convolution_backward = convolution_backward<V>;
+    made.convolution_memory = convolution_memory<T>;
     made.lateral_forward = lateral_forward<V>;
     made.lateral_backward = lateral_backward<V>;
     made.lateral_forward_memory = lateral_forward_memory<V>;

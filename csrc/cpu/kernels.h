@@ -20,6 +20,9 @@ struct KernelsOf {
     int64_t (*events_backward)(const EventsBackward<T>&);
     int64_t (*event_dots)(const EventDots<T>&);
     // These may also return kOutOfMemory, if a thread could not allocate memory for its states.
+    int64_t (*convolution_forward)(const ConvolutionForward<T>&);
+    int64_t (*convolution_backward)(const ConvolutionBackward<T>&);
+    int64_t (*convolution_memory)(const Convolution&);
     int64_t (*lateral_forward)(const LateralForward<T>&);
     int64_t (*lateral_backward)(const LateralBackward<T>&);
     int64_t (*lateral_forward_memory)(int64_t neurons);

@@ -27,33 +27,42 @@ void pack_panels(void* context, int64_t begin, int64_t end) {
     }
 }
 
-template <class S, int rows>
+template <class S, int rows, int columns>
 SRCELL_INLINE void multiply_block(const Product<scalar_of<S>>& p, int64_t row, int64_t panel) {
     using T = scalar_of<S>;
     constexpr int64_t width = VecTraits<S>::width;
-    const T* gradients = p.gradients + row * p.neurons;
+    const T* gradients = p.gradients + row * p.stride;
     const T* packed = p.packed_weight + panel * p.neurons * kPanel<S>;
-    S sum[rows][kProductColumns];
+    S sum[rows][columns];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 4
         for (S& s : sum[r]) s = splat<S>(0);
     for (int64_t n = 0; n < p.neurons; ++n, packed += kPanel<S>) {
-        S weight[kProductColumns];
+        S weight[columns];
 #pragma GCC unroll 4
-        for (int c = 0; c < kProductColumns; ++c) weight[c] = load<S>(packed + c * width);
+        for (int c = 0; c < columns; ++c) weight[c] = load<S>(packed + c * width);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; ++r) {
-            const S gradient = splat<S>(gradients[r * p.neurons + n]);
+            const S gradient = splat<S>(gradients[r * p.stride + n]);
 #pragma GCC unroll 4
-            for (int c = 0; c < kProductColumns; ++c) sum[r][c] = fma(gradient, weight[c], sum[r][c]);
+            for (int c = 0; c < columns; ++c) sum[r][c] = fma(gradient, weight[c], sum[r][c]);
         }
     }
     for (int r = 0; r < rows; ++r)
-        for (int c = 0; c < kProductColumns; ++c) {
+        for (int c = 0; c < columns; ++c) {
             const int64_t column = panel * kPanel<S> + c * width;
-            if (column < p.inputs) store_lanes(p.product + (row + r) * p.inputs + column, sum[r][c], p.inputs - column);
+            store_lanes(p.product + (row + r) * p.inputs + column, sum[r][c], p.inputs - column);
         }
+}
+
+// Rows [first, last) of a panel of which `columns` registers are in use.
+template <class S, int columns>
+void multiply_panel(const Product<scalar_of<S>>& p, int64_t first, int64_t last, int64_t panel) {
+    int64_t row = first;
+    for (; row + kProductRows<S> <= last; row += kProductRows<S>)
+        multiply_block<S, kProductRows<S>, columns>(p, row, panel);
+    for (; row < last; ++row) multiply_block<S, 1, columns>(p, row, panel);
 }
 
 template <class S>
@@ -64,10 +73,13 @@ void multiply_rows(void* context, int64_t begin, int64_t end) {
         const int64_t first = item * kProductItem;
         const int64_t last = first + kProductItem < p.rows ? first + kProductItem : p.rows;
         for (int64_t panel = 0; panel < panels; ++panel) {
-            int64_t row = first;
-            for (; row + kProductRows<S> <= last; row += kProductRows<S>)
-                multiply_block<S, kProductRows<S>>(p, row, panel);
-            for (; row < last; ++row) multiply_block<S, 1>(p, row, panel);
+            const int64_t left = ceil_div(p.inputs - panel * kPanel<S>, VecTraits<S>::width);
+            if (left >= 3)
+                multiply_panel<S, 3>(p, first, last, panel);
+            else if (left == 2)
+                multiply_panel<S, 2>(p, first, last, panel);
+            else
+                multiply_panel<S, 1>(p, first, last, panel);
         }
     }
 }

@@ -18,18 +18,20 @@ SRCELL_INLINE Tile tile_at(const ScanShape& shape, int64_t item) {
     return {run * shape.neurons + start, left < kTile ? left : kTile, start % shape.neurons, steps_of(shape, run)};
 }
 
-template <class V, class AnyTileState>
-void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const TileCell<V>& cell, AnyTileState& state) {
+// Steps [begin, end) of a tile. Row k of `currents` is that of step begin + k; `far` tells whether its rows are far
+// from one another, so that they must be fetched ahead.
+template <class V, bool far, class Call, class AnyTileState>
+SRCELL_INLINE void forward_steps(const Call& p, const Tile& tile, int64_t begin, int64_t end,
+                                 const SegmentRows<const scalar_of<V>>& currents, const TileCell<V>& cell,
+                                 AnyTileState& state) {
     using T = scalar_of<V>;
     const int64_t plane = p.shape.batch * p.shape.neurons;  // elements from one step to the next
-    const int64_t offset = tile.offset;
-    load_tile<V>(state, p.before, tile);
-    for (int64_t t = 0; t < tile.steps; ++t) {
-        const T* current = p.current + t * plane + offset;
-        T* spikes = p.spikes + t * plane + offset;
+    for (int64_t t = begin; t < end; ++t) {
+        const T* current = currents.row(t - begin);
+        T* spikes = p.spikes + t * plane + tile.offset;
         if (p.checkpoints) save_checkpoint<V, false>(p, tile, t, state);
-        if (t + kPrefetch < tile.steps) {
-            prefetch_row<kForRead>(current + kPrefetch * plane, tile.count);
+        if (t + kPrefetch < end) {
+            if (far) prefetch_row<kForRead>(current + kPrefetch * currents.stride, tile.count);
             prefetch_row<kForWrite>(spikes + kPrefetch * plane, tile.count);
         }
         for_each_register<V>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
@@ -41,8 +43,22 @@ void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const Ti
             state.put(k, s);
         });
     }
-    for (int64_t t = tile.steps; t < p.shape.steps; ++t) zero_row<V>(p.spikes + t * plane + offset, tile.count);
-    if (p.checkpoints) zero_checkpoints<V, false, AnyTileState::resonant>(p, tile);
+}
+
+// Fills what lies past the length of a tile's samples with 0.
+template <class V, bool resonant, class Call>
+void zero_steps(const Call& p, const Tile& tile) {
+    const int64_t plane = p.shape.batch * p.shape.neurons;
+    for (int64_t t = tile.steps; t < p.shape.steps; ++t) zero_row<V>(p.spikes + t * plane + tile.offset, tile.count);
+    if (p.checkpoints) zero_checkpoints<V, false, resonant>(p, tile);
+}
+
+template <class V, class AnyTileState>
+void forward_tile(const ScanForward<scalar_of<V>>& p, const Tile& tile, const TileCell<V>& cell, AnyTileState& state) {
+    const int64_t plane = p.shape.batch * p.shape.neurons;
+    load_tile<V>(state, p.before, tile);
+    forward_steps<V, true>(p, tile, 0, tile.steps, {p.current + tile.offset, plane, tile.count}, cell, state);
+    zero_steps<V, AnyTileState::resonant>(p, tile);
     store_tile<V>(state, p.after, tile);
 }
 
@@ -66,20 +82,24 @@ void scan_forward(const ScanForward<scalar_of<V>>& p) {
                      &context);
 }
 
-template <class V, class Mode>
-void recompute_segment(const ScanBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin, int64_t end,
-                       BackwardScratch<V, Mode, kSegment>& scratch) {
+// Recomputes the segment [begin, end) of a tile and its adjoint. `currents` and `far` are as in forward_steps();
+// `grad_current` is where their gradients are written, and may be the same rows.
+template <bool far, class V, class Call, class Mode>
+SRCELL_INLINE void backward_segment(const Call& p, const Tile& tile, int64_t begin, int64_t end,
+                                    const SegmentRows<const scalar_of<V>>& currents,
+                                    const SegmentRows<scalar_of<V>>& grad_current,
+                                    BackwardScratch<V, Mode, kSegment>& scratch) {
     using T = scalar_of<V>;
     const int64_t plane = p.shape.batch * p.shape.neurons;
-    const int64_t offset = tile.offset;
+    const SegmentRows<const T> grad_spikes = {offset_or_null(p.grad_spikes, begin * plane + tile.offset), plane,
+                                              tile.count};
     SegmentTrace<V, kSegment>& trace = scratch.trace;
     load_checkpoint<V, false>(p, tile, begin, scratch.state);
-    for (int64_t t = begin; t < end; ++t) {
-        const T* current = p.current + t * plane + offset;
-        if (t >= kSegment) prefetch_row<kForRead>(current - kSegment * plane, tile.count);
-        if (p.grad_spikes) prefetch_row<kForRead>(p.grad_spikes + t * plane + tile.offset, tile.count);
-        prefetch_row<kForWrite>(p.grad_current + t * plane + tile.offset, tile.count);
-        const int64_t row = t - begin;
+    for (int64_t row = 0; row < end - begin; ++row) {
+        const T* current = currents.row(row);
+        if (far && begin) prefetch_row<kForRead>(current - kSegment * currents.stride, tile.count);
+        if (grad_spikes.first) prefetch_row<kForRead>(grad_spikes.row(row), tile.count);
+        if (far) prefetch_row<kForWrite>(grad_current.row(row), tile.count);
         for_each_register<V>(tile.count, [&](auto kind, int64_t k, int64_t lanes) SRCELL_LAMBDA_INLINE {
             using R = typename decltype(kind)::type;
 
@@ -95,22 +115,19 @@ void recompute_segment(const ScanBackward<scalar_of<V>>& p, const Tile& tile, in
             scratch.state.put(k, s);
         });
     }
+    adjoint_segment(grad_spikes, p.relu, grad_current, end - begin, tile.count, scratch);
 }
 
 template <class V, class Mode>
 void backward_tile(const ScanBackward<scalar_of<V>>& p, const Tile& tile, BackwardScratch<V, Mode, kSegment>& scratch) {
-    using T = scalar_of<V>;
-    const int64_t plane = p.shape.batch * p.shape.neurons;
-    const int64_t offset = tile.offset;
+    const int64_t plane = p.shape.batch * p.shape.neurons, offset = tile.offset;
     for (int64_t t = tile.steps; t < p.shape.steps; ++t) zero_row<V>(p.grad_current + t * plane + offset, tile.count);
     load_tile<V>(scratch.carry, p.grad_after, tile);
     for (int64_t begin = (segments(tile.steps) - 1) * kSegment, end = tile.steps; begin >= 0;
          end = begin, begin -= kSegment) {
-        recompute_segment(p, tile, begin, end, scratch);
-        const SegmentRows<const T> grad_spikes = {offset_or_null(p.grad_spikes, begin * plane + offset), plane,
-                                                  tile.count};
-        const SegmentRows<T> grad_current = {p.grad_current + begin * plane + offset, plane, tile.count};
-        adjoint_segment(grad_spikes, p.relu, grad_current, end - begin, tile.count, scratch);
+        const int64_t at = begin * plane + offset;
+        backward_segment<true, V>(p, tile, begin, end, {p.current + at, plane, tile.count},
+                                  {p.grad_current + at, plane, tile.count}, scratch);
     }
     store_tile<V>(scratch.carry, p.grad_before, tile);
 }

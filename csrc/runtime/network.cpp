@@ -177,7 +177,7 @@ NetworkLayer packed_layer(const TensorFile& file, const std::string& prefix, int
 
 // A layer of neurons that form a map.
 NetworkLayer map_layer(const TensorFile& file, const std::string& prefix, int64_t inputs, FloatNeurons& neurons) {
-    const Convolution& read = neurons.convolution.emplace(Convolution::of(file, prefix));
+    const Convolution& read = neurons.convolution.emplace(StoredConvolution::read(file, prefix)).of.view();
     if (inputs >= 0 && read.inputs() != inputs)
         throw FileError(prefix + "convolution: expected the " + std::to_string(inputs) +
                         " neurons of the layer below as inputs, got " + std::to_string(read.inputs()));
@@ -191,7 +191,7 @@ NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, i
     const bool is_map = file.tensors.count(prefix + "convolution");
     NetworkLayer made =
         is_map ? map_layer(file, prefix, inputs, neurons) : packed_layer(file, prefix, inputs, kernels, neurons);
-    const int64_t places = neurons.convolution ? neurons.convolution->positions() : 1;  // that share parameters
+    const int64_t places = neurons.convolution ? neurons.convolution->of.view().places() : 1;  // that share parameters
     for (int k = 0; k < kParameters; ++k) {
         const ParameterRow& row = kParameterTable[k];
         std::vector<float>& values = neurons.parameters[k];
@@ -441,18 +441,18 @@ const StoredDelays& NetworkLayer::lateral_delays() const {
     return neurons ? neurons->delays : none;
 }
 
-const Convolution* NetworkLayer::convolution() const {
+const StoredConvolution* NetworkLayer::convolution() const {
     const auto* neurons = std::get_if<FloatNeurons>(&kind);
     return neurons && neurons->convolution ? &*neurons->convolution : nullptr;
 }
 
 int64_t NetworkLayer::weights() const {
-    if (convolution()) return convolution()->weights();
+    if (convolution()) return convolution()->of.view().weights();
     return columns * neurons + (lateral() ? neurons * neurons : 0);
 }
 
-int64_t NetworkLayer::memory_bytes(const Kernels& kernels, int64_t batch) const {
-    if (convolution()) return batch * neurons * static_cast<int64_t>(sizeof(float));
+int64_t NetworkLayer::memory_bytes(const Kernels& kernels) const {
+    if (convolution()) return kernels.f32.convolution_memory(convolution()->of.view());
     return lateral() ? kernels.f32.lateral_forward_memory(neurons) : 0;
 }
 
@@ -524,26 +524,22 @@ bool IntegerNeurons::run(const Kernels& kernels, const LayerInput& input, const 
     return kernels.integer_forward(p) < 0;
 }
 
-bool FloatNeurons::run_map(const Kernels& kernels, const LayerInput& input, const CellForward<float>& cells) const {
-    const ScanShape& shape = input.shape;
-    const Block<float> own(input.memory ? 0 : shape.steps * shape.batch * shape.neurons);
-    float* const current = input.memory ? static_cast<float*>(input.memory) : own.data();
-    // The array of the spikes is free until the neurons run.
-    if (!convolution || !convolution->currents(shape, input.events, cells.spikes, current)) return false;
-    ScanForward<float> p = {};
-    static_cast<CellForward<float>&>(p) = cells;
-    p.current = current;
-    kernels.f32.scan_forward(p);
-    return true;
-}
-
 bool FloatNeurons::run(const Kernels& kernels, const LayerInput& input, const float* before, float* spikes,
                        float* after) const {
     const int64_t plane = input.shape.batch * input.shape.neurons;
     CellForward<float> cells = {input.shape, cell, turn.view(), {}, spikes, {}};
     for (int state = 0; state < states_of(resonate()); ++state)
         cells.before.of[state] = before + state * plane, cells.after.of[state] = after + state * plane;
-    if (convolution) return run_map(kernels, input, cells);
+    if (convolution) {
+        const int64_t returned = kernels.f32.convolution_forward({cells,
+                                                                  convolution->of.view(),
+                                                                  {false, input.events, nullptr},
+                                                                  convolution->packed_weight.data(),
+                                                                  nullptr,
+                                                                  input.memory});
+        if (returned == kOutOfMemory) throw std::bad_alloc();
+        return returned < 0;
+    }
     const EventSynapse<float> synapse = {input.events, nullptr, weight.data(), true};
     if (!lateral.size()) return kernels.f32.events_forward({{cells, nullptr, nullptr, false}, synapse}) < 0;
     LateralForward<float> p = {};
@@ -647,8 +643,9 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
         const LayerInput given = {shape, events, nullptr, nullptr};
         if (!layer.run(*kernels_, given, states.data(), spikes.data(), states.data() + state)) explain(input);
         if (output.operations)
-            output.operations[k] +=
-                layer.convolution() ? layer.convolution()->operations(events) : events.count * layer.neurons;
+            output.operations[k] += layer.convolution()
+                                        ? layer.convolution()->of.operations(events.indices, events.count)
+                                        : events.count * layer.neurons;
         if (output.spikes && output.spikes[k])
             for (int64_t t = 0; t < steps; ++t)
                 std::copy(spikes.data() + t * plane, spikes.data() + (t + 1) * plane,

@@ -38,16 +38,15 @@ struct LayerInput {
 // A layer's float neurons in the form that the kernels take, with their weights packed once.
 struct FloatNeurons {
     using Number = float;
-    Aligned<float> weight;                       // (event_tiles(N), K, event_tile_width(N)), or empty
-    std::optional<Convolution> convolution;      // instead of the weight
-    Aligned<float> lateral;                      // recurrent weights (N, lateral_width(N)), or empty
-    std::vector<float> parameters[kParameters];  // one element, or N; none if the file has none: then the default
-    CellParameters<float> cell;                  // points to the parameters
-    OwnTurn<float> turn;                         // of resonant neurons; otherwise empty
-    StoredDelays delays;                         // of the spikes on their way through recurrent weights
+    Aligned<float> weight;                         // (event_tiles(N), K, event_tile_width(N)), or empty
+    std::optional<StoredConvolution> convolution;  // instead of the weight
+    Aligned<float> lateral;                        // recurrent weights (N, lateral_width(N)), or empty
+    std::vector<float> parameters[kParameters];    // one element, or N; none if the file has none: then the default
+    CellParameters<float> cell;                    // points to the parameters
+    OwnTurn<float> turn;                           // of resonant neurons; otherwise empty
+    StoredDelays delays;                           // of the spikes on their way through recurrent weights
 
     bool resonate() const { return !turn.empty(); }
-    bool run_map(const Kernels& kernels, const LayerInput& input, const CellForward<float>& cells) const;
     bool run(const Kernels& kernels, const LayerInput& input, const float* before, float* spikes, float* after) const;
 };
 
@@ -77,9 +76,9 @@ struct NetworkLayer {
     }
     bool resonates() const { return !is_integer() && std::get<FloatNeurons>(kind).resonate(); }
     // The convolution before the neurons.
-    Maybe<const Convolution> convolution() const;
+    Maybe<const StoredConvolution> convolution() const;
     // Neurons that share their weights and parameters: those of a channel, otherwise 1.
-    int64_t places() const { return convolution() ? convolution()->positions() : 1; }
+    int64_t places() const { return convolution() ? convolution()->of.view().places() : 1; }
     // The delays of recurrent weights; without terms if there are none.
     const StoredDelays& lateral_delays() const;
     // The most steps from the departure of an input or of a spike to its arrival, 0 without delays.
@@ -88,7 +87,7 @@ struct NetworkLayer {
     // The weights of the layer, recurrent ones included.
     int64_t weights() const;
     // Bytes of memory that a step of a stream needs beside the states.
-    int64_t memory_bytes(const Kernels& kernels, int64_t batch) const;
+    int64_t memory_bytes(const Kernels& kernels) const;
     // Arrays of a state.
     int64_t states() const { return states_of(resonates()); }
     // The bytes of a state (states(), B, N).

@@ -45,7 +45,7 @@ Stream::Stream(const Network& network, int64_t batch)
         const int64_t state = layer.state_bytes(batch);
         Part part = {{Aligned<char>(state), Aligned<char>(state)},
                      {Aligned<float>(plane), Aligned<float>(plane)},
-                     Aligned<char>(layer.memory_bytes(network.kernels(), batch)),
+                     Aligned<char>(layer.memory_bytes(network.kernels())),
                      DelayLine(layer.delays, batch, DelayLine::kByDeparture),
                      DelayLine(layer.lateral_delays(), batch, DelayLine::kBySource),
                      {}};

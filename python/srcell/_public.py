@@ -17,6 +17,7 @@ from .functional import (
     leaky_readout,
     rest_state,
     src,
+    src_conv2d,
     src_linear,
 )
 from .layers import (
@@ -68,5 +69,6 @@ __all__ = [
     "spread",
     "spread_frequencies",
     "src",
+    "src_conv2d",
     "src_linear",
 ]

@@ -26,6 +26,7 @@ from srcell import (
     leaky_readout,
     rate_encode,
     src,
+    src_conv2d,
     src_linear,
 )
 from srcell.functional import count_spikes
@@ -88,6 +89,26 @@ def calls_of_layers(
     }
 
 
+def calls_of_maps(x: Tensor, weight: Tensor, lengths: Tensor | None = None) -> dict[str, Call]:
+    """``src_conv2d`` by each method, on maps of two rows (T, B, K) and a weight (O, 1, height, width)."""
+    parts, tree = pytree.tree_flatten(EventBatch.from_dense(x, lengths))
+    sizes = 2, x.shape[2] // 2
+    made: dict[str, Call] = {
+        f"src_conv2d by {method}": (
+            lambda a, w, method=method: src_conv2d(
+                a.unflatten(2, (1, *sizes)), w, -6.0, lengths=lengths, method=method
+            ),
+            [x, weight],
+        )
+        for method in ("events", "dense")
+    }
+    made["src_conv2d on events"] = (
+        lambda w, *p: src_conv2d(pytree.tree_unflatten(p, tree), w, -6.0, input_size=sizes),
+        [weight, *parts],
+    )
+    return made
+
+
 OUTSIDE_LAYERS = calls_outside_layers(spikes(), images())
 # The weights are made before any mode is entered.
 _LAYER, _MAPS, _INTEGERS, _DELAY = SRC(6, 4), SRCConv2d(1, 2, 3), IntegerSRC(6, 4), Delay(6, 9)
@@ -98,6 +119,7 @@ CALLS: dict[str, Call] = {
     "SRC": (_LAYER, [spikes()]),
     "SRC with delays": (_DELAYED, [spikes()]),
     "SRCConv2d": (lambda x: _MAPS(x.view(30, 2, 1, 2, 3).repeat(1, 1, 1, 2, 2)), [spikes()]),
+    **calls_of_maps(spikes(), noise(4, 2, 1, 2, 2).float(), torch.tensor([30, 17])),
     "IntegerSRC": (_INTEGERS, [spikes()]),
     "Delay": (_DELAY, [spikes()]),
 }

@@ -59,13 +59,14 @@ def layer_call(
     input_grad_at_events: bool = False,
     save: bool = True,
     trace_integrator: bool = True,
+    convolution: Sequence[int] = (),
 ) -> LayerCall:
     """The call of ``src`` if there is no weight, of ``src_events`` on an EventBatch, of ``src_dense`` on a tensor."""
     options = {"save": save, "trace_integrator": trace_integrator}
     if weight is None:
         return LayerCall("src", [input], layer, {}, options)
     if isinstance(input, EventBatch):
-        sizes = {"steps": input.shape[0], "batch": input.shape[1]}
+        sizes = {"steps": input.shape[0], "batch": input.shape[1], "convolution": [*convolution]}
         return LayerCall("src_events", [input.offsets, input.indices, input.values, weight], layer, sizes, options)
-    both = {"input_grad_at_events": input_grad_at_events, "method": method}
+    both = {"input_grad_at_events": input_grad_at_events, "method": method, "convolution": [*convolution]}
     return LayerCall("src_dense", [input, weight], layer, both, options)

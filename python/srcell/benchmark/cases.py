@@ -17,6 +17,7 @@ LABELS = {
     "sparse": "torch.sparse.mm, then srcell.src",
     "srcell": "srcell",
     "torch": "torch alone",
+    "convolved": 'srcell, method "dense"',
     "dense": "srcell, dense input",
     "events": "srcell, events",
     "integers": "srcell, integers on events",
@@ -40,6 +41,7 @@ LABELS = {
     "runtime": "srcell.runtime, exported",
     "rnn": "nn.RNN (another cell)",
     "gru": "nn.GRU (another cell)",
+    "lif": "SpikingJelly, LIF (other equations)",
 }
 FORWARD, BOTH = "forward", "forward and backward"
 MOST_THREADS = 1024
@@ -91,6 +93,21 @@ class Workload:
         return {"surrogate": self.surrogate, "full_gradient": self.full_gradient}
 
 
+@dataclass(frozen=True)
+class Convolutional(Workload):
+    """A convolutional layer of ``SRCConvClassifier`` ("convolution"), or the network and its readout ("network").
+
+    Attributes:
+        channels: channels of the input and of each convolutional layer; maps are square.
+        graded: whether the input has spikes of random size and needs a gradient. The row "events" computes the gradient
+            of the events, the others that of every input.
+
+    """
+
+    channels: tuple[int, ...] = ()
+    graded: bool = False
+
+
 def _varied(base: Workload, case: str, rows: Sequence[str], **values: Sequence[Any]) -> tuple[Workload, ...]:
     """Workloads of a case: the base with every combination of the values, the last one changing fastest."""
     combinations = (dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values()))
@@ -105,6 +122,13 @@ def _make_cases() -> dict[str, tuple[Workload, ...]]:
     recurrence = Workload("recurrence", "recurrence", 784, (100,), ("eager", "compiled", "srcell"))
     small = Workload("784-100", "layer", 784, (100,), (*layer, "gru"))
     stack = Workload("stack", "stack", 784, (512, 512, 100), ("eager", "compiled", *ours))
+    maps = Convolutional(
+        *("conv", "convolution", 2 * 34 * 34, (12 * 17 * 17,), ("eager", "compiled", "convolved", *ours, "lif")),
+        density=0.006,
+        steps=316,
+        batch=32,
+        channels=(2, 12),
+    )
     step = Workload("calls", "step", 784, (100,), ("srcell", "runtime", "rnn", "gru"), steps=1, batch=1)
     return {
         "recurrence": _varied(recurrence, "recurrence", recurrence.rows, neurons=sizes, full_gradient=(False, True)),
@@ -122,6 +146,12 @@ def _make_cases() -> dict[str, tuple[Workload, ...]]:
         "stack": (stack, replace(stack, surrogate="relu", rows=ours)),
         "classifier": tuple(
             Workload("classifier", "classifier", 784, (100,), ("eager", "compiled", *ours), batch=n) for n in (1, 256)
+        ),
+        # The layers of a network for N-MNIST, each alone, then the network.
+        "conv": (
+            maps,
+            replace(maps, inputs=12 * 17 * 17, neurons=(24 * 9 * 9,), density=0.02, channels=(12, 24), graded=True),
+            replace(maps, subject="network", neurons=(12 * 17 * 17, 24 * 9 * 9, 128, 100), channels=(2, 12, 24)),
         ),
         # Tiny workloads, which measure the overhead of a call.
         "calls": (

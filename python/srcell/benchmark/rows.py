@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -17,16 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .. import runtime
 from .._export import export
 from .._parameters import PARAMETERS, RESONANCE
 from ..events import EventBatch
 from ..functional import delay, integer_src_linear, src, src_linear
-from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell, spread_frequencies
-from ..models import Classifier, SRCClassifier
+from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell, SRCConv2d, spread_frequencies
+from ..models import Classifier, SRCClassifier, SRCConvClassifier
 from ..reference import src_reference
-from .cases import Workload
+from .cases import Convolutional, Workload
 from .lateral_delays import delayed_scan, delays_of, in_chunks
 
 CHUNK = 20  # steps per torch.compile graph: more take minutes to compile, fewer run slower
@@ -56,12 +59,18 @@ class Spikes:
     def __init__(self, setting: Workload) -> None:
         self.shape = setting.steps, setting.batch, setting.inputs
         self.dense = torch.rand(self.shape).lt(setting.density).float()
+        graded = isinstance(setting, Convolutional) and setting.graded
+        if graded:
+            self.dense *= torch.rand(self.shape)
         batch = EventBatch.from_dense(self.dense)
-        self._offsets, self._indices = batch.offsets, batch.indices
+        self._offsets, self._indices, self.values = batch.offsets, batch.indices, batch.values
+        for x in (self.dense, self.values):
+            if x is not None:
+                x.requires_grad_(graded)
 
     def events(self) -> EventBatch:
         """The spikes as an EventBatch."""
-        return EventBatch(self._offsets, self._indices, shape=self.shape)
+        return EventBatch(self._offsets, self._indices, self.values, shape=self.shape)
 
     def make_csr(self) -> Callable[[], Tensor]:
         """A function that builds the CSR matrix (T * B, K), with 32-bit indices: they make torch's product fastest."""
@@ -80,7 +89,10 @@ def _compile(function: Any) -> Any:
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise UnavailableError(f"torch.compile needs a C++ compiler, and {compiler} is not installed")
-    return torch.compile(function, dynamic=False)
+    from torch._dynamo import config  # slow to import
+
+    # One graph for each layer, gradient mode and number of steps; past the default of 8 torch would run eagerly.
+    return config.patch(cache_size_limit=64)(torch.compile(function, dynamic=False))
 
 
 def _compiled(setting: Workload) -> Neuron:
@@ -90,6 +102,26 @@ def _compiled(setting: Workload) -> Neuron:
 
     run = _compile(chunk)
     return lambda current, bias: in_chunks(run, current, CHUNK, (bias,), [torch.zeros_like(current[0])] * 3)
+
+
+def _lif(setting: Workload) -> Neuron:
+    """SpikingJelly's leaky integrate-and-fire neuron on all steps at once; it has no bias.
+
+    SpikingJelly's ``layer.Conv2d`` computes what ``_currents`` does.
+    """
+    try:
+        neurons = importlib.import_module("spikingjelly.activation_based.neuron")
+        surrogates = importlib.import_module("spikingjelly.activation_based.surrogate")
+    except ImportError as error:
+        raise UnavailableError(f"SpikingJelly is not installed: {error}") from None
+    lif = neurons.LIFNode(surrogate_function=surrogates.ATan(), step_mode="m")
+
+    def neuron(current: Tensor, bias: Tensor) -> Tensor:
+        lif.reset()
+        spikes: Tensor = lif(current)
+        return spikes
+
+    return neuron
 
 
 def _srcell(setting: Workload) -> Neuron:
@@ -108,13 +140,14 @@ def _resonant(setting: Workload) -> Neuron:
     return lambda current, bias: src(current, bias, **options)[0]
 
 
-# For each row, a function that makes its neuron: a function of currents (T, B, N) and a bias. bench/ adds the rows of
-# other libraries.
+# For each row, a function that makes its neuron: a function of currents (T, B, N) or (T, B, C, H, W) and a bias. bench/
+# adds the rows of other libraries.
 NEURONS: dict[str, Callable[[Workload], Neuron]] = {
     "eager": _eager,
     "compiled": _compiled,
     "srcell": _srcell,
     "resonant": _resonant,
+    "lif": _lif,
 }
 # For each row, a function that makes its step, a call that advances by one step on an input (B, K), and the step's
 # parameters. bench/ adds the rows of other libraries.
@@ -206,29 +239,58 @@ def _integer_row(setting: Workload, spikes: Spikes) -> Row:
     return Row(call, (layer.weight_ih_l0,))
 
 
-def _network_rows(setting: Workload) -> Callable[[str], Row]:
-    spikes = Spikes(setting)
+def _network(setting: Workload) -> Classifier:
+    """The network of a setting; a convolution alone has a readout that nobody calls."""
     *hidden, last = setting.neurons
-    model = SRCClassifier(setting.inputs, hidden, CLASSES, neurons_per_class=last // CLASSES, **setting.modes)
-    layers: list[Any] = list(model.layers)
-    with_readout = setting.subject == "classifier"
+    votes: dict[str, Any] = {"neurons_per_class": last // CLASSES, **setting.modes}
+    if not isinstance(setting, Convolutional):
+        return SRCClassifier(setting.inputs, hidden, CLASSES, **votes)
+    first, *channels = setting.channels
+    side = math.isqrt(setting.inputs // first)
+    shape = first, side, side
+    if setting.subject == "convolution":
+        layer = SRCConv2d(first, channels[0], kernel_size=5, stride=2, padding=2, **setting.modes)
+        return Classifier(shape, [layer], LeakyReadout(1, last))
+    return SRCConvClassifier(shape, channels, hidden[len(channels) :], CLASSES, **votes)
+
+
+def _currents(layer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer's currents in plain PyTorch, at all steps at once, and its bias."""
+    convolves = isinstance(layer, SRCConv2d)
+    if not convolves:
+        return x.flatten(2) @ layer.weight_ih_l0.t(), layer.bias_l0
+    maps: Any = F.conv2d(x.flatten(0, 1), layer.weight, None, layer.stride, layer.padding)
+    return maps.unflatten(0, x.shape[:2]), layer.bias[:, None, None]
+
+
+def _network_rows(setting: Workload) -> Callable[[str], Row]:
+    spikes, model = Spikes(setting), _network(setting)
+    with_readout = setting.subject in ("classifier", "network")
+
+    def dense() -> Any:
+        return spikes.dense.unflatten(2, model.input_shape)
 
     def row(name: str) -> Row:
+        network = deepcopy(model) if name == "convolved" else model
+        for layer in network.src_layers():
+            if isinstance(layer, SRCConv2d) and name == "convolved":
+                layer.method = "dense"
         if name in NEURONS:
             neuron = NEURONS[name](setting)
 
             def call() -> Any:
-                output = spikes.dense
-                for layer in layers:
-                    output = neuron(output @ layer.weight_ih_l0.t(), layer.bias_l0)
-                return model.readout(output) if with_readout else output
+                output = dense()
+                for layer in network.layers:
+                    output = neuron(*_currents(layer, output))
+                return network.readout(output) if with_readout else output.flatten(2)
         else:
-            make_input = spikes.events if name == "events" else lambda: spikes.dense
+            make_input = spikes.events if name == "events" else dense
 
             def call() -> Any:
-                return model(make_input()) if with_readout else model.layer_spikes(make_input())[-1]
+                return network(make_input()) if with_readout else network.layer_spikes(make_input())[-1].flatten(2)
 
-        return Row(call, list(model.parameters()))
+        given = spikes.values if name == "events" else spikes.dense
+        return Row(call, [*network.parameters(), *(x for x in (given,) if x is not None and x.requires_grad)])
 
     return row
 
@@ -306,6 +368,8 @@ MAKERS: dict[str, Callable[[Workload], Callable[[str], Row]]] = {
     "lateral": _layer_rows,
     "stack": _network_rows,
     "classifier": _network_rows,
+    "convolution": _network_rows,
+    "network": _network_rows,
     "step": _step_rows,
     "module": _module_rows,
     "import": _import_rows,

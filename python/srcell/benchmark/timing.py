@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .cases import FORWARD, Workload
-from .rows import MAKERS, Row, UnavailableError
+from .rows import CLASSES, MAKERS, Row, UnavailableError
 
 WARM_UP = 1  # repetitions not counted, in which torch.compile compiles and allocators get the pages that they keep
 # Fast settings are repeated for up to 1 s, slow ones for at most 15 s, but at least as often as quartiles need.
@@ -107,7 +107,8 @@ def measure(setting: Workload, repetitions: int) -> Result:
     if setting.threads is not None:
         torch.set_num_threads(setting.threads)
     torch.manual_seed(0)
-    gradient = torch.randn(setting.steps, setting.batch, setting.neurons[-1])
+    of_logits, of_spikes = (setting.batch, CLASSES), (setting.steps, setting.batch, setting.neurons[-1])
+    gradient = torch.randn(of_logits if setting.subject == "network" else of_spikes)
     make_row = MAKERS[setting.subject](setting)
     rows: dict[str, Row] = {}
     left_out: dict[str, str] = {}

@@ -59,7 +59,7 @@ def describe_sizes(inputs: int, neurons: Sequence[int]) -> str:
 
 
 def describe_result(result: benchmark.Result) -> Iterator[str]:
-    """The lines of a result: what was measured, then a line for each row."""
+    """The lines of a result: what was measured, then a line for each row; with convolutions the times of a sample."""
     setting, rows = result["setting"], result["milliseconds"]
     sizes = describe_sizes(setting["inputs"], setting["neurons"])
     yield (
@@ -69,15 +69,17 @@ def describe_result(result: benchmark.Result) -> Iterator[str]:
     )
     width = 2 + max(map(len, benchmark.LABELS.values()))
     passes = next(iter(rows.values()))
-    yield " " * width + "".join(f"{key + ', ms':>32}" for key in passes)
+    samples, unit = (setting["batch"], "ms/sample") if "channels" in setting else (1, "ms")
+    yield " " * width + "".join(f"{f'{key}, {unit}':>32}" for key in passes)
     for name, times in rows.items():
-        cells = (describe_quartiles(t) for t in times.values())
+        cells = (describe_quartiles(t, samples) for t in times.values())
         yield f"{benchmark.LABELS[name]:{width}}" + "".join(f"{cell:>32}" for cell in cells)
     for name, reason in result["left_out"].items():
         yield f"{benchmark.LABELS[name]:{width}}left out: {reason}"
 
 
-def describe_quartiles(t: Quartiles) -> str:
-    """The median and the quartiles in milliseconds, with one decimal more below 1 ms."""
-    digits = 2 if t["median"] >= 1 else 3
-    return f"{t['median']:.{digits}f} ({t['quartile1']:.{digits}f} to {t['quartile3']:.{digits}f})"
+def describe_quartiles(t: Quartiles, samples: int = 1) -> str:
+    """The median and the quartiles in milliseconds for each sample, with one decimal more below 1 ms."""
+    first, median, third = (t[key] / samples for key in ("quartile1", "median", "quartile3"))
+    digits = 2 if median >= 1 else 3
+    return f"{median:.{digits}f} ({first:.{digits}f} to {third:.{digits}f})"

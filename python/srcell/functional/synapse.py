@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import SupportsIndex
 
@@ -13,6 +14,7 @@ from .._arguments import check_choice, require_dense
 from .._renamed import renamed
 from .._state import AnyState
 from ..events import EventBatch
+from ..ops._convolution import Convolution, convolve
 from ..ops._layer import HALF, WORK, LayerArguments, work_dtype
 from ..ops._memory import contiguous
 from ..ops.src_dense import METHODS, src_dense, takes_events
@@ -20,6 +22,8 @@ from ..ops.src_events import src_events
 from .at_once import at_once
 from .layer import (
     INTEGERS,
+    NO_RECURRENCE,
+    Cell,
     Parameter,
     Recurrence,
     State,
@@ -132,30 +136,54 @@ def linear(
     made = at_once(input, weight, given, lengths, method, input_grad_at_events=input_grad_at_events)
     if made is not None:
         return made
-    if weight.dtype not in (*WORK, *HALF):
-        raise TypeError(f"weight: expected float32, float64, float16 or bfloat16, got {weight.dtype}")
+    check_weight_dtype(weight)
     lengths = check_input(input, weight, lengths)
     layer = layer_of(weight, (input.shape[1], weight.shape[0]), given, lengths)
+    return after_synapse(input, weight, layer, method, input_grad_at_events=input_grad_at_events)
+
+
+def check_weight_dtype(weight: Tensor) -> None:
+    """Raise unless a weight has a dtype that synapses take."""
+    if weight.dtype not in (*WORK, *HALF):
+        raise TypeError(f"weight: expected float32, float64, float16 or bfloat16, got {weight.dtype}")
+
+
+def after_synapse(
+    input: Tensor | EventBatch,
+    weight: Tensor,
+    layer: LayerArguments,
+    method: str,
+    *,
+    input_grad_at_events: bool = False,
+    convolution: Sequence[int] = (),
+) -> tuple[Tensor, AnyState]:
+    """Run a layer on an input (T, B, K) of the right shape, through a linear synapse or a convolution."""
     if isinstance(input, Tensor):
-        return _dense_linear(input, weight, layer, method, input_grad_at_events)
+        return _after_dense(input, weight, layer, method, input_grad_at_events, convolution)
     if method == "gemm":
         # Construct the batch anew to validate it: its tensors may have changed since, and the kernels, which check
         # events, never see those of an EventBatch that is made dense.
         checked = EventBatch(input.offsets, input.indices, input.values, shape=input.shape)
         dense = checked.to_dense(work_dtype(weight)).to(weight.dtype)
-        return _dense_linear(dense, weight, layer, method, input_grad_at_events)
+        return _after_dense(dense, weight, layer, method, input_grad_at_events, convolution)
     work, (steps, batch, _) = in_work_dtype(weight), input.shape
     values = None if input.values is None else input.values.to(work.dtype)
+    sizes = {"steps": steps, "batch": batch, "convolution": [*convolution]}
     spikes, *ended = src_events(
-        input.offsets, input.indices, values, work, layer, steps=steps, batch=batch, save=False, trace_integrator=False
+        input.offsets, input.indices, values, work, layer, **sizes, save=False, trace_integrator=False
     )
     return _in_dtype(spikes, weight), final_state(layer, ended)
 
 
-def _dense_linear(
-    input: Tensor, weight: Tensor, layer: LayerArguments, method: str, input_grad_at_events: bool
+def _after_dense(
+    input: Tensor,
+    weight: Tensor,
+    layer: LayerArguments,
+    method: str,
+    input_grad_at_events: bool,
+    convolution: Sequence[int],
 ) -> tuple[Tensor, AnyState]:
-    """``linear`` on a dense input."""
+    """``after_synapse`` on a dense input."""
     autocast, half = autocasts(input), weight.dtype in HALF
     if input.dtype != weight.dtype:
         input = as_spikes(input, weight.dtype)
@@ -164,27 +192,43 @@ def _dense_linear(
     # On a GPU src_dense resolves "auto" to the product as well, because measuring the density would synchronise.
     if method == "gemm" or (method == "auto" and (autocast or half)):
         input, _ = without_padding(input, layer.lengths)
-        return run_src(F.linear(input, weight), layer)
+        return run_src(_product(input, weight, convolution), layer)
     input, work = in_work_dtype(input), in_work_dtype(weight)
-    options = {"method": method, "input_grad_at_events": input_grad_at_events}
+    options = {"method": method, "input_grad_at_events": input_grad_at_events, "convolution": [*convolution]}
     spikes, *ended = src_dense(input, work, layer, **options, save=False, trace_integrator=False)
     return _in_dtype(spikes, weight), final_state(layer, ended)
 
 
+def _product(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> Tensor:
+    """The currents (T, B, N) by torch's own operators."""
+    return convolve(input, weight, convolution) if convolution else F.linear(input, weight)
+
+
 @torch.no_grad()
-def currents_of(input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | None) -> Tensor:
-    """The currents (T, B, N) that ``linear`` computes with method="auto", with the same bits."""
+def currents_of(
+    input: Tensor | EventBatch,
+    weight: Tensor,
+    lengths: Tensor | None,
+    method: str = "auto",
+    convolution: Sequence[int] = (),
+) -> Tensor:
+    """The currents (T, B, N) that ``after_synapse`` computes, with the same bits."""
     steps, batch, inputs = input.shape
     if isinstance(input, Tensor):
         input = as_spikes(input, weight.dtype)
-        by_product = autocasts(input) or weight.dtype in HALF
-        if by_product or not takes_events(contiguous(input), "auto", lengths):
-            return F.linear(without_padding(input, lengths)[0], weight)
+        by_product = method == "gemm" or (method == "auto" and (autocasts(input) or weight.dtype in HALF))
+        if by_product or not takes_events(contiguous(input), weight, method, lengths):
+            return _product(without_padding(input, lengths)[0], weight, convolution)
         input = EventBatch.from_dense(in_work_dtype(input), lengths)
+    elif method == "gemm":
+        return currents_of(input.to_dense(weight.dtype), weight, lengths, method, convolution)
     # Run each row as a sample of one step from zeros: the integrator is then the current.
     rows = EventBatch(input.offsets, input.indices, input.values, shape=(1, batch * steps, inputs))
-    _, state = src_linear(rows, weight, -6.0)
-    return state.i.view(batch, steps, weight.shape[0]).transpose(0, 1)
+    neurons = math.prod(Convolution(*convolution)[3:5]) * weight.shape[0] if convolution else weight.shape[0]
+    given = UserArguments(-6.0, None, Cell(), "straight_through", False, NO_RECURRENCE)
+    layer = layer_of(weight, (batch * steps, neurons), given, None)
+    _, state = after_synapse(rows, weight, layer, "events", convolution=convolution)
+    return state.i.view(batch, steps, neurons).transpose(0, 1)
 
 
 def as_spikes(input: Tensor, dtype: torch.dtype) -> Tensor:

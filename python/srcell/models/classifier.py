@@ -185,10 +185,11 @@ class Classifier(nn.Module):
         for k, layer in enumerate(self.src_layers()):
             if k == 0:
                 spikes = self._first_spikes(input, lengths)
-            elif isinstance(layer, SRCConv2d | IntegerSRC):
+            elif isinstance(layer, IntegerSRC):
                 spikes, _ = layer(self._thinned(outputs[-1]), lengths=later_lengths)
             else:
-                below = self._thinned(outputs[-1]).flatten(2)
+                below = self._thinned(outputs[-1])
+                below = below if isinstance(layer, SRCConv2d) else below.flatten(2)
                 at_events = has_relu(self.src_layers()[k - 1])
                 spikes, _ = layer(below, lengths=later_lengths, input_grad_at_events=at_events)
             outputs.append((spikes > 0.5).to(spikes.dtype) if binary else spikes)

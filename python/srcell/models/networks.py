@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from ..layers import SRC, Delay, LeakyReadout, LinearReadout, SRCConv2d
 from ..layers.constants import check_size
 from ..layers.options import INITIAL_STATES, Spread, SpreadFrequencies
 from ..ops._layer import SURROGATES
-from .classifier import READOUTS, AnyLayer, Classifier, as_sizes, check_readout, sample_lengths
+from .classifier import READOUTS, AnyLayer, Classifier, as_sizes, check_readout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,8 +324,7 @@ class SRCConvClassifier(Classifier):
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
 
     The input of a call has shape (T, B, C, H, W) or (T, B, C * H * W), or is an ``EventBatch``; inputs are numbered by
-    channel, row and column. torch computes the convolutions, so an EventBatch is converted to a dense tensor for the
-    first layer.
+    channel, row and column.
 
     Raises:
         ValueError: the layers do not accept a size or the surrogate, or there is no convolutional layer.
@@ -372,6 +371,7 @@ class SRCConvClassifier(Classifier):
                     kernel_size=5,
                     stride=2,
                     padding=2,
+                    input_size=(height, width),
                     alpha=alpha,
                     surrogate=surrogate,
                     full_gradient=full_gradient,
@@ -388,18 +388,12 @@ class SRCConvClassifier(Classifier):
         super().__init__(input_shape, layers, readout, dropout, balance_gradients)
 
     def _first_spikes(self, input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor:
-        maps = input
-        if isinstance(input, EventBatch):
-            if input.lengths is not None and lengths is not None:
-                raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
-            dtype = cast(Tensor, self.layers[0].weight).dtype
-            maps, lengths = input.to_dense(dtype), sample_lengths(input, lengths)
         inputs = math.prod(self.input_shape)
-        shape = tuple(maps.shape[2:]) if isinstance(maps, Tensor) else None
+        shape = tuple(input.shape[2:]) if isinstance(input, Tensor | EventBatch) else None
         if shape == (inputs,):
-            maps = cast(Tensor, maps).unflatten(2, self.input_shape)
+            input = input.unflatten(2, self.input_shape) if isinstance(input, Tensor) else input
         elif shape != self.input_shape:
             expected = f"(T, B, {inputs}) or (T, B, {', '.join(map(str, self.input_shape))})"
-            got = type(input).__name__ if shape is None else tuple(cast(Tensor, maps).shape)
+            got = type(input).__name__ if shape is None else tuple(input.shape)
             raise ValueError(f"input: expected shape {expected}, got {got}")
-        return super()._first_spikes(maps, lengths)
+        return super()._first_spikes(input, lengths)

@@ -110,9 +110,9 @@ def work_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def check_floats(name: str, x: Tensor, dimensions: str, *, half: bool = False) -> Like:
-    """Check a tensor's dimensions and dtype; return what other arguments must have: beside half precision, float32."""
-    if x.dim() != dimensions.count(",") + 1:
+def check_floats(name: str, x: Tensor, dimensions: str = "", *, half: bool = False) -> Like:
+    """Check a tensor's dtype, and its dimensions; return what others must have: beside half precision, float32."""
+    if dimensions and x.dim() != dimensions.count(",") + 1:
         raise ValueError(f"{name}: expected shape ({dimensions}), got {tuple(x.shape)}")
     if x.dtype not in WORK and not (half and x.dtype in HALF):
         raise TypeError(f"{name}: expected dtype float32 or float64, got {x.dtype}")
@@ -236,6 +236,7 @@ def declare(
     wanted: Sequence[str],
     kept: str = SAVED,
     forwards: str = "",
+    defaulted: str = "",
     keep: Callable[[Any], dict[str, Any]] = keep,
     options_of_gradient: Callable[[Any, Any], dict[str, Any]] = options_of_gradient,
 ) -> tuple[Operator, Operator, Callable[..., dict[str, Any]]]:
@@ -252,15 +253,17 @@ def declare(
         wanted: names of the synapse's tensors that have a gradient; ``output_mask`` begins with a flag for each.
         kept: schema of the outputs that are kept for the gradient.
         forwards: schema of the options that only the forward operator takes.
+        defaulted: schema of further options that both take, with defaults: programs exported before have none of them.
         keep: see ``Operator.gradient``.
         options_of_gradient: ``options`` of ``Operator.gradient``.
 
     """
     shared = f"{options}, {OPTIONS}" if options else OPTIONS
-    flags = ", ".join(filter(None, ["bool save, bool trace_integrator", forwards]))
+    flags = ", ".join(filter(None, ["bool save, bool trace_integrator", forwards, defaulted]))
+    mask = ", ".join(filter(None, ["bool[] output_mask", defaulted]))
     forward = Operator(f"{name}({synapse}, {LAYER}, *, {shared}, {flags}) -> ({OUTPUTS}, {kept})", SHARED)
     backward = Operator(
-        f"{name}_backward({GRAD_OUTPUTS}, {synapse}, {kept}, {LAYER_BACKWARD}, *, {shared}, bool[] output_mask)"
+        f"{name}_backward({GRAD_OUTPUTS}, {synapse}, {kept}, {LAYER_BACKWARD}, *, {shared}, {mask})"
         f" -> ({listed('Tensor ', (*wanted, *GRADIENTS))})",
         SHARED,
         LISTS,

@@ -1,6 +1,6 @@
-"""``src_dense``: a linear synapse on a dense input, then the recurrence.
+"""``src_dense``: a linear synapse or a convolution on a dense input, then the recurrence.
 
-The synapse adds the weights of the nonzero inputs one by one, or uses torch's matrix product, whichever is asked for or
+The synapse adds the weights of the nonzero inputs one by one, or uses torch's product, whichever is asked for or
 expected to be faster. The backward operator uses the same method as the forward operator.
 """
 
@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import _gpu, _layer
+from ._convolution import OPTION, convolve, convolve_backward, fan_in, synapse_sizes
 from ._cpu import core, empty, mask_shape
 from ._layer import SAVED, WORK
 from ._memory import address, contiguous, has_memory, zero_padding
 from .src import backward as run_src_backward
 from .src import forward as run_src
 from .src import src, src_backward, traced
+from .src_events import refuse_convolution_on_gpu
 
 METHODS = ("auto", "events", "gemm")
 
@@ -27,7 +29,7 @@ METHODS = ("auto", "events", "gemm")
 _MAX_EVENT_INPUTS = 2**31
 
 
-def takes_events(input: Tensor, method: str, lengths: Tensor | None) -> bool:
+def takes_events(input: Tensor, weight: Tensor, method: str, lengths: Tensor | None) -> bool:
     """Whether to sum a contiguous input (T, B, K) by events; on a CPU "auto" measures the density of some rows.
 
     ``events_are_faster`` of csrc/bindings/layer.cpp has the cost model.
@@ -35,7 +37,8 @@ def takes_events(input: Tensor, method: str, lengths: Tensor | None) -> bool:
     if method != "auto" or _gpu.is_gpu(input.device):
         return method == "events"
     ends = None if lengths is None else contiguous(lengths.to(torch.int64))
-    return core.takes_events(input.dtype == torch.float64, input.shape, address(ends), address(input))
+    sizes = input.dtype == torch.float64, input.shape, address(ends), address(input)
+    return core.takes_events(*sizes, fan_in(weight))
 
 
 def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
     valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
     readable = has_memory(input) and (lengths is None or has_memory(lengths))
     if call.method == "auto" and valid and not call.save and readable:
-        options["method"] = "events" if takes_events(contiguous(input), "auto", lengths) else "gemm"
+        options["method"] = "events" if takes_events(contiguous(input), call.weight, "auto", lengths) else "gemm"
     return options
 
 
@@ -58,6 +61,7 @@ src_dense, src_dense_backward, gradient = _layer.declare(
     "str method, bool input_grad_at_events",
     wanted=["input", "weight"],
     kept=f"{SAVED}, Tensor mask, Tensor ones",
+    defaulted=OPTION,
     options_of_gradient=options_of_gradient,
 )
 
@@ -73,15 +77,20 @@ def forward(call: Any) -> tuple[Any, ...]:
         return made
     *outputs, trace, checkpoints, mask, ones = made
     # With "auto" what is kept must suffice for either method.
-    (needed,), _ = kept_shapes(call, check_synapse(call)[0])["checkpoints"]
-    missing = needed - checkpoints.numel()
-    checkpoints = functional.pad(checkpoints, (0, missing)) if missing else checkpoints
+    shapes = kept_shapes(call, check_synapse(call)[0])
+    trace, checkpoints = _padded(trace, *shapes["trace"]), _padded(checkpoints, *shapes["checkpoints"])
     return *outputs, trace, checkpoints, mask, mask.new_full((), ones, dtype=torch.bool)
+
+
+def _padded(x: Tensor, shape: tuple[int, ...], _: torch.dtype) -> Tensor:
+    missing = shape[0] - x.numel()
+    return functional.pad(x, (0, missing)) if missing else x
 
 
 def events_on_gpu(call: Any) -> tuple[Any, ...]:
     """The outputs, by events; on a GPU nobody knows whether all of them are 1."""
     outputs, input, (sizes, like) = forward_fake(call), contiguous(call.input), check_synapse(call)
+    refuse_convolution_on_gpu(call)
     spikes_and_state, (*saved, mask, _) = outputs[:-4], outputs[-4:]
     layer = _layer.layer_on_gpu(sizes, like, call.layer)
     run = layer, list(spikes_and_state), saved, call.trace_integrator
@@ -90,12 +99,15 @@ def events_on_gpu(call: Any) -> tuple[Any, ...]:
 
 
 def by_product(call: Any) -> tuple[Any, ...]:
-    """The outputs, from currents of torch's matrix product."""
+    """The outputs, from currents of torch's product."""
     sizes, like = check_synapse(call)
     _layer.check_layer(sizes, like, call.layer)
     input, weight = contiguous(call.input), call.weight
-    current = empty(weight, *input.shape[:2], weight.shape[0])
-    torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))
+    if call.convolution:
+        current = convolve(input, weight, call.convolution)
+    else:
+        current = empty(weight, *sizes)
+        torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))
     *outputs, trace, checkpoints = run_src(src.record(current, call.layer, call.save, call.trace_integrator, False))
     if not call.save:
         return *outputs, None, None, None, None
@@ -109,9 +121,12 @@ def by_product(call: Any) -> tuple[Any, ...]:
 def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
     """Check input, weight and method; return T, B and N, and what the other arguments must have."""
     like = _layer.check_floats("input", call.input, "T, B, K")
-    _layer.check_floats("weight", call.weight, "N, K")
-    (steps, batch, inputs), neurons = call.input.shape, call.weight.shape[0]
-    _layer.check_tensor("weight", call.weight, like, (neurons, inputs))
+    _layer.check_floats("weight", call.weight)
+    (steps, batch, inputs), (expected, neurons) = call.input.shape, synapse_sizes(call)
+    shape = call.weight.shape if call.convolution else (neurons, inputs)
+    _layer.check_tensor("weight", call.weight, like, tuple(shape))
+    if inputs != expected:
+        raise ValueError(f"input: expected shape (T, B, {expected}), got {tuple(call.input.shape)}")
     if call.method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {call.method!r}")
     if inputs > _MAX_EVENT_INPUTS and call.method != "gemm":
@@ -135,13 +150,16 @@ def kept_shapes(call: Any, sizes: _layer.Sizes) -> dict[str, tuple[tuple[int, ..
     """The shapes and dtypes of what is kept for the gradient; for "auto" it suffices for either method.
 
     The trace may be the product's currents. Checkpoints take more without a trace; there is one after events and with
-    recurrent weights. The mask has rows only if the method may be events.
+    recurrent weights. The mask has rows only if the method may be events. A convolution of events keeps neither trace
+    nor mask.
     """
     rows, words = mask_shape(call.input)
-    _, checkpoints = _layer.saved_sizes(call.layer, sizes, call.method == "events" or traced(call))
-    masked = call.method == "events" or (call.method == "auto" and not _gpu.is_gpu(call.input.device))
+    by_events = call.method == "events" and not call.convolution
+    _, checkpoints = _layer.saved_sizes(call.layer, sizes, by_events or traced(call))
+    masked = by_events or (call.method == "auto" and not call.convolution and not _gpu.is_gpu(call.input.device))
+    trace = 0 if call.method == "events" and call.convolution else math.prod(sizes)
     return {
-        "trace": ((math.prod(sizes),), call.input.dtype),
+        "trace": ((trace,), call.input.dtype),
         "checkpoints": ((checkpoints,), call.input.dtype),
         "mask": ((rows if masked else 0, words), torch.int64),
         "ones": ((), torch.bool),
@@ -154,12 +172,13 @@ def backward(call: Any) -> tuple[Any, ...]:
     (sizes, like), input, weight, of_layer = check_synapse(call), contiguous(call.input), call.weight, call.layer
     grads, (trace, checkpoints, mask, ones) = check_backward(call)
     want_input, want_weight = call.output_mask[:2]
-    if takes_events(input, call.method, of_layer.lengths):
-        size = _layer.saved_sizes(of_layer, sizes, traced=True)[1]
-        checkpoints = checkpoints[:size]  # of those that suffice for either method
+    if takes_events(input, weight, call.method, of_layer.lengths):
+        of_trace, size = _layer.saved_sizes(of_layer, sizes, traced=not call.convolution)
+        trace, checkpoints = trace[:of_trace], checkpoints[:size]  # of those that suffice for either method
         if not _gpu.is_gpu(input.device):
-            call = call._replace(checkpoints=checkpoints)
+            call = call._replace(trace=trace, checkpoints=checkpoints)
             return _layer.on_cpu(core.src_dense_backward, check_backward, call, bool(ones))
+        refuse_convolution_on_gpu(call)
         layer, gradients = _layer.layer_on_gpu(sizes, like, of_layer, backward=True), backward_fake(call)[2:]
         run = layer, grads, (trace, checkpoints), gradients
         wanted = want_input, want_weight, call.input_grad_at_events
@@ -167,9 +186,11 @@ def backward(call: Any) -> tuple[Any, ...]:
     current, trace = trace.view(sizes), trace if traced(call) else trace[:0]
     kept = current, trace, checkpoints, of_layer, [True, *call.output_mask[2:]]
     grad_current, *others = run_src_backward(src_backward.record(*grads, *kept))
+    summed = input if of_layer.lengths is None else zero_padding(input, of_layer.lengths)
+    if call.convolution:
+        return *convolve_backward(grad_current, summed, weight, call.convolution, (want_input, want_weight)), *others
     grad_input, grad_weight, rows = None, None, grad_current.flatten(0, 1)
     if want_weight:
-        summed = input if of_layer.lengths is None else zero_padding(input, of_layer.lengths)
         grad_weight = torch.mm(rows.t(), summed.flatten(0, 1), out=weight.new_empty(weight.shape))
     if want_input:
         grad_input = empty(input, *input.shape)

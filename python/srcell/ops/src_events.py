@@ -1,4 +1,4 @@
-"""``src_events``: a linear synapse on the events of an EventBatch, then the recurrence."""
+"""``src_events``: a linear synapse or a convolution on the events of an EventBatch, then the recurrence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from . import _gpu, _layer
+from ._convolution import OPTION, synapse_sizes
 from ._cpu import core, rows_of
 from ._memory import contiguous
 
@@ -15,16 +16,21 @@ src_events, src_events_backward, gradient = _layer.declare(
     "Tensor offsets, Tensor indices, Tensor? values, Tensor weight",
     "SymInt steps, SymInt batch",
     wanted=["values", "weight"],
+    defaulted=OPTION,
 )
 
 
 @src_events.kernel("CPU", "CUDA")
 def forward(call: Any) -> tuple[Any, ...]:
-    """The kernel; with ``trace_integrator`` the trace holds i, which the gradients of cell parameters need."""
+    """The kernel; with ``trace_integrator`` the trace holds i, which the gradients of cell parameters need.
+
+    A convolution keeps no trace; it has no kernels on a GPU.
+    """
     weight = call.weight
     if not _gpu.is_gpu(weight.device):
         return _layer.on_cpu(core.src_events, forward_fake, call)
     outputs, (sizes, like) = forward_fake(call), check_synapse(call)
+    refuse_convolution_on_gpu(call)
     run = _layer.layer_on_gpu(sizes, like, call.layer), outputs[:-2], outputs[-2:], call.trace_integrator
     rows, gpu = rows_of(call), _gpu.gpu_of("weight", weight)
     gpu.events_forward(run, (rows.for_kernels(weight.shape[1]), None, None), contiguous(weight))
@@ -33,9 +39,18 @@ def forward(call: Any) -> tuple[Any, ...]:
 
 def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
     """Check weight, offsets, indices and values; return T, B and N, and what the other arguments must have."""
-    like = _layer.check_floats("weight", call.weight, "N, K")
+    _, neurons = synapse_sizes(call)
+    like = _layer.check_floats("weight", call.weight)
     _layer.check_events(call, like)
-    return (call.steps, call.batch, call.weight.shape[0]), like
+    return (call.steps, call.batch, neurons), like
+
+
+def refuse_convolution_on_gpu(call: Any) -> None:
+    """Raise for a convolution of events on a GPU."""
+    if call.convolution:
+        raise RuntimeError(
+            f"weight: is on {call.weight.device}, where srcell has no convolution of events: use torch's"
+        )
 
 
 @src_events.fake
@@ -43,7 +58,8 @@ def forward_fake(call: Any) -> tuple[Any, ...]:
     """The outputs' shapes."""
     sizes, like = check_synapse(call)
     _layer.check_layer(sizes, like, call.layer)
-    return *_layer.empty_outputs(call.layer, sizes), *_layer.empty_saved(call.layer, sizes, call.save, traced=True)
+    traced = not call.convolution
+    return *_layer.empty_outputs(call.layer, sizes), *_layer.empty_saved(call.layer, sizes, call.save, traced)
 
 
 @src_events_backward.kernel("CPU", "CUDA")
@@ -52,6 +68,7 @@ def backward(call: Any) -> tuple[Any, ...]:
     weight = call.weight
     if not _gpu.is_gpu(weight.device):
         return _layer.on_cpu(core.src_events_backward, check_backward, call)
+    refuse_convolution_on_gpu(call)
     (sizes, like), (grads, saved) = check_synapse(call), check_backward(call)
     layer, gradients = _layer.layer_on_gpu(sizes, like, call.layer, backward=True), backward_fake(call)[2:]
     run, gpu = (layer, grads, saved, gradients), _gpu.gpu_of("weight", weight)
@@ -61,7 +78,8 @@ def backward(call: Any) -> tuple[Any, ...]:
 def check_backward(call: Any) -> tuple[list[Tensor | None], list[Tensor]]:
     """Check a backward call; return the gradients of its outputs, and trace and checkpoints."""
     sizes, like = check_synapse(call)
-    return _layer.check_backward(call, sizes, like, synapse=2), _layer.saved_of(call, sizes, like, traced=True)
+    grads = _layer.check_backward(call, sizes, like, synapse=2)
+    return grads, _layer.saved_of(call, sizes, like, traced=not call.convolution)
 
 
 @src_events_backward.fake

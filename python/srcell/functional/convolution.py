@@ -1,0 +1,251 @@
+"""``src_conv2d``: a convolution of events or of dense maps, then the recurrence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .._arguments import check_choice, require_dense
+from .._state import AnyState
+from ..events import EventBatch
+from ..ops._convolution import Convolution
+from .layer import NO_RECURRENCE, Parameter, State, UserArguments, autocasts, check_device, flat_size, layer_of
+from .synapse import after_synapse, as_spikes, check_weight_dtype
+
+METHODS = ("auto", "events", "dense")
+
+
+class Window(NamedTuple):
+    """How a kernel moves over a map: sizes are (vertical, horizontal)."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] | str
+    dilation: tuple[int, int]
+    groups: int
+
+    def pads(self) -> tuple[int | None, int | None]:
+        """The zeros before the first row and column; None for "same", which fits any input."""
+        if not isinstance(self.padding, str):
+            return self.padding
+        return (None, None) if self.padding == "same" else (0, 0)
+
+    def spans(self) -> list[int]:
+        """The distance from the first to the last row and column of the kernel."""
+        return [dilation * (kernel - 1) for kernel, dilation in zip(self.kernel_size, self.dilation, strict=True)]
+
+    def over(self, channels: int, height: int, width: int) -> Convolution:
+        """The convolution over maps of this size; the map is empty where the input is smaller than the kernel."""
+        # With "same", torch puts the odd one of the zeros after the last row or column.
+        zeros = [span if pad is None else 2 * pad for span, pad in zip(self.spans(), self.pads(), strict=True)]
+        sizes = zip((height, width), zeros, self.spans(), self.stride, strict=True)
+        rows, columns = (max((size + zero - span - 1) // stride + 1, 0) for size, zero, span, stride in sizes)
+        top, left = (zero // 2 for zero in zeros)
+        return Convolution(channels, height, width, rows, columns, *self.stride, top, left, *self.dilation)
+
+
+def window_of(
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int] | str,
+    dilation: int | tuple[int, int],
+    groups: int,
+) -> Window:
+    """Check the arguments of a convolution."""
+    kernel_size = pair("kernel_size", kernel_size, 1)
+    stride, dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
+    if not isinstance(padding, str):
+        padding = pair("padding", padding, 0)
+    elif padding not in ("valid", "same"):
+        raise ValueError(f"padding: expected 'valid', 'same' or sizes, got {padding!r}")
+    elif padding == "same" and stride != (1, 1):
+        raise ValueError(f"padding: expected sizes where the stride is not 1, got 'same' with stride {stride}")
+    return Window(kernel_size, stride, padding, dilation, groups)
+
+
+def pair(name: str, size: int | tuple[int, int], least: int) -> tuple[int, int]:
+    """A size as (height, width); one number stands for both."""
+    sizes = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(sizes) != 2 or not all(isinstance(x, int) and not isinstance(x, bool) and least <= x < 2**63 for x in sizes):
+        raise ValueError(f"{name}: expected one or two integers of at least {least}, got {size!r}")
+    return sizes
+
+
+def src_conv2d(
+    input: Tensor | EventBatch,
+    weight: Tensor,
+    bias: Parameter,
+    state: State | None = None,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] | str = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    input_size: tuple[int, int] | None = None,
+    alpha: Parameter = 0.9,
+    rho: Parameter = 3.0,
+    r: Parameter = 2.0,
+    rs: Parameter = -7.0,
+    zs_hyp: Parameter = 0.9,
+    zs_dep: Parameter = 0.0,
+    omega: Parameter = 0.0,
+    surrogate: str = "straight_through",
+    full_gradient: bool = False,
+    lengths: Tensor | Sequence[int] | None = None,
+    method: str = "auto",
+) -> tuple[Tensor, AnyState]:
+    r"""Run Spiking Recurrent Cells after a convolution: ``src`` on ``torch.nn.functional.conv2d`` of each step.
+
+    Args:
+        input: (T, B, C, H, W), or an :class:`~srcell.EventBatch` (T, B, C * H * W) whose inputs are numbered by
+            channel, row and column and whose lengths are used. A tensor must have the dtype of the weight, or hold
+            bools or integers, which count as numbers of spikes.
+        weight: (O, C / groups, kernel height, kernel width).
+        bias: excitability, a float or a tensor that broadcasts to (O, H', W'), the shape of the map of neurons.
+        state: see :func:`src`; its tensors are (B, O, H', W').
+        stride: stride of the convolution, one number or two (vertical, horizontal), like all sizes here.
+        padding: zeros beyond the edge, as numbers, ``"valid"`` or ``"same"``.
+        dilation: dilation of the kernel.
+        groups: groups of channels.
+        input_size: (H, W) of an EventBatch; maps are square if absent.
+        method: ``"events"`` adds the weights of the nonzero inputs one by one in their order, with the same bits for
+            every instruction set, thread count and batch size. ``"dense"`` is torch's convolution, whose bits may
+            depend on the batch; an EventBatch is made dense for it. ``"auto"`` uses events for an EventBatch. For a
+            dense tensor it uses whichever is expected to be faster: events if the density, measured on some of its
+            steps, is below 0.5 + 30 / n, where n is the number of weights of a neuron. It uses torch's convolution
+            for half precision, under autocast, and on a GPU, where there is no ``"events"``.
+        alpha: see :func:`src`.
+        rho: see :func:`src`.
+        r: see :func:`src`.
+        rs: see :func:`src`.
+        zs_hyp: see :func:`src`.
+        zs_dep: see :func:`src`.
+        omega: see :func:`src`.
+        surrogate: see :func:`src`.
+        full_gradient: see :func:`src`.
+        lengths: see :func:`src`; must be absent for an EventBatch that has its own.
+
+    Returns:
+        spikes (T, B, O, H', W') and the state after each sample's last step.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a wrong shape, device or value; the message names the argument.
+
+    Example:
+        >>> import torch
+        >>> from srcell.functional import src_conv2d
+        >>> spikes, state = src_conv2d(torch.ones(30, 2, 1, 6, 6), torch.ones(4, 1, 3, 3), bias=-6.0, padding="same")
+        >>> spikes.shape, state.h.shape
+        (torch.Size([30, 2, 4, 6, 6]), torch.Size([2, 4, 6, 6]))
+
+    """
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
+    require_dense("weight", weight)
+    if weight.dim() != 4 or 0 in weight.shape:
+        raise ValueError(f"weight: expected shape (O, C / groups, height, width), got {tuple(weight.shape)}")
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or weight.shape[0] % groups:
+        raise ValueError(f"groups: expected a divisor of the {weight.shape[0]} output channels, got {groups!r}")
+    check_method(method)
+    window = window_of((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups)
+    given = UserArguments(
+        bias, state, (alpha, rho, r, rs, zs_hyp, zs_dep, omega), surrogate, full_gradient, NO_RECURRENCE
+    )
+    return conv2d(input, weight, given, window, lengths, input_size, method)
+
+
+def operator_method(method: str) -> str:
+    """The name that operators have for a method."""
+    return "gemm" if method == "dense" else method
+
+
+def check_method(method: str) -> None:
+    """Raise unless this is a method of ``src_conv2d``."""
+    check_choice("method", method, METHODS)
+
+
+def conv2d(
+    input: Tensor | EventBatch,
+    weight: Tensor,
+    given: UserArguments,
+    window: Window,
+    lengths: Tensor | Sequence[int] | None,
+    input_size: tuple[int, int] | None,
+    method: str,
+    *,
+    input_grad_at_events: bool = False,
+) -> tuple[Tensor, AnyState]:
+    """Run ``src_conv2d`` on arguments that are already checked, for callers inside the package.
+
+    ``input_grad_at_events`` is as in ``synapse.linear``.
+    """
+    check_weight_dtype(weight)
+    check_device("weight", weight)
+    convolution = convolution_of(input, weight, window, input_size)
+    if isinstance(input, EventBatch):
+        if input.lengths is not None and lengths is not None:
+            raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
+        lengths = input.lengths if lengths is None else lengths
+        flat: Tensor | EventBatch = input
+    else:
+        input = as_spikes(input, weight.dtype)
+        if not input.is_floating_point() or (input.dtype != weight.dtype and not autocasts(input)):
+            raise TypeError(f"input: expected {weight.dtype}, as the weight, got {input.dtype}")
+        flat_size("input", input.shape[2:])
+        flat = input.flatten(2)
+    if input.device != weight.device:
+        raise ValueError(f"input: expected device {weight.device}, as the weight, got {input.device}")
+    features = weight.shape[0], convolution.out_height, convolution.out_width
+    layer = layer_of(weight, (input.shape[1], *features), given, lengths)
+    if weight.device.type == "cuda":
+        if method == "events":
+            raise ValueError('method: expected "auto" or "dense" on a GPU, where torch convolves, got "events"')
+        method = "dense"
+    method = operator_method(method)
+    spikes, state = after_synapse(
+        flat, weight, layer, method, input_grad_at_events=input_grad_at_events, convolution=convolution
+    )
+    return spikes.unflatten(2, features), type(state)(*[x.unflatten(-1, features) for x in state])
+
+
+def convolution_of(
+    input: Tensor | EventBatch, weight: Tensor, window: Window, input_size: tuple[int, int] | None
+) -> Convolution:
+    """The convolution over the maps of an input, whose shape is checked."""
+    channels = weight.shape[1] * window.groups
+    if isinstance(input, EventBatch):
+        height, width = _map_size(input, channels, input_size)
+    else:
+        if not isinstance(input, Tensor) or input.dim() != 5 or input.shape[2] != channels:
+            got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
+            raise ValueError(f"input: expected an EventBatch or a tensor (T, B, {channels}, H, W), got {got}")
+        require_dense("input", input)
+        height, width = input.shape[3:]
+    least = [
+        1 if pad is None else max(1, span + 1 - 2 * pad)
+        for span, pad in zip(window.spans(), window.pads(), strict=True)
+    ]
+    if height < least[0] or width < least[1]:
+        raise ValueError(
+            f"input: expected a height of at least {least[0]} and a width of at least {least[1]}, got {(height, width)}"
+        )
+    return window.over(channels, height, width)
+
+
+def _map_size(input: EventBatch, channels: int, given: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width of the maps of an EventBatch."""
+    inputs = input.shape[2]
+    side = math.isqrt(inputs // channels)
+    height, width = (side, side) if given is None else pair("input_size", given, 1)
+    if channels * height * width != inputs:
+        if given is None:
+            raise ValueError(
+                f"input: expected {channels} times a square number of inputs without input_size, got {inputs}: give "
+                "input_size, the height and width of the maps"
+            )
+        raise ValueError(f"input: expected {channels} * {height} * {width} inputs, got {inputs}")
+    return height, width

@@ -1,0 +1,104 @@
+"""The convolution of a call: its sizes, and its currents and gradients by torch's own operators.
+
+An operator's option ``convolution`` has the numbers CONVOLUTION, or none: the synapse is then linear. Inputs and
+neurons are flat, numbered by channel, row and column. ``csrc/cpu/convolution.h`` checks the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Convolution(NamedTuple):
+    """The numbers of a convolution over maps of one size; (y, x) of what is vertical and horizontal."""
+
+    channels: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    stride_y: int
+    stride_x: int
+    padding_top: int
+    padding_left: int
+    dilation_y: int
+    dilation_x: int
+
+
+OPTION = "SymInt[] convolution=[]"
+
+
+def synapse_sizes(call: Any) -> tuple[int, int]:
+    """Check the weight of a call, (N, K), or (O, C / groups, height, width) of a convolution; return K and N."""
+    weight: Tensor = call.weight
+    if not call.convolution:
+        if weight.dim() != 2:
+            raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
+        return weight.shape[1], weight.shape[0]
+    if len(call.convolution) != len(Convolution._fields):
+        got = len(call.convolution)
+        raise ValueError(f"convolution: expected {len(Convolution._fields)} numbers or none, got {got}")
+    sizes = Convolution(*call.convolution)
+    if weight.dim() != 4 or weight.shape[1] < 1 or sizes.channels % weight.shape[1]:
+        expected = f"(O, C / groups, height, width) for C = {sizes.channels}"
+        raise ValueError(f"weight: expected shape {expected}, got {tuple(weight.shape)}")
+    if call.layer.weight_hh is not None:
+        raise ValueError("weight_hh: expected None with a convolution, got a tensor")
+    return sizes.channels * sizes.height * sizes.width, weight.shape[0] * sizes.out_height * sizes.out_width
+
+
+def fan_in(weight: Tensor) -> int:
+    """The number of weights of a neuron."""
+    return math.prod(weight.shape[1:])
+
+
+def convolve(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> Tensor:
+    """The currents (T, B, N) of an input (T, B, K)."""
+    maps, options = _as_torch_takes_it(input, weight, convolution)
+    return functional.conv2d(maps, weight, None, **options).reshape(*input.shape[:2], -1)
+
+
+def convolve_backward(
+    grad_current: Tensor, input: Tensor, weight: Tensor, convolution: Sequence[int], wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of ``convolve`` with respect to input and weight; None for what is not wanted."""
+    sizes = Convolution(*convolution)
+    maps, options = _as_torch_takes_it(input, weight, convolution)
+    grad = grad_current.reshape(maps.shape[0], weight.shape[0], sizes.out_height, sizes.out_width)
+    grad_maps, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad,
+        maps,
+        weight,
+        None,
+        *(options[name] for name in ("stride", "padding", "dilation")),
+        False,
+        [0, 0],
+        options["groups"],
+        [*wanted, False],
+    )
+    if grad_maps is not None:
+        grad_maps = grad_maps[..., : sizes.height, : sizes.width].reshape(input.shape)
+    return grad_maps, grad_weight
+
+
+def _as_torch_takes_it(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> tuple[Tensor, dict[str, Any]]:
+    """The input as maps, with the zeros that torch does not add, and the options of ``conv2d``."""
+    sizes = Convolution(*convolution)
+    maps = input.reshape(-1, sizes.channels, sizes.height, sizes.width)
+    needed = [
+        (out - 1) * stride + dilation * (kernel - 1) + 1 - size - 2 * before
+        for out, stride, dilation, kernel, size, before in zip(
+            sizes[3:5], sizes[5:7], sizes[9:11], weight.shape[2:], sizes[1:3], sizes[7:9], strict=True
+        )
+    ]
+    if max(needed) > 0:
+        maps = functional.pad(maps, (0, max(needed[1], 0), 0, max(needed[0], 0)))
+    groups = sizes.channels // weight.shape[1]
+    options = {"stride": sizes[5:7], "padding": sizes[7:9], "dilation": sizes[9:11], "groups": groups}
+    return maps, options
