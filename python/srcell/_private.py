@@ -62,6 +62,14 @@ def register_pytree(
     torch.serialization.add_safe_globals([cls])
 
 
+def with_graphs(limit: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: torch.compile makes up to so many graphs of a function before it runs it eagerly."""
+    from torch._dynamo import config  # slow to import
+
+    decorator: Callable[[Callable[..., Any]], Callable[..., Any]] = config.patch(cache_size_limit=limit)
+    return decorator
+
+
 def below_autograd() -> AbstractContextManager[None]:
     """A context in which operators skip autograd. In it, an operator's autograd kernel calls the operator's others.
 

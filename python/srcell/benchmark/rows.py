@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from .. import runtime
 from .._export import export
 from .._parameters import PARAMETERS, RESONANCE
+from .._private import with_graphs
 from ..events import EventBatch
 from ..functional import delay, integer_src_linear, src, src_linear
 from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell, SRCConv2d, spread_frequencies
@@ -89,10 +90,8 @@ def _compile(function: Any) -> Any:
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise UnavailableError(f"torch.compile needs a C++ compiler, and {compiler} is not installed")
-    from torch._dynamo import config  # slow to import
-
     # One graph for each layer, gradient mode and number of steps; past the default of 8 torch would run eagerly.
-    return config.patch(cache_size_limit=64)(torch.compile(function, dynamic=False))
+    return with_graphs(64)(torch.compile(function, dynamic=False))
 
 
 def _compiled(setting: Workload) -> Neuron:
