@@ -232,6 +232,18 @@ def delays_table(document: Document) -> Iterator[str]:
     )
 
 
+def convolution_table(document: Document) -> Iterator[str]:
+    """Milliseconds a sample of convolutions; the rows of PyTorch, then those of srcell."""
+    results = results_of(document, "conv")
+    head = ["ms a sample, forward / forward and backward", "2-12 channels, 34 x 34", "12-24, 17 x 17", "network"]
+    rows = []
+    for row in results[0]["milliseconds"]:
+        times = [[median(r, row, key) for key in (FORWARD, BOTH)] for r in results]
+        shared = [[format_ms(x / r["setting"]["batch"]) for x in t] for t, r in zip(times, results, strict=True)]
+        rows.append([LABELS[row], *(" / ".join(found) for found in shared)])
+    yield from markdown_table(head, rows)
+
+
 def pass_rows(results: list[Result]) -> list[list[str]]:
     """Table rows, one per row of the benchmark and a column per result; all results must have the same rows."""
     return [

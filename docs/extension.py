@@ -136,9 +136,9 @@ def read(name: str) -> Any:
     return json.loads((RESULTS / name).read_text())
 
 
-def delays_machine() -> str:
-    """The machine on which the layer with delays was measured."""
-    found = read("lateral-delays.json")
+def machine_of(name: str) -> str:
+    """The machine on which a file of results was measured."""
+    found = read(name)
     environment = found["environment"]
     return (
         f"{found['processor']}, {environment['threads']} threads, {environment['isa']}, torch {environment['torch']}; "
@@ -296,7 +296,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed-modes": speed(report.modes_table),
     "speed-one-thread": speed(report.one_thread_table),
     "speed-delays": lambda: report.lines(report.delays_table(read("lateral-delays.json"))),
-    "speed-delays-machine": delays_machine,
+    "speed-delays-machine": lambda: machine_of("lateral-delays.json"),
+    "speed-convolution": lambda: report.lines(report.convolution_table(read("convolution.json"))),
+    "speed-convolution-machine": lambda: machine_of("convolution.json"),
     "accuracy": accuracy(
         lambda name: (
             "/" not in name

@@ -95,7 +95,7 @@ def onnx_session(model: AllSpikes, example: Tensor) -> Callable[[EventBatch], Ou
 
 def by_product(model: AllSpikes, events: EventBatch) -> Outputs:
     """The network with torch's product in place of sums of events."""
-    with mock.patch.object(src_dense, "takes_events", lambda *arguments: False):
+    with mock.patch.object(src_dense, "takes_events", lambda *arguments, **options: False):
         return list(model(events.to_dense()))
 
 

@@ -44,8 +44,6 @@ struct Synapse {
     Maybe<const Convolution> map() const { return convolution ? &convolution->view() : nullptr; }
     int64_t neurons() const { return map() ? map()->neurons() : weight.shape[0]; }
     int64_t inputs() const { return map() ? map()->inputs() : weight.shape[1]; }
-    // The weights of a neuron.
-    int64_t fan_in() const { return map() ? map()->group_inputs() * map()->taps() : weight.shape[1]; }
     Address address() const { return address_of(weight.data); }
     Shape shape() const {
         const auto& of = weight.shape;
@@ -153,7 +151,7 @@ py::object src_dense(const py::handle call, int threads) {
     const Layer checked = layer.checked(threads);
     const Address elements = address_of(input.data);
     if (!chosen &&
-        !events_are_faster(layer.number == Number::kFloat64, checked.shape, elements, input.shape[2], synapse.fan_in()))
+        !events_are_faster(layer.number == Number::kFloat64, checked.shape, elements, input.shape[2], synapse.map()))
         return py::bool_(false);
     Results made = make_results(layer, like);
     add_saved(made, layer, like, save, !synapse.map());

@@ -221,11 +221,12 @@ bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, in
     });
 }
 
-bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs, int64_t fan_in) {
+bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs, bool convolved) {
     // The unit is one multiply-add of torch's product per neuron and row. kEventCost is the cost of one event, forward
     // and backward; kCurrentCost that of writing a current after the product and reading it in the recurrence. Fitted
-    // to the sweep of bench/NOTES.md, where the numbers of neurons and threads cancel out.
-    constexpr double kEventCost = 2, kCurrentCost = 60;
+    // to the sweep of bench/NOTES.md, where the numbers of neurons and threads cancel out. An event of a convolution
+    // meets fewer weights at a time, and torch's is faster than its product.
+    constexpr double kEventCost = 2, kCurrentCost = 60, kConvolvedCost = 10;
     constexpr int64_t kSampledRows = 256;
     const int64_t rows = shape.steps * shape.batch, stride = std::max<int64_t>(1, rows / kSampledRows);
     if (!rows || !inputs) return true;
@@ -240,7 +241,8 @@ bool events_are_faster(bool is_double, const ScanShape& shape, Address input, in
             sampled += inputs;
         }
         const double density = static_cast<double>(active) / static_cast<double>(std::max<int64_t>(sampled, 1));
-        return kEventCost * density * static_cast<double>(fan_in) < static_cast<double>(fan_in) + kCurrentCost;
+        if (convolved) return kConvolvedCost * density < 1;
+        return kEventCost * density * static_cast<double>(inputs) < static_cast<double>(inputs) + kCurrentCost;
     });
 }
 
@@ -267,9 +269,9 @@ void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& g
 
 namespace {
 
-bool takes_events(bool is_double, const Sizes& sizes, Address lengths, Address input, int64_t fan_in) {
+bool takes_events(bool is_double, const Sizes& sizes, Address lengths, Address input, bool convolved) {
     const ScanShape shape = {sizes[0], sizes[1], 0, pointer<const int64_t>(lengths), 1};
-    return events_are_faster(is_double, shape, input, sizes[2], fan_in);
+    return events_are_faster(is_double, shape, input, sizes[2], convolved);
 }
 
 template <class T>
@@ -307,7 +309,7 @@ void bind_layer(pybind11::module_& m) {
     py::class_<DenseRows>(m, "DenseRows")
         .def(py::init<bool, const Sizes&, Address, Address, Address>(), "is_double"_a, "sizes"_a, "lengths"_a,
              "elements"_a, "mask"_a);
-    m.def("takes_events", &takes_events, "is_double"_a, "sizes"_a, "lengths"_a, "input"_a, "fan_in"_a);
+    m.def("takes_events", &takes_events, "is_double"_a, "sizes"_a, "lengths"_a, "input"_a, "convolved"_a);
     m.def("count_spikes", &count_spikes<float>, py::arg("spikes").noconvert(), "threads"_a);
     m.def("count_spikes", &count_spikes<double>, py::arg("spikes").noconvert(), "threads"_a);
 }

@@ -67,8 +67,8 @@ void scan_backward(const Layer& layer, const Outputs& grads, const Gradients& gr
 void event_dots(const Layer& layer, const EventRows& rows, Address weight_t, Address grad_current, Address grad_values,
                 Address grad_input);
 
-// Whether summing by events is expected to beat torch's product, from the density of some rows of a dense input
-// (T, B, K). `fan_in` is the number of weights of a neuron.
-bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs, int64_t fan_in);
+// Whether summing by events is expected to beat torch's product or convolution, from the density of some rows of a
+// dense input (T, B, K).
+bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs, bool convolved);
 
 }  // namespace srcell

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch._dynamo  # loaded early: torch loads it at its first pow on meta, which would look like a leak
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from fuzz.draws import FLOATS, Draw, fits
@@ -37,6 +38,7 @@ from srcell import (
     leaky_readout,
     rest_state,
     src,
+    src_conv2d,
     src_linear,
 )
 from srcell._state import state_type
@@ -88,11 +90,18 @@ def leaf(draw: Draw, x: Tensor) -> Tensor:
 
 
 def layer_arguments(
-    draw: Draw, steps: int, batch: int, features: Sequence[int], dtype: torch.dtype, wild: int
+    draw: Draw,
+    steps: int,
+    batch: int,
+    features: Sequence[int],
+    dtype: torch.dtype,
+    wild: int,
+    *,
+    recurrent: bool = True,
 ) -> dict[str, Any]:
     names = ("bias", *(name for name in PARAMETERS if draw.chance(25)))
     given: dict[str, Any] = {name: parameter_or_number(draw, name, features, dtype) for name in names}
-    if draw.chance(30):
+    if recurrent and draw.chance(30):
         neurons = math.prod(features)
         given["weight_hh"] = draw.relaid(draw.floats(neurons, neurons, dtype=dtype, wild=wild))
         given["recurrent_surrogate"] = draw.pick(*SURROGATES)
@@ -129,10 +138,40 @@ def past_steps(given: dict[str, Any]) -> int:
 
 
 def op_src(draw: Draw) -> None:
-    """src, src_linear, rest_state, leaky_readout and count_spikes, the first two sometimes with gradients."""
-    kind = draw.pick(src, src_linear, src, src_linear, leaky_readout, rest_state, count_spikes)
-    part = {src: running, src_linear: running, rest_state: resting}.get(kind, reading_out)
-    part(draw, kind)
+    """src, src_linear, src_conv2d, rest_state, leaky_readout and count_spikes, the first three sometimes with
+    gradients.
+    """
+    kind = draw.pick(src, src_linear, src_conv2d, src, src_linear, src_conv2d, leaky_readout, rest_state, count_spikes)
+    part = dict.fromkeys((src, src_linear, src_conv2d), running) | {rest_state: resting}
+    part.get(kind, reading_out)(draw, kind)
+
+
+def maps_and_kernel(draw: Draw, steps: int, batch: int, dtype: torch.dtype, work: torch.dtype) -> dict[str, Any]:
+    """The arguments of src_conv2d before the layer's: maps, dense or events, at least as large as the kernel."""
+    groups, of_group, outputs = draw.pick(1, 1, 2), draw.pick(1, 2, 3), draw.pick(1, 2, 9)
+    (kernel, stride, padding, dilation) = (
+        [draw.pick(*sizes) for _ in "yx"] for sizes in ((1, 2, 3), (1, 2), (0, 1, 4), (1, 2))
+    )
+    sizes = [
+        max(1, d * (k - 1) + 1 - 2 * p) + draw.pick(0, 1, 4) for k, p, d in zip(kernel, padding, dilation, strict=True)
+    ]
+    x = draw.repeated(draw.relaid(draw.spikes(steps, batch, groups * of_group, *sizes, dtype=dtype)))
+    weight = draw.relaid(draw.floats(groups * outputs, of_group, *kernel, dtype=dtype, scale=3))
+    given: dict[str, Any] = {"input": x, "weight": weight, "method": draw.pick("events", "auto", "dense")}
+    moves = {"stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation), "groups": groups}
+    if draw.chance(40):
+        given["input"] = EventBatch.from_dense(x.detach().flatten(2).to(work))
+        given["input_size"] = tuple(sizes)
+    return given | moves
+
+
+def maps_of(given: dict[str, Any], x: Any) -> Tensor:
+    """Torch's convolution of an input of src_conv2d, (T, B, O, H', W'), in float64."""
+    weight = given["weight"].detach().double()
+    channels = weight.shape[1] * given.get("groups", 1)
+    dense = x.to_dense(torch.float64).unflatten(2, (channels, *given["input_size"])) if isinstance(x, EventBatch) else x
+    moves = {name: given[name] for name in ("stride", "padding", "dilation", "groups") if name in given}
+    return F.conv2d(dense.detach().double().flatten(0, 1), weight, None, **moves).unflatten(0, x.shape[:2])
 
 
 def drawn_dtype(draw: Draw) -> torch.dtype:
@@ -146,6 +185,9 @@ def layer_call_arguments(draw: Draw, kind: Any, dtype: torch.dtype, work: torch.
     if kind is src:
         current = draw.repeated(draw.relaid(draw.floats(steps, batch, *features, dtype=dtype, scale=3, wild=wild)))
         given: dict[str, Any] = {"current": current}
+    elif kind is src_conv2d:
+        given = maps_and_kernel(draw, steps, batch, dtype, work)
+        features = [*maps_of(given, given["input"]).shape[2:]]
     else:
         features, inputs = features[:1], draw.size()
         x = draw.repeated(draw.relaid(draw.spikes(steps, batch, inputs, dtype=dtype)))
@@ -153,7 +195,7 @@ def layer_call_arguments(draw: Draw, kind: Any, dtype: torch.dtype, work: torch.
         if draw.chance(40):
             given["input"] = EventBatch.from_dense(x.detach().to(work))
         given["method"] = draw.pick("events", "auto", "gemm")
-    given |= layer_arguments(draw, steps, batch, features, work, wild)
+    given |= layer_arguments(draw, steps, batch, features, work, wild, recurrent=kind is not src_conv2d)
     synapse = {name: leaf(draw, x) for name, x in given.items() if name in SYNAPSE and isinstance(x, Tensor)}
     return given | synapse
 
@@ -197,6 +239,8 @@ def all_moderate(given: dict[str, Any]) -> bool:
 def assert_shapes(kind: Any, given: dict[str, Any], outputs: Sequence[Tensor]) -> None:
     synapse = given["current"] if kind is src else given["input"]
     shape = synapse.shape if kind is src else (*synapse.shape[:2], len(given["weight"]))
+    if kind is src_conv2d:
+        shape = maps_of(given, synapse).shape
     assert outputs[0].shape == tuple(shape)
     batch, *features = outputs[0].shape[1:]
     state = outputs[1:-1] if past_steps(given) else outputs[1:]
@@ -216,8 +260,12 @@ def assert_values(outputs: Sequence[Tensor], lengths: Any, tame: bool) -> None:
 
 def assert_the_reference(outputs: Sequence[Tensor], given: dict[str, Any]) -> None:
     """Assert that outputs in float64 equal those of the reference."""
-    plain = {name: x.detach() if isinstance(x, Tensor) else x for name, x in given.items() if name != "method"}
-    if "input" in plain:
+    apart = ("method", "stride", "padding", "dilation", "groups", "input_size")
+    plain = {name: x.detach() if isinstance(x, Tensor) else x for name, x in given.items() if name not in apart}
+    if "input" in plain and plain["weight"].dim() == 4:
+        plain["current"] = maps_of(given, plain.pop("input"))
+        del plain["weight"]
+    elif "input" in plain:
         x, weight = plain.pop("input"), plain.pop("weight")
         dense = x.to_dense(torch.float64) if isinstance(x, EventBatch) else x
         plain["current"] = dense.to(weight.dtype) @ weight.t()
@@ -511,6 +559,8 @@ def raw_call(draw: Draw) -> tuple[OperatorCall, bool]:
         dense = draw.spikes(steps, batch, inputs, dtype=dtype)
         weight = draw.floats(neurons, inputs, dtype=dtype, wild=wild)
         options |= {"method": draw.pick("events", "auto", "gemm"), "input_grad_at_events": draw.chance(50)}
+        if inputs and neurons and layer.weight_hh is None and draw.chance(40):  # maps of one place
+            weight, options["convolution"] = weight[:, :, None, None], [inputs, *[1] * 6, 0, 0, 1, 1]
         call = layer_call(layer, EventBatch.from_dense(dense) if name == "src_events" else dense, weight, **options)
     if options["save"] and draw.chance(50):
         return backward_call(draw, call)
@@ -543,6 +593,8 @@ def op_raw(draw: Draw) -> None:
     call, noisy = raw_call(draw)
     names = [argument.name for argument in call.operator.default._schema.arguments]
     given = dict(zip(names, call.arguments, strict=False)) | call.options
+    if not given.get("convolution", True):
+        del given["convolution"]
     refusable = draw.spoil(given, 40, partial(spoilt_argument, draw)) or noisy
     inputs = tensors_in(given)
 

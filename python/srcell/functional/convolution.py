@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .._arguments import check_choice, require_dense
@@ -16,6 +17,7 @@ from .layer import NO_RECURRENCE, Parameter, State, UserArguments, autocasts, ch
 from .synapse import after_synapse, as_spikes, check_weight_dtype
 
 METHODS = ("auto", "events", "dense")
+MOST = 2**31  # inputs and neurons: an event's index is an int32
 
 
 class Window(NamedTuple):
@@ -69,8 +71,8 @@ def window_of(
 def pair(name: str, size: int | tuple[int, int], least: int) -> tuple[int, int]:
     """A size as (height, width); one number stands for both."""
     sizes = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(sizes) != 2 or not all(isinstance(x, int) and not isinstance(x, bool) and least <= x < 2**63 for x in sizes):
-        raise ValueError(f"{name}: expected one or two integers of at least {least}, got {size!r}")
+    if len(sizes) != 2 or not all(isinstance(x, int) and not isinstance(x, bool) and least <= x < 2**31 for x in sizes):
+        raise ValueError(f"{name}: expected one or two integers in [{least}, 2^31), got {size!r}")
     return sizes
 
 
@@ -115,8 +117,8 @@ def src_conv2d(
             every instruction set, thread count and batch size. ``"dense"`` is torch's convolution, whose bits may
             depend on the batch; an EventBatch is made dense for it. ``"auto"`` uses events for an EventBatch. For a
             dense tensor it uses whichever is expected to be faster: events if the density, measured on some of its
-            steps, is below 0.5 + 30 / n, where n is the number of weights of a neuron. It uses torch's convolution
-            for half precision, under autocast, and on a GPU, where there is no ``"events"``.
+            steps, is below 0.1. It uses torch's convolution for half precision, under autocast, and on a GPU, where
+            there is no ``"events"``.
         alpha: see :func:`src`.
         rho: see :func:`src`.
         r: see :func:`src`.
@@ -233,7 +235,12 @@ def convolution_of(
         raise ValueError(
             f"input: expected a height of at least {least[0]} and a width of at least {least[1]}, got {(height, width)}"
         )
-    return window.over(channels, height, width)
+    made = window.over(channels, height, width)
+    if not torch.compiler.is_compiling():
+        inputs, neurons = channels * height * width, weight.shape[0] * made.out_height * made.out_width
+        if inputs > MOST or neurons > MOST:
+            raise ValueError(f"input: expected at most 2^31 inputs and as many neurons, got {inputs} and {neurons}")
+    return made
 
 
 def _map_size(input: EventBatch, channels: int, given: tuple[int, int] | None) -> tuple[int, int]:

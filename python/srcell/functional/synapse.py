@@ -217,7 +217,7 @@ def currents_of(
     if isinstance(input, Tensor):
         input = as_spikes(input, weight.dtype)
         by_product = method == "gemm" or (method == "auto" and (autocasts(input) or weight.dtype in HALF))
-        if by_product or not takes_events(contiguous(input), weight, method, lengths):
+        if by_product or not takes_events(contiguous(input), method, lengths, convolved=bool(convolution)):
             return _product(without_padding(input, lengths)[0], weight, convolution)
         input = EventBatch.from_dense(in_work_dtype(input), lengths)
     elif method == "gemm":

@@ -74,7 +74,7 @@ def check_learnable(names: Sequence[str], full_gradient: bool, delayed: bool) ->
         learnable = tuple(names)
     except (TypeError, RuntimeError):
         raise TypeError(f"learnable: expected a sequence of names, got {describe(names)}") from None
-    if "delay_hh" in learnable and not delayed:
+    if not delayed and any(isinstance(name, str) and name == "delay_hh" for name in learnable):
         raise ValueError("learnable: expected delay_hh, the initial delays, beside the name delay_hh, got None")
     known = [*CELL_DEFAULTS, *["delay_hh"] * delayed]
     for name in learnable:

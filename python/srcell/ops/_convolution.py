@@ -53,15 +53,11 @@ def synapse_sizes(call: Any) -> tuple[int, int]:
     return sizes.channels * sizes.height * sizes.width, weight.shape[0] * sizes.out_height * sizes.out_width
 
 
-def fan_in(weight: Tensor) -> int:
-    """The number of weights of a neuron."""
-    return math.prod(weight.shape[1:])
-
-
 def convolve(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> Tensor:
     """The currents (T, B, N) of an input (T, B, K)."""
     maps, options = _as_torch_takes_it(input, weight, convolution)
-    return functional.conv2d(maps, weight, None, **options).reshape(*input.shape[:2], -1)
+    neurons = weight.shape[0] * math.prod(Convolution(*convolution)[3:5])
+    return functional.conv2d(maps, weight, None, **options).reshape(*input.shape[:2], neurons)
 
 
 def convolve_backward(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import _gpu, _layer
-from ._convolution import OPTION, convolve, convolve_backward, fan_in, synapse_sizes
+from ._convolution import OPTION, convolve, convolve_backward, synapse_sizes
 from ._cpu import core, empty, mask_shape
 from ._layer import SAVED, WORK
 from ._memory import address, contiguous, has_memory, zero_padding
@@ -29,7 +29,7 @@ METHODS = ("auto", "events", "gemm")
 _MAX_EVENT_INPUTS = 2**31
 
 
-def takes_events(input: Tensor, weight: Tensor, method: str, lengths: Tensor | None) -> bool:
+def takes_events(input: Tensor, method: str, lengths: Tensor | None, *, convolved: bool) -> bool:
     """Whether to sum a contiguous input (T, B, K) by events; on a CPU "auto" measures the density of some rows.
 
     ``events_are_faster`` of csrc/bindings/layer.cpp has the cost model.
@@ -38,7 +38,7 @@ def takes_events(input: Tensor, weight: Tensor, method: str, lengths: Tensor | N
         return method == "events"
     ends = None if lengths is None else contiguous(lengths.to(torch.int64))
     sizes = input.dtype == torch.float64, input.shape, address(ends), address(input)
-    return core.takes_events(*sizes, fan_in(weight))
+    return core.takes_events(*sizes, convolved)
 
 
 def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
@@ -51,7 +51,8 @@ def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
     valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
     readable = has_memory(input) and (lengths is None or has_memory(lengths))
     if call.method == "auto" and valid and not call.save and readable:
-        options["method"] = "events" if takes_events(contiguous(input), call.weight, "auto", lengths) else "gemm"
+        by_events = takes_events(contiguous(input), "auto", lengths, convolved=bool(call.convolution))
+        options["method"] = "events" if by_events else "gemm"
     return options
 
 
@@ -172,7 +173,7 @@ def backward(call: Any) -> tuple[Any, ...]:
     (sizes, like), input, weight, of_layer = check_synapse(call), contiguous(call.input), call.weight, call.layer
     grads, (trace, checkpoints, mask, ones) = check_backward(call)
     want_input, want_weight = call.output_mask[:2]
-    if takes_events(input, weight, call.method, of_layer.lengths):
+    if takes_events(input, call.method, of_layer.lengths, convolved=bool(call.convolution)):
         of_trace, size = _layer.saved_sizes(of_layer, sizes, traced=not call.convolution)
         trace, checkpoints = trace[:of_trace], checkpoints[:size]  # of those that suffice for either method
         if not _gpu.is_gpu(input.device):
