@@ -71,8 +71,8 @@ def window_of(
 def pair(name: str, size: int | tuple[int, int], least: int) -> tuple[int, int]:
     """A size as (height, width); one number stands for both."""
     sizes = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(sizes) != 2 or not all(isinstance(x, int) and not isinstance(x, bool) and least <= x < 2**31 for x in sizes):
-        raise ValueError(f"{name}: expected one or two integers in [{least}, 2^31), got {size!r}")
+    if len(sizes) != 2 or not all(isinstance(x, int) and not isinstance(x, bool) and least <= x < 2**63 for x in sizes):
+        raise ValueError(f"{name}: expected one or two integers of at least {least}, got {size!r}")
     return sizes
 
 
@@ -237,6 +237,9 @@ def convolution_of(
         )
     made = window.over(channels, height, width)
     if not torch.compiler.is_compiling():
+        for name, sizes in (("stride", window.stride), ("padding", window.pads()), ("dilation", window.dilation)):
+            if any(size is not None and size > MOST for size in sizes):
+                raise ValueError(f"{name}: expected at most 2^31 beside an input, got {sizes}")
         inputs, neurons = channels * height * width, weight.shape[0] * made.out_height * made.out_width
         if inputs > MOST or neurons > MOST:
             raise ValueError(f"input: expected at most 2^31 inputs and as many neurons, got {inputs} and {neurons}")
