@@ -118,6 +118,20 @@ def test_half_precision_is_computed_in_float32_and_rounded(dtype: torch.dtype) -
     assert torch.equal(spikes, wide.to(dtype)) and spikes.count_nonzero() > 0
 
 
+def test_recorded_states_are_those_of_the_weight_of_the_call() -> None:
+    layer, maps = SRCConv2d(2, 4, 3, method="events"), make_maps(14, 20, 2, 2, 6, 6).float()
+    with record(layer) as recorded:
+        _, state = torch.func.functional_call(layer, {"weight": 2 * layer.weight}, (maps,))
+    assert torch.equal(recorded["srcconv2d"].trace().i[-1], state.i)
+
+
+def test_a_layer_that_was_pickled_before_it_took_events_runs() -> None:
+    layer, maps = SRCConv2d(2, 4, 3), make_maps(15, 20, 2, 2, 6, 6).float()
+    expected, _ = layer(maps)
+    del layer.input_size, layer.method
+    assert torch.equal(layer(maps)[0], expected) and "method" not in repr(layer)
+
+
 def test_recorded_states_are_those_of_either_method() -> None:
     maps = make_maps(13, 20, 2, 2, 6, 6).float()
     given = {"maps": maps, "events": EventBatch.from_dense(maps.flatten(2), lengths=torch.tensor([20, 11]))}

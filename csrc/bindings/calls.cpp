@@ -150,8 +150,8 @@ py::object src_dense(const py::handle call, int threads) {
     if (!layer.read(field(call, 2)) || !fits(layer, synapse)) return py::none();
     const Layer checked = layer.checked(threads);
     const Address elements = address_of(input.data);
-    if (!chosen &&
-        !events_are_faster(layer.number == Number::kFloat64, checked.shape, elements, input.shape[2], synapse.map()))
+    if (!chosen && !events_are_faster(layer.number == Number::kFloat64, checked.shape, elements, input.shape[2],
+                                      synapse.map() ? synapse.map()->places() : 0))
         return py::bool_(false);
     Results made = make_results(layer, like);
     add_saved(made, layer, like, save, !synapse.map());

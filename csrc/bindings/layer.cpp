@@ -221,12 +221,12 @@ bool dense_forward(const Layer& layer, const Outputs& outputs, Address input, in
     });
 }
 
-bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs, bool convolved) {
+bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs, int64_t places) {
     // The unit is one multiply-add of torch's product per neuron and row. kEventCost is the cost of one event, forward
     // and backward; kCurrentCost that of writing a current after the product and reading it in the recurrence. Fitted
     // to the sweep of bench/NOTES.md, where the numbers of neurons and threads cancel out. An event of a convolution
-    // meets fewer weights at a time, and torch's is faster than its product.
-    constexpr double kEventCost = 2, kCurrentCost = 60, kConvolvedCost = 10;
+    // meets fewer weights at a time, and its weights are packed once a call: kPackingCost is that of a weight.
+    constexpr double kEventCost = 2, kCurrentCost = 60, kConvolvedCost = 10, kPackingCost = 40;
     constexpr int64_t kSampledRows = 256;
     const int64_t rows = shape.steps * shape.batch, stride = std::max<int64_t>(1, rows / kSampledRows);
     if (!rows || !inputs) return true;
@@ -241,7 +241,9 @@ bool events_are_faster(bool is_double, const ScanShape& shape, Address input, in
             sampled += inputs;
         }
         const double density = static_cast<double>(active) / static_cast<double>(std::max<int64_t>(sampled, 1));
-        if (convolved) return kConvolvedCost * density < 1;
+        if (places)
+            return kConvolvedCost * density + kPackingCost / (static_cast<double>(rows) * static_cast<double>(places)) <
+                   1;
         return kEventCost * density * static_cast<double>(inputs) < static_cast<double>(inputs) + kCurrentCost;
     });
 }
@@ -269,9 +271,9 @@ void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& g
 
 namespace {
 
-bool takes_events(bool is_double, const Sizes& sizes, Address lengths, Address input, bool convolved) {
+bool takes_events(bool is_double, const Sizes& sizes, Address lengths, Address input, int64_t places) {
     const ScanShape shape = {sizes[0], sizes[1], 0, pointer<const int64_t>(lengths), 1};
-    return events_are_faster(is_double, shape, input, sizes[2], convolved);
+    return events_are_faster(is_double, shape, input, sizes[2], places);
 }
 
 template <class T>
@@ -309,7 +311,7 @@ void bind_layer(pybind11::module_& m) {
     py::class_<DenseRows>(m, "DenseRows")
         .def(py::init<bool, const Sizes&, Address, Address, Address>(), "is_double"_a, "sizes"_a, "lengths"_a,
              "elements"_a, "mask"_a);
-    m.def("takes_events", &takes_events, "is_double"_a, "sizes"_a, "lengths"_a, "input"_a, "convolved"_a);
+    m.def("takes_events", &takes_events, "is_double"_a, "sizes"_a, "lengths"_a, "input"_a, "places"_a);
     m.def("count_spikes", &count_spikes<float>, py::arg("spikes").noconvert(), "threads"_a);
     m.def("count_spikes", &count_spikes<double>, py::arg("spikes").noconvert(), "threads"_a);
 }

@@ -68,7 +68,7 @@ void event_dots(const Layer& layer, const EventRows& rows, Address weight_t, Add
                 Address grad_input);
 
 // Whether summing by events is expected to beat torch's product or convolution, from the density of some rows of a
-// dense input (T, B, K).
-bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs, bool convolved);
+// dense input (T, B, K). `places` are those of the map of a convolution; 0: the synapse is linear.
+bool events_are_faster(bool is_double, const ScanShape& shape, Address input, int64_t inputs, int64_t places);
 
 }  // namespace srcell

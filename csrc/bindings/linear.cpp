@@ -145,7 +145,7 @@ py::object src_linear(py::handle input, py::handle weight, py::handle given, py:
     if (!layer.read_users(given, ends, of_cell)) return py::none();
     const Layer checked = layer.checked(threads);
     if (!x.has_events && !chosen &&
-        !events_are_faster(layer.number == Number::kFloat64, checked.shape, x.elements, x.inputs, false))
+        !events_are_faster(layer.number == Number::kFloat64, checked.shape, x.elements, x.inputs, 0))
         return py::none();
     const bool learns = reader.learnt() > 0;
     Results made = make_results(layer, weight);

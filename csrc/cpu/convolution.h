@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstring>
 #include <iterator>
 #include <stdexcept>
 #include <string>
@@ -31,7 +32,7 @@ struct ConvolutionFault : std::invalid_argument {
 class OwnConvolution {
   public:
     // Throws ConvolutionFault. No size may exceed `most`.
-    OwnConvolution(const ConvolutionSizes& sizes, const WeightShape& weight, int64_t most) : sizes_(sizes) {
+    OwnConvolution(const ConvolutionSizes& sizes, const WeightShape& weight, int64_t most) {
         for (size_t k = 0; k < sizes.size(); ++k) {
             const int64_t least = k < kFirstPadding || k > kLastPadding;
             if (sizes[k] < least || sizes[k] > most)
@@ -63,7 +64,6 @@ class OwnConvolution {
     OwnConvolution& operator=(OwnConvolution&&) = default;
 
     const Convolution& view() const { return map_; }
-    const ConvolutionSizes& sizes() const { return sizes_; }
 
     // Whether a map of these sizes, each at least 1 and all but the first below 2^32, has more than `most` elements,
     // at most 2^40 of them.
@@ -106,36 +106,35 @@ class OwnConvolution {
         TapTable table() const { return {begin.data(), all.data()}; }
     };
 
-    ConvolutionSizes sizes_;
     Convolution map_ = {};
     Taps rows_, columns_;
 };
 
-// Calls visit(o, c, tap, n) for the weights of a convolution, from output channel o and channel c of its group on;
-// weight n is the next in the order (O, C / groups, taps).
-template <class Visit>
-void for_each_weight(const Convolution& map, Visit visit) {
-    for (int64_t o = 0, n = 0; o < map.out_channels; ++o)
-        for (int64_t c = 0; c < map.group_inputs(); ++c)
-            for (int64_t tap = 0; tap < map.taps(); ++tap) visit(o, c, tap, n++);
+// to[n * stride + k] = from[k * columns + n] for k < rows, n < columns; in blocks, whose lines stay in the cache.
+template <class T>
+void transpose_matrix(const T* from, int64_t rows, int64_t columns, T* to, int64_t stride) {
+    constexpr int64_t block = 16;
+    for (int64_t n = 0; n < columns; n += block)
+        for (int64_t k = 0; k < rows; k += block)
+            for (int64_t j = n; j < n + block && j < columns; ++j)
+                for (int64_t i = k; i < k + block && i < rows; ++i) to[j * stride + i] = from[i * columns + j];
 }
 
-// The order of ConvolutionForward::packed_weight.
+// The order of ConvolutionForward::packed_weight: of each group the transpose of (outputs, inputs x taps).
 template <class T>
 void pack_convolution(const Convolution& map, const T* weight, T* packed) {
-    const int64_t outputs = map.group_outputs(), inputs = map.group_inputs(), width = map.packed_width();
-    for (int64_t k = 0; k < map.packed_weights(); ++k) packed[k] = 0;
-    for_each_weight(map, [&](int64_t o, int64_t c, int64_t tap, int64_t n) {
-        packed[((o / outputs * inputs + c) * map.taps() + tap) * width + o % outputs] = weight[n];
-    });
+    const int64_t outputs = map.group_outputs(), columns = map.group_inputs() * map.taps(), width = map.packed_width();
+    if (width > outputs) std::memset(packed, 0, static_cast<size_t>(map.packed_weights()) * sizeof(T));
+    for (int64_t group = 0; group < map.groups; ++group)
+        transpose_matrix(weight + group * outputs * columns, outputs, columns, packed + group * columns * width, width);
 }
 
-// The order of ConvolutionBackward::weight.
+// The order of ConvolutionBackward::weight: of each output channel the transpose of (inputs, taps).
 template <class T>
 void order_by_tap(const Convolution& map, const T* weight, T* by_tap) {
-    for_each_weight(map, [&](int64_t o, int64_t c, int64_t tap, int64_t n) {
-        by_tap[(o * map.taps() + tap) * map.group_inputs() + c] = weight[n];
-    });
+    const int64_t inputs = map.group_inputs(), size = inputs * map.taps();
+    for (int64_t o = 0; o < map.out_channels; ++o)
+        transpose_matrix(weight + o * size, inputs, map.taps(), by_tap + o * size, inputs);
 }
 
 }  // namespace srcell

@@ -86,7 +86,7 @@ def src_conv2d(
     padding: int | tuple[int, int] | str = 0,
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
-    input_size: tuple[int, int] | None = None,
+    input_size: int | tuple[int, int] | None = None,
     alpha: Parameter = 0.9,
     rho: Parameter = 3.0,
     r: Parameter = 2.0,
@@ -106,7 +106,8 @@ def src_conv2d(
             channel, row and column and whose lengths are used. A tensor must have the dtype of the weight, or hold
             bools or integers, which count as numbers of spikes.
         weight: (O, C / groups, kernel height, kernel width).
-        bias: excitability, a float or a tensor that broadcasts to (O, H', W'), the shape of the map of neurons.
+        bias: excitability, a float or a tensor that broadcasts to (O, H', W'), the shape of the map of neurons: (O, 1,
+            1) for one number a channel.
         state: see :func:`src`; its tensors are (B, O, H', W').
         stride: stride of the convolution, one number or two (vertical, horizontal), like all sizes here.
         padding: zeros beyond the edge, as numbers, ``"valid"`` or ``"same"``.
@@ -153,6 +154,8 @@ def src_conv2d(
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or weight.shape[0] % groups:
         raise ValueError(f"groups: expected a divisor of the {weight.shape[0]} output channels, got {groups!r}")
     check_method(method)
+    if input_size is not None:
+        input_size = pair("input_size", input_size, 1)
     window = window_of((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups)
     given = UserArguments(
         bias, state, (alpha, rho, r, rs, zs_hyp, zs_dep, omega), surrogate, full_gradient, NO_RECURRENCE
@@ -249,13 +252,15 @@ def convolution_of(
 def _map_size(input: EventBatch, channels: int, given: tuple[int, int] | None) -> tuple[int, int]:
     """Height and width of the maps of an EventBatch."""
     inputs = input.shape[2]
+    if given is not None:
+        height, width = pair("input_size", given, 1)
+        if channels * height * width != inputs:
+            raise ValueError(f"input: expected {channels} * {height} * {width} inputs, got {inputs}")
+        return height, width
     side = math.isqrt(inputs // channels)
-    height, width = (side, side) if given is None else pair("input_size", given, 1)
-    if channels * height * width != inputs:
-        if given is None:
-            raise ValueError(
-                f"input: expected {channels} times a square number of inputs without input_size, got {inputs}: give "
-                "input_size, the height and width of the maps"
-            )
-        raise ValueError(f"input: expected {channels} * {height} * {width} inputs, got {inputs}")
-    return height, width
+    if channels * side * side != inputs:
+        raise ValueError(
+            f"input: expected {channels} times a square number of inputs without input_size, got {inputs}: give "
+            "input_size, the height and width of the maps"
+        )
+    return side, side

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import SupportsIndex
 
@@ -14,7 +13,7 @@ from .._arguments import check_choice, require_dense
 from .._renamed import renamed
 from .._state import AnyState
 from ..events import EventBatch
-from ..ops._convolution import Convolution, convolve
+from ..ops._convolution import convolve, places
 from ..ops._layer import HALF, WORK, LayerArguments, work_dtype
 from ..ops._memory import contiguous
 from ..ops.src_dense import METHODS, src_dense, takes_events
@@ -161,11 +160,7 @@ def after_synapse(
     if isinstance(input, Tensor):
         return _after_dense(input, weight, layer, method, input_grad_at_events, convolution)
     if method == "gemm":
-        # Construct the batch anew to validate it: its tensors may have changed since, and the kernels, which check
-        # events, never see those of an EventBatch that is made dense.
-        checked = EventBatch(input.offsets, input.indices, input.values, shape=input.shape)
-        dense = checked.to_dense(work_dtype(weight)).to(weight.dtype)
-        return _after_dense(dense, weight, layer, method, input_grad_at_events, convolution)
+        return _after_dense(_as_dense(input, weight), weight, layer, method, input_grad_at_events, convolution)
     work, (steps, batch, _) = in_work_dtype(weight), input.shape
     values = None if input.values is None else input.values.to(work.dtype)
     sizes = {"steps": steps, "batch": batch, "convolution": [*convolution]}
@@ -173,6 +168,16 @@ def after_synapse(
         input.offsets, input.indices, values, work, layer, **sizes, save=False, trace_integrator=False
     )
     return _in_dtype(spikes, weight), final_state(layer, ended)
+
+
+def _as_dense(input: EventBatch, weight: Tensor) -> Tensor:
+    """The elements of a batch in the weight's dtype.
+
+    The batch is made anew to validate it: its tensors may have changed since, and the kernels, which check events,
+    never see those of an EventBatch that is made dense.
+    """
+    checked = EventBatch(input.offsets, input.indices, input.values, shape=input.shape)
+    return checked.to_dense(work_dtype(weight)).to(weight.dtype)
 
 
 def _after_dense(
@@ -217,14 +222,14 @@ def currents_of(
     if isinstance(input, Tensor):
         input = as_spikes(input, weight.dtype)
         by_product = method == "gemm" or (method == "auto" and (autocasts(input) or weight.dtype in HALF))
-        if by_product or not takes_events(contiguous(input), method, lengths, convolved=bool(convolution)):
+        if by_product or not takes_events(contiguous(input), method, lengths, convolution):
             return _product(without_padding(input, lengths)[0], weight, convolution)
         input = EventBatch.from_dense(in_work_dtype(input), lengths)
     elif method == "gemm":
-        return currents_of(input.to_dense(weight.dtype), weight, lengths, method, convolution)
+        return currents_of(_as_dense(input, weight), weight, lengths, method, convolution)
     # Run each row as a sample of one step from zeros: the integrator is then the current.
     rows = EventBatch(input.offsets, input.indices, input.values, shape=(1, batch * steps, inputs))
-    neurons = math.prod(Convolution(*convolution)[3:5]) * weight.shape[0] if convolution else weight.shape[0]
+    neurons = weight.shape[0] * (places(convolution) or 1)
     given = UserArguments(-6.0, None, Cell(), "straight_through", False, NO_RECURRENCE)
     layer = layer_of(weight, (batch * steps, neurons), given, None)
     _, state = after_synapse(rows, weight, layer, "events", convolution=convolution)

@@ -26,7 +26,8 @@ class SRCConv2d(Neurons):
     r"""A layer of Spiking Recurrent Cells after a convolution, in the manner of torch.nn.Conv2d.
 
     The neurons form a map (out_channels, H', W'); those of a channel share all parameters. Events are convolved one by
-    one, with the same bits for every instruction set, thread count and batch size; see ``method``.
+    one, with the same bits for every instruction set, thread count and batch size. A dense input is, if few of its
+    elements are not 0; see ``method``.
 
     Args:
         in_channels: channels of the input.
@@ -59,6 +60,8 @@ class SRCConv2d(Neurons):
     """
 
     _WEIGHT_NAME, _BIAS_NAME = "weight", "bias"
+    input_size: tuple[int, int] | None = None
+    method = "auto"
 
     @takes_options(Options)
     def __init__(
@@ -141,16 +144,10 @@ class SRCConv2d(Neurons):
             ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
             held = None if ends is None else torch.as_tensor(ends)
             sizes = convolution_of(input, weight, self._window(), self.input_size)
-            currents = partial(self._currents, input, held, sizes)
+            currents = partial(_currents, input, weight, held, self.method, sizes)
             states = partial(self._states, "", currents, state, held, 2)
             self.recorder("", Call(outputs[0].detach(), states, input))
         return outputs
-
-    def _currents(self, input: Tensor | EventBatch, lengths: Tensor | None, sizes: Convolution) -> Tensor:
-        """The currents of a call, (T, B, out_channels, H', W')."""
-        flat = input if isinstance(input, EventBatch) else input.flatten(2)
-        made = currents_of(flat, self._weight(""), lengths, operator_method(self.method), sizes)
-        return made.view(*made.shape[:2], self.out_channels, sizes.out_height, sizes.out_width)
 
     def _window(self) -> Window:
         return Window(self.kernel_size, self.stride, self.padding, self.dilation, self.groups)
@@ -170,3 +167,12 @@ class SRCConv2d(Neurons):
         parts += changed(self, {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1})
         parts += changed(self, {"input_size": None, "method": "auto"})
         return ", ".join(filter(None, [*parts, super().extra_repr()]))
+
+
+def _currents(
+    input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | None, method: str, sizes: Convolution
+) -> Tensor:
+    """The currents of a call, (T, B, O, H', W')."""
+    flat = input if isinstance(input, EventBatch) else input.flatten(2)
+    made = currents_of(flat, weight, lengths, operator_method(method), sizes)
+    return made.view(*made.shape[:2], weight.shape[0], sizes.out_height, sizes.out_width)

@@ -13,6 +13,7 @@ from typing import Any
 
 from .._parameters import PARAMETERS
 from .._state import TYPES
+from ..ops._convolution import Convolution
 from ._delays import under_way
 from ._graph import Body, Values, active_steps, constant, dtype_of, empty, ir, op, scan, whole
 
@@ -120,14 +121,44 @@ def src_dense(
     *,
     constants: Sequence[float],
     past_steps: int,
+    convolution: Sequence[int] = (),
     **options: Any,
 ) -> list[Any]:
     """``torch.ops.srcell.src_dense``: one product for all steps, whatever ``method`` is."""
-    current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
+    if convolution:
+        current = convolved(input, weight, Convolution(*convolution))
+    else:
+        current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
     current.dtype = dtype_of(bias)  # torch's exporter gives only inputs of operators theirs
     of_recurrence = (weight_hh, first_hh, factors_hh)
     outputs = src(current, bias, cell, state, lengths, *of_recurrence, constants=constants, past_steps=past_steps)
     return [*outputs, empty(ir.DataType.INT64), empty(ir.DataType.INT64)]
+
+
+def convolved(input: Any, weight: Any, sizes: Convolution) -> Any:
+    """The currents (T, B, N) of an input (T, B, K) through a convolution."""
+    if not all(isinstance(size, int) for size in sizes):
+        raise TypeError("input: expected maps of a fixed height and width, got dynamic ones")
+    outputs, of_group, *kernel = weight.shape.numpy()
+    before, dilations = list(sizes[7:9]), list(sizes[9:11])
+    after = [
+        max((out - 1) * stride + dilation * (k - 1) + 1 - size - pad, 0)
+        for out, stride, dilation, k, size, pad in zip(
+            sizes[3:5], sizes[5:7], dilations, kernel, sizes[1:3], before, strict=True
+        )
+    ]
+    maps = op.Reshape(input, whole([-1, *sizes[:3]]))
+    maps = op.Conv(
+        maps,
+        weight,
+        dilations=dilations,
+        group=sizes.channels // of_group,
+        kernel_shape=kernel,
+        pads=[*before, *after],
+        strides=list(sizes[5:7]),
+    )
+    neurons = whole([outputs * sizes.out_height * sizes.out_width])
+    return op.Reshape(maps, op.Concat(op.Shape(input, start=0, end=2), neurons, axis=0))
 
 
 def refuse_events(*arguments: Any, **options: Any) -> None:

@@ -53,10 +53,15 @@ def synapse_sizes(call: Any) -> tuple[int, int]:
     return sizes.channels * sizes.height * sizes.width, weight.shape[0] * sizes.out_height * sizes.out_width
 
 
+def places(convolution: Sequence[int]) -> int:
+    """The places of a map of neurons; 0 if the synapse is linear."""
+    return math.prod(Convolution(*convolution)[3:5]) if convolution else 0
+
+
 def convolve(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> Tensor:
     """The currents (T, B, N) of an input (T, B, K)."""
     maps, options = _as_torch_takes_it(input, weight, convolution)
-    neurons = weight.shape[0] * math.prod(Convolution(*convolution)[3:5])
+    neurons = weight.shape[0] * places(convolution)
     return functional.conv2d(maps, weight, None, **options).reshape(*input.shape[:2], neurons)
 
 

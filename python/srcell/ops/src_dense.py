@@ -7,6 +7,7 @@ expected to be faster. The backward operator uses the same method as the forward
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import _gpu, _layer
-from ._convolution import OPTION, convolve, convolve_backward, synapse_sizes
+from ._convolution import OPTION, convolve, convolve_backward, places, synapse_sizes
 from ._cpu import core, empty, mask_shape
 from ._layer import SAVED, WORK
 from ._memory import address, contiguous, has_memory, zero_padding
@@ -29,7 +30,7 @@ METHODS = ("auto", "events", "gemm")
 _MAX_EVENT_INPUTS = 2**31
 
 
-def takes_events(input: Tensor, method: str, lengths: Tensor | None, *, convolved: bool) -> bool:
+def takes_events(input: Tensor, method: str, lengths: Tensor | None, convolution: Sequence[int] = ()) -> bool:
     """Whether to sum a contiguous input (T, B, K) by events; on a CPU "auto" measures the density of some rows.
 
     ``events_are_faster`` of csrc/bindings/layer.cpp has the cost model.
@@ -38,7 +39,7 @@ def takes_events(input: Tensor, method: str, lengths: Tensor | None, *, convolve
         return method == "events"
     ends = None if lengths is None else contiguous(lengths.to(torch.int64))
     sizes = input.dtype == torch.float64, input.shape, address(ends), address(input)
-    return core.takes_events(*sizes, convolved)
+    return core.takes_events(*sizes, places(convolution))
 
 
 def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
     valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
     readable = has_memory(input) and (lengths is None or has_memory(lengths))
     if call.method == "auto" and valid and not call.save and readable:
-        by_events = takes_events(contiguous(input), "auto", lengths, convolved=bool(call.convolution))
+        by_events = takes_events(contiguous(input), "auto", lengths, call.convolution)
         options["method"] = "events" if by_events else "gemm"
     return options
 
@@ -173,7 +174,7 @@ def backward(call: Any) -> tuple[Any, ...]:
     (sizes, like), input, weight, of_layer = check_synapse(call), contiguous(call.input), call.weight, call.layer
     grads, (trace, checkpoints, mask, ones) = check_backward(call)
     want_input, want_weight = call.output_mask[:2]
-    if takes_events(input, call.method, of_layer.lengths, convolved=bool(call.convolution)):
+    if takes_events(input, call.method, of_layer.lengths, call.convolution):
         of_trace, size = _layer.saved_sizes(of_layer, sizes, traced=not call.convolution)
         trace, checkpoints = trace[:of_trace], checkpoints[:size]  # of those that suffice for either method
         if not _gpu.is_gpu(input.device):
