@@ -288,6 +288,17 @@ def test_a_convolution_has_the_bits_of_its_events_in_their_order(name: str) -> N
         assert below.any() and np.array_equal(found, below.flatten(2).numpy()) and torch.equal(below, expected)
 
 
+@torch.no_grad()
+def test_a_convolution_that_knows_its_maps_takes_events_and_is_exported() -> None:
+    torch.manual_seed(1)
+    layer = SRCConv2d(2, 6, 3, padding=1, input_size=(4, 3), **SEQUENCE)
+    network = Sequential(layer, nn.Flatten(2), SRC(72, 20), LinearReadout(20, 3)).eval()
+    net, events = exported(network), EventBatch.from_dense(input_of("a map"))
+    spikes, _ = layer(events)
+    assert spikes.any() and np.array_equal(net.spikes(input_of("a map"))[0], spikes.flatten(2).numpy())
+    torch.testing.assert_close(torch.from_numpy(net.run(input_of("a map"))), network(events))
+
+
 def with_method(layer: SRCConv2d, method: str) -> SRCConv2d:
     made = copy.copy(layer)
     made.method = method

@@ -253,6 +253,8 @@ def check_parts(parts: Sequence[Part]) -> list[tuple[Part, Shape]]:
     shapes: dict[int, Shape] = {}
     in_maps = taps = 0
     for number, part in enumerate(parts):
+        if shape is None and isinstance(part.module, SRCConv2d) and part.module.input_size is not None:
+            shape = part.module.in_channels, *part.module.input_size
         shapes[number] = shape
         if isinstance(part.module, SRCConv2d) and shape is not None and len(shape) == 3:
             taps += sum(size * kernel for size, kernel in zip(shape[1:], part.module.kernel_size, strict=True))

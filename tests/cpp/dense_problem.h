@@ -108,6 +108,7 @@ template <class T>
 void products_agree(Input& in, const T* gradients, const Array<T>& weight, int64_t rows, int64_t neurons,
                     int64_t inputs) {
     Result<T> expected;
+    const int64_t stride = neurons + 3 * in.bit();
     for (int64_t row = 0; row < rows; ++row)
         for (int64_t k = 0; k < inputs; ++k) {
             T sum = 0;
@@ -116,11 +117,12 @@ void products_agree(Input& in, const T* gradients, const Array<T>& weight, int64
             expected.add(sum);
         }
     for_each_table(in.thread_counts(), [&](const Kernels& kernels, int threads) {
-        Array<T> exact(rows * neurons), packed(neurons * (inputs + kProductPadding));
+        Array<T> exact(rows * stride), packed(neurons * (inputs + kProductPadding));
         Array<T> product(rows * inputs, kOtherPoison);
-        std::copy(gradients, gradients + exact.size(), exact.begin());
+        for (int64_t row = 0; row < rows; ++row)
+            std::copy(gradients + row * neurons, gradients + (row + 1) * neurons, exact.begin() + row * stride);
         kernels.of<T>().multiply(
-            {rows, inputs, neurons, threads, exact.data(), weight.data(), packed.data(), product.data()});
+            {rows, inputs, neurons, threads, stride, exact.data(), weight.data(), packed.data(), product.data()});
         Result<T> got;
         got.add(product);
         CHECK(got == expected);
