@@ -13,7 +13,6 @@ from typing import Any
 
 from .._parameters import PARAMETERS
 from .._state import TYPES
-from ..ops._convolution import Convolution
 from ._delays import under_way
 from ._graph import Body, Values, active_steps, constant, dtype_of, empty, ir, op, scan, whole
 
@@ -126,7 +125,7 @@ def src_dense(
 ) -> list[Any]:
     """``torch.ops.srcell.src_dense``: one product for all steps, whatever ``method`` is."""
     if convolution:
-        current = convolved(input, weight, Convolution(*convolution))
+        current = convolved(input, weight, convolution)
     else:
         current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
     current.dtype = dtype_of(bias)  # torch's exporter gives only inputs of operators theirs
@@ -135,30 +134,27 @@ def src_dense(
     return [*outputs, empty(ir.DataType.INT64), empty(ir.DataType.INT64)]
 
 
-def convolved(input: Any, weight: Any, sizes: Convolution) -> Any:
-    """The currents (T, B, N) of an input (T, B, K) through a convolution."""
-    if not all(isinstance(size, int) for size in sizes):
+def convolved(input: Any, weight: Any, convolution: Sequence[int]) -> Any:
+    """The currents (T, B, N) of an input (T, B, K) through a convolution, whose numbers an operator has."""
+    if not all(isinstance(size, int) for size in convolution):
         raise TypeError("input: expected maps of a fixed height and width, got dynamic ones")
+    channels, *sizes = convolution
     outputs, of_group, *kernel = weight.shape.numpy()
-    before, dilations = list(sizes[7:9]), list(sizes[9:11])
+    within, out, strides, before, dilations = (sizes[k : k + 2] for k in range(0, 10, 2))
     after = [
-        max((out - 1) * stride + dilation * (k - 1) + 1 - size - pad, 0)
-        for out, stride, dilation, k, size, pad in zip(
-            sizes[3:5], sizes[5:7], dilations, kernel, sizes[1:3], before, strict=True
-        )
+        max((n - 1) * stride + dilation * (k - 1) + 1 - size - pad, 0)
+        for n, stride, dilation, k, size, pad in zip(out, strides, dilations, kernel, within, before, strict=True)
     ]
-    maps = op.Reshape(input, whole([-1, *sizes[:3]]))
     maps = op.Conv(
-        maps,
+        op.Reshape(input, whole([-1, channels, *within])),
         weight,
         dilations=dilations,
-        group=sizes.channels // of_group,
+        group=channels // of_group,
         kernel_shape=kernel,
         pads=[*before, *after],
-        strides=list(sizes[5:7]),
+        strides=strides,
     )
-    neurons = whole([outputs * sizes.out_height * sizes.out_width])
-    return op.Reshape(maps, op.Concat(op.Shape(input, start=0, end=2), neurons, axis=0))
+    return op.Reshape(maps, op.Concat(op.Shape(input, start=0, end=2), whole([outputs * math.prod(out)]), axis=0))
 
 
 def refuse_events(*arguments: Any, **options: Any) -> None:
