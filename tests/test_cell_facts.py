@@ -36,7 +36,8 @@ FLOAT32_ROUNDING = 1.3 * (3 * 2**-22 * 0.2 + 2**-23) + 6.7 * 2**-23
 def test_every_signature_agrees_with_the_table_of_parameters() -> None:
     expected = {name: row.standard for name, row in TABLE.items() if name != "bias"}
     assert [expected[name] for name in PARAMETERS] == list(CONSTANTS)
-    for function in (srcell.src, srcell.src_linear, srcell.rest_state, src_reference, SRC, SRCCell, SRCConv2d):
+    functions = srcell.src, srcell.src_linear, srcell.src_conv2d, srcell.rest_state, src_reference
+    for function in (*functions, SRC, SRCCell, SRCConv2d):
         parameters = inspect.signature(function).parameters
         assert {name: parameters[name].default for name in expected} == expected
         assert getattr(parameters.get("bias_init"), "default", TABLE["bias"].standard) == TABLE["bias"].standard

@@ -106,7 +106,7 @@ def on_maps_at_events(of: Map) -> Function:
         **cell: Any,
     ) -> Outputs:
         given = UserArguments(bias, state, Cell(**cell), surrogate, full_gradient, NO_RECURRENCE)
-        return conv2d(input, weight, given, of.window, lengths, None, "events", input_grad_at_events=True)
+        return conv2d(input, weight, given, of.window.over(*of[:3]), lengths, "events", input_grad_at_events=True)
 
     return over_maps(of, run)
 

@@ -160,7 +160,7 @@ def src_conv2d(
     given = UserArguments(
         bias, state, (alpha, rho, r, rs, zs_hyp, zs_dep, omega), surrogate, full_gradient, NO_RECURRENCE
     )
-    return conv2d(input, weight, given, window, lengths, input_size, method)
+    return conv2d(input, weight, given, convolution_of(input, weight, window, input_size), lengths, method)
 
 
 def operator_method(method: str) -> str:
@@ -177,9 +177,8 @@ def conv2d(
     input: Tensor | EventBatch,
     weight: Tensor,
     given: UserArguments,
-    window: Window,
+    convolution: Convolution,
     lengths: Tensor | Sequence[int] | None,
-    input_size: tuple[int, int] | None,
     method: str,
     *,
     input_grad_at_events: bool = False,
@@ -190,7 +189,6 @@ def conv2d(
     """
     check_weight_dtype(weight)
     check_device("weight", weight)
-    convolution = convolution_of(input, weight, window, input_size)
     if isinstance(input, EventBatch):
         if input.lengths is not None and lengths is not None:
             raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")

@@ -124,26 +124,16 @@ class SRCConv2d(Neurons):
 
         """
         weight = self._weight("")
-        if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
-            sizes = convolution_of(input, weight, self._window(), self.input_size)
+        sizes = convolution_of(input, weight, self._window(), self.input_size)
+        if state is None:
             state = self._initial_state("", input.shape[1], sizes.out_height, sizes.out_width)
         cell = tuple(self._cell_over_space("", 2).values())
         bias = over_space(self._bias(""), 2)
         given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, NO_RECURRENCE)
-        outputs = conv2d(
-            input,
-            weight,
-            given,
-            self._window(),
-            lengths,
-            self.input_size,
-            self.method,
-            input_grad_at_events=input_grad_at_events,
-        )
+        outputs = conv2d(input, weight, given, sizes, lengths, self.method, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:
             ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
             held = None if ends is None else torch.as_tensor(ends)
-            sizes = convolution_of(input, weight, self._window(), self.input_size)
             currents = partial(_currents, input, weight, held, self.method, sizes)
             states = partial(self._states, "", currents, state, held, 2)
             self.recorder("", Call(outputs[0].detach(), states, input))

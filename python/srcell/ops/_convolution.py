@@ -1,7 +1,7 @@
 """The convolution of a call: its sizes, and its currents and gradients by torch's own operators.
 
-An operator's option ``convolution`` has the numbers CONVOLUTION, or none: the synapse is then linear. Inputs and
-neurons are flat, numbered by channel, row and column. ``csrc/cpu/convolution.h`` checks the numbers.
+An operator's option ``convolution`` has the numbers of a ``Convolution``, or none: the synapse is then linear. Inputs
+and neurons are flat, numbered by channel, row and column. ``csrc/cpu/convolution.h`` checks the numbers.
 """
 
 from __future__ import annotations
