@@ -52,7 +52,8 @@ class Digits(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = srcell.SRC.for_sequences(ENCODING.inputs, NEURONS)
+        # The cell of srcell 0.2, with which the network of the page was trained.
+        self.layer = srcell.SRC.for_sequences(ENCODING.inputs, NEURONS, rho=3.0, rs=-7.0, zs_hyp=0.5)
         self.readout = srcell.LinearReadout(NEURONS, CLASSES, alpha=LEAK)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """Measure how far back in time gradients reach, and whether following h and hs through time helps training.
 
-    python bench/through_time.py --data FOLDER [--seeds 1]
+    python bench/through_time.py --data FOLDER [--seeds 1] [--cell image|sequences]
 
 First, the norm of the gradient of late spikes against the distance in time of the input current, for each gradient
 mode. Then one layer of 256 neurons with recurrent weights is trained on row-sequential MNIST (12,000 digits, two
 epochs, 6,000 others to validate), with the adjoints of h and hs cut, followed, damped, clipped or followed within
-windows; here a Python loop passes them from each step to the previous one. Writes bench/results/through_time.json.
+windows; here a Python loop passes them from each step to the previous one. The cell is that of ``SRC``, or of
+``SRC.for_sequences``, with which only some of the methods are tried. Adds to bench/results/through_time.json.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from srcell.layers import LinearReadout
 NEURONS, BATCH, LATE = 256, 128, 10  # the loss is on the last ten steps
 TRAINED_ON, VALIDATED_ON, EPOCHS = 12_000, 6_000, 2
 LATERAL = (None, "relu", "straight_through")
+CELLS = {"image": {"zs_hyp": 0.5}, "sequences": {"rho": 10.0, "rs": -4.0, "zs_hyp": 0.2}}
 
 
 def rows(images: Tensor) -> Tensor:
@@ -36,9 +38,10 @@ def rows(images: Tensor) -> Tensor:
     return images.transpose(0, 1).repeat_interleave(4, 0)
 
 
-def make_layer(lateral: str | None, gain: float = 1.0, surrogate: str = "straight_through") -> SRC:
+def make_layer(lateral: str | None, gain: float = 1.0, surrogate: str = "straight_through", cell: str = "image") -> SRC:
     options: dict[str, Any] = {} if lateral is None else {"recurrent": True, "recurrent_surrogate": lateral}
-    layer = SRC(28, NEURONS, alpha=spread(0.5, 0.99), zs_hyp=0.5, initial_state="rest", surrogate=surrogate, **options)
+    options |= CELLS[cell]
+    layer = SRC(28, NEURONS, alpha=spread(0.5, 0.99), initial_state="rest", surrogate=surrogate, **options)
     if lateral is not None:
         with torch.no_grad():
             layer.weight_hh_l0 *= gain
@@ -112,6 +115,19 @@ for kind in ("straight_through", "relu"):
     ]
 
 
+# The methods that are tried with another cell.
+AGAIN = {
+    "cut (the default)",
+    "cut, relu",
+    "followed, relu",
+    "followed within 5 steps, relu",
+    "damped by 0.6 a step, relu",
+    "clipped to 0.01 a neuron, relu",
+    "norm of at most 1.0 a sample, relu",
+    "norm of at most 0.1 a sample, relu",
+}
+
+
 class Passed(torch.autograd.Function):
     """The identity; its gradient passes through a function."""
 
@@ -128,9 +144,10 @@ class Passed(torch.autograd.Function):
 class Reader(nn.Module):
     """A layer with recurrent weights and a linear readout. Every method keeps the gradient through these weights."""
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Method, cell: str) -> None:
         super().__init__()
-        self.layer, self.method = make_layer("relu", surrogate=method.surrogate), method
+        self.layer, self.method = make_layer("relu", surrogate=method.surrogate, cell=cell), method
+        self.cell = CELLS[cell]
         self.readout = LinearReadout(NEURONS, 10, alpha=0.97)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -143,7 +160,7 @@ class Reader(nn.Module):
         return logits
 
     def steps(self, current: Tensor) -> Iterator[Tensor]:
-        state = SRCState(*(x.expand_as(current[0]) for x in rest_state(self.layer.bias_l0.detach(), zs_hyp=0.5)))
+        state = SRCState(*(x.expand_as(current[0]) for x in rest_state(self.layer.bias_l0.detach(), **self.cell)))
         for t, now in enumerate(current):
             heard = F.linear(state.h.relu(), self.layer.weight_hh_l0)
             spikes, state = functional.src(
@@ -153,7 +170,7 @@ class Reader(nn.Module):
                 surrogate=self.method.surrogate,
                 full_gradient=True,
                 alpha=self.layer.alpha_l0,
-                zs_hyp=0.5,
+                **self.cell,
             )
             yield spikes
 
@@ -167,13 +184,13 @@ class Reader(nn.Module):
         return x
 
 
-def train(method: Method, rate: float, folder: Path, seed: int) -> tuple[float, float]:
+def train(method: Method, cell: str, rate: float, folder: Path, seed: int) -> tuple[float, float]:
     """Validation accuracy after two epochs, and the median norm of the gradient before it is clipped to 1."""
     order = torch.randperm(60_000, generator=torch.Generator().manual_seed(seed))
     train_set = data.load("mnist", folder).train
     chosen, held_out = order[:TRAINED_ON], order[-VALIDATED_ON:]
     torch.manual_seed(seed)
-    model = Reader(method)
+    model = Reader(method, cell)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     batches = -(-TRAINED_ON // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=EPOCHS * batches)
@@ -199,22 +216,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--cell", choices=CELLS, default="image")
     arguments = parser.parse_args()
-    made: dict[str, Any] = {"reach": [], "training": []}
-    digits = rows(data.load("mnist", arguments.data).train.images[:BATCH])
-    for lateral, surrogate, followed in itertools.product(LATERAL, ("straight_through", "relu"), (False, True)):
-        norms = reach(digits, lateral, surrogate, followed, gain=2.0)
-        made["reach"].append({"lateral": lateral, "surrogate": surrogate, "followed": followed, "norms": norms})
-        print(lateral, surrogate, followed, *(f"{norms[d]:.3g}" for d in (0, 1, 5, 10, 50, 100)), flush=True)
+    path, cell = RESULTS / "through_time.json", arguments.cell
+    made: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if cell == "image":
+        made["reach"] = reached(arguments.data)
+    key = "training" if cell == "image" else cell
+    made[key] = []
     for method in METHODS:
+        if cell != "image" and method.label not in AGAIN:
+            continue
         tried = []
         for rate in (1e-2, 2e-3):
-            found = [train(method, rate, arguments.data, seed) for seed in range(arguments.seeds)]
+            found = [train(method, cell, rate, arguments.data, seed) for seed in range(arguments.seeds)]
             accuracies, norms = zip(*found, strict=True)
             tried.append({"rate": rate, "accuracies": accuracies, "norm": statistics.mean(norms)})
             print(f"{method.label:40} {rate} {accuracies} {statistics.mean(norms):.3g}", flush=True)
-        made["training"].append({"method": method.label, "tried": tried})
-        (RESULTS / "through_time.json").write_text(json.dumps(made) + "\n")
+        made[key].append({"method": method.label, "tried": tried})
+        path.write_text(json.dumps(made) + "\n")
+
+
+def reached(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    digits = rows(data.load("mnist", folder).train.images[:BATCH])
+    for lateral, surrogate, followed in itertools.product(LATERAL, ("straight_through", "relu"), (False, True)):
+        norms = reach(digits, lateral, surrogate, followed, gain=2.0)
+        found.append({"lateral": lateral, "surrogate": surrogate, "followed": followed, "norms": norms})
+        print(lateral, surrogate, followed, *(f"{norms[d]:.3g}" for d in (0, 1, 5, 10, 50, 100)), flush=True)
+    return found
 
 
 if __name__ == "__main__":

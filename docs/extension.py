@@ -209,6 +209,22 @@ def for_sequences() -> str:
     return report.lines(report.markdown_table(head, [[task, *cells] for task, cells in found.items()]))
 
 
+def regression() -> str:
+    """How well layers tell a drifting frequency: bench/regression.py."""
+    names = {"src": "SRC.for_sequences", "gru": "torch.nn.GRU", "lif": "LIF, recurrent (snnTorch)"}
+    found, rows = read("regression.json"), []
+    for kind, name in names.items():
+        cells = [name, f"{found[f'{kind}-20s']['runs'][0]['parameters']:,}"]
+        for seconds in (20, 150):
+            runs = found[f"{kind}-{seconds}s"]["runs"]
+            ends = [run["r2"][-1] for run in runs]
+            batches = sum(run["batches"] for run in runs) / len(runs)
+            cells += [f"{sum(ends) / len(ends):.3f} ({min(ends):.3f} to {max(ends):.3f})", f"{batches:.0f}"]
+        rows.append(cells)
+    head = ["layer of 128", "parameters", "R2 after 20 s", "batches", "R2 after 150 s", "batches"]
+    return report.lines(report.markdown_table(head, rows))
+
+
 def what_matters() -> str:
     """What one change of a layer or of its training does to permuted digits: bench/what_matters.py."""
     rows = []
@@ -244,15 +260,19 @@ def beyond(task: str, shown: Callable[[str], str]) -> Callable[[], str]:
     return table
 
 
-def through_time() -> str:
-    """What each way to take gradients through time trained to: bench/through_time.py."""
-    head = ["h and hs", "norm of the gradient", "validation accuracy", "learning rate"]
-    rows = []
-    for row in read("through_time.json")["training"]:
-        best = max(row["tried"], key=lambda tried: sum(tried["accuracies"]))
-        accuracy = sum(best["accuracies"]) / len(best["accuracies"])
-        rows.append([row["method"], f"{best['norm']:.3g}", f"{accuracy:.1%}", f"{best['rate']:g}"])
-    return report.lines(report.markdown_table(head, rows))
+def through_time(cell: str) -> Callable[[], str]:
+    """What each way to take gradients through time trained to, with a cell: bench/through_time.py."""
+
+    def table() -> str:
+        head = ["h and hs", "norm of the gradient", "validation accuracy", "learning rate"]
+        rows = []
+        for row in read("through_time.json")[cell]:
+            best = max(row["tried"], key=lambda tried: sum(tried["accuracies"]))
+            accuracy = sum(best["accuracies"]) / len(best["accuracies"])
+            rows.append([row["method"], f"{best['norm']:.3g}", f"{accuracy:.1%}", f"{best['rate']:g}"])
+        return report.lines(report.markdown_table(head, rows))
+
+    return table
 
 
 def spoken_digits() -> str:
@@ -319,10 +339,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "onnx": in_onnxruntime,
     "porting": porting,
     "for-sequences": for_sequences,
+    "regression": regression,
     "what-matters": what_matters,
     "beyond-recall": beyond("recall", lambda delay: f"{delay} steps"),
     "beyond-noise": beyond("noise", lambda share: f"{100 * float(share):g} % noise"),
-    "through-time": through_time,
+    "through-time": through_time("training"),
+    "through-time-sequences": through_time("sequences"),
     "spoken-digits": spoken_digits,
     "pytorch": features,
 }

@@ -400,7 +400,12 @@ def test_the_help_of_eval_lists_its_options(capsys: pytest.CaptureFixture[str]) 
     assert options == {"--help", "--data", "--download", "--cache", "--workers", "--device", "--binary"}
 
 
-NUMBERS = [setting.option for setting in SETTINGS.values() if type(setting.default) in (int, float)]
+# A value outside the range of each number.
+NUMBERS = {
+    setting.option: -1 if setting.least >= 0 else 1
+    for setting in SETTINGS.values()
+    if type(setting.default) in (int, float)
+}
 
 
 @pytest.mark.parametrize(
@@ -426,7 +431,7 @@ NUMBERS = [setting.option for setting in SETTINGS.values() if type(setting.defau
         ("bench stakc", "unknown case 'stakc': did you mean 'stack'?"),
         ("bench xyz", "unknown case 'xyz': expected some of recurrence, 784-100"),
         # Settings
-        *[(f"train digits {option} -1", f"srcell: {option}: expected ") for option in NUMBERS],
+        *[(f"train digits {option} {wrong}", f"srcell: {option}: expected ") for option, wrong in NUMBERS.items()],
         ("train digits --hidden 0", "--hidden: expected at least 1 each, got [0]"),
         ("train digits --surrogate sigmoid", "unknown surrogate 'sigmoid'"),
         ("train digits --train-samples 9999", "--train-samples: expected at most 1212"),

@@ -120,6 +120,10 @@ def nan_loss(output: Tensor, _: Any) -> Tensor:
     return output.sum() * torch.nan
 
 
+def all_spikes(output: tuple[Tensor, Any], targets: Tensor) -> Tensor:
+    return output[0].sum()
+
+
 class Broken(NamedTuple):
     """A broken network, and regular expressions of its only finding: of the beginning, and of the remedy."""
 
@@ -143,8 +147,19 @@ BROKEN = {
     "always active": Broken(
         r"layers\.0: \d\d % of the neurons are active in nearly all steps", "constrain_", lambda: changed(bias=8.0)
     ),
+    "held by the drive": Broken(
+        r"layers\.0: \d\d % of the neurons are active in nearly all steps",
+        "a drive above 8 holds them",
+        lambda: SRCClassifier(INPUTS, [32], 4, rho=10.0, rs=-4.0, input_gain=4.0),
+        lambda: torch.rand(STEPS, 32, INPUTS, generator=torch.Generator().manual_seed(0)),
+    ),
     "saturated": Broken(
-        r"layers\.0: \|i\| > 3 rho in \d\d % of the elements", r"by about 0\.0\d", lambda: changed(20.0)
+        r"layers\.0: \|i\| > 3 rho in \d\d % of the elements",
+        r"gradient: multiply .* by about 0\.0\d",
+        lambda: changed(20.0),
+    ),
+    "saturated by its recurrent weights": Broken(
+        r"src: \|i\| > 3 rho in \d\d % of the elements", "rho=10 and rs=-4", lambda: recurrent(200.0), loss=all_spikes
     ),
     "vanishing": Broken(
         "src: gradients vanish through time", "spread", lambda: SRC(INPUTS, 32, alpha=0.5), loss=last_step
@@ -491,10 +506,13 @@ class Listener(Observer):
         self.found.append(diagnosis)
 
 
-def test_training_is_diagnosed_once_after_its_first_epoch(tmp_path: Path) -> None:
+def test_training_is_diagnosed_after_each_epoch(tmp_path: Path) -> None:
     config, listener = replace(TINY, dropout=0.2), Listener()
     run = train(config, tmp_path, listener)
-    (diagnosis,) = listener.found
+    diagnosis, later = listener.found
+    assert later.layers[0].rate != diagnosis.layers[0].rate
+    assert later.layers[0].dead_inputs == diagnosis.layers[0].dead_inputs  # of the same samples
+    assert all(layer.weight_gradient is None for layer in later.layers)
     assert diagnosis.findings == [] and len(diagnosis.layers) == 2
     assert all(layer.weight_gradient for layer in diagnosis.layers)
     # The weights are those of a run without diagnoses.
@@ -504,9 +522,17 @@ def test_training_is_diagnosed_once_after_its_first_epoch(tmp_path: Path) -> Non
     assert "Diagnosis</h2>" in report and "<td>layers.1</td>" in report
 
 
-def test_the_command_line_warns_of_findings(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_warns_of_a_finding_when_it_begins(capsys: pytest.CaptureFixture[str]) -> None:
     lines = EpochLines()
     lines.on_diagnosis(srcell.diagnose(classifier(), spikes_in()))
     assert capsys.readouterr().out == ""
     lines.on_diagnosis(srcell.diagnose(changed(0.03), spikes_in()))
     assert capsys.readouterr().out.startswith("warning: layers.0: 100 % of the neurons never spike")
+    lines.on_diagnosis(srcell.diagnose(changed(0.02), spikes_in()))  # the same, with other numbers
+    assert capsys.readouterr().out == ""
+    saturated = srcell.diagnose(changed(300.0), spikes_in())
+    (line,) = saturated.findings
+    lines.on_diagnosis(saturated)
+    assert capsys.readouterr().out == f"warning: {line}\n"
+    lines.on_diagnosis(saturated._replace(findings=[line.replace("layers.0", "layers.1")]))
+    assert capsys.readouterr().out.startswith("warning: layers.1: ")

@@ -221,6 +221,7 @@ def test_a_preset_trains_and_its_network_loads(name: str, digits: Path) -> None:
 def test_a_layer_for_sequences_has_their_options_and_any_other() -> None:
     layer = srcell.SRC.for_sequences(3, 64, 2, memory=50)
     assert layer.recurrent and layer.initial_state == "rest" and layer.num_layers == 2
+    assert "rho=10" in repr(layer) and "rs=-4" in repr(layer) and "zs_hyp=0.2" in repr(layer)
     alpha, omega = layer.alpha_l0.double(), layer.omega_l0.double()
     torch.testing.assert_close(alpha[[0, -1]], torch.tensor([0.5, 0.98]).double(), rtol=1e-6, atol=0)
     assert omega.max().item() == pytest.approx(1.0) and omega[omega > 0].min().item() == pytest.approx(0.04, rel=1e-6)

@@ -8,8 +8,11 @@ import json
 import math
 import sys
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -34,7 +37,7 @@ from srcell.training import (
 )
 from srcell.training.checkpoint import read_checkpoint
 from srcell.training.run_folder import RunFolder
-from support.runs import TINY, assert_equal_weights, run_to_the_end
+from support.runs import TINY, all_steps, assert_equal_weights, assert_resumes_at, run_to_the_end
 
 
 def test_a_run_writes_plots_a_report_and_its_configuration(run: TrainedRun, out: Path) -> None:
@@ -212,6 +215,93 @@ def test_the_observer_is_called_after_every_batch_and_epoch(tmp_path: Path) -> N
     train(replace(TINY, steps=1, batch_size=450), tmp_path, Listener())
     assert fractions == pytest.approx([n / 6 for n in range(1, 7)])
     assert epochs == [1, 2]
+
+
+class Overfitting(Trainer):
+    """Has given validation accuracies and losses."""
+
+    rows = ((0.5, 1.0), (0.75, 1.0), (0.75, 0.5), (0.75, 0.5), (0.5, 0.25), (1.0, 0.0))
+
+    def finish_epoch(self) -> EpochMetrics:
+        accuracy, loss = self.rows[len(self.history)]
+        with patch("srcell.training.trainer.evaluate", return_value=SimpleNamespace(accuracy=accuracy, loss=loss)):
+            return super().finish_epoch()
+
+
+PATIENT = replace(TINY, epochs=6, patience=2, steps=1, batch_size=450)
+
+
+def test_a_run_with_patience_ends_without_progress_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    digits = data.load("digits")
+    third = Overfitting(replace(PATIENT, patience=0), digits)
+    for _ in islice(all_steps(third), 9):  # three epochs of three batches
+        pass
+    ended = run_to_the_end(Overfitting(PATIENT, digits))
+    assert len(ended.history) == 5 and ended.keep_best() == 3
+    assert_equal_weights(ended.model, third.model)
+    assert len(run_to_the_end(Overfitting(replace(PATIENT, patience=4), digits)).history) == 6
+
+    kept: list[int] = []
+
+    class Listener(Observer):
+        def on_best(self, epoch: int) -> None:
+            kept.append(epoch)
+
+    with patch("srcell.training.loop.Trainer", Overfitting):
+        run = train(PATIENT, tmp_path, Listener())
+    assert kept == [3] and len(run.history) == 5
+    assert_equal_weights(run.model, third.model)
+    with patch("srcell.training.loop.Trainer", Overfitting):
+        again = resume(tmp_path)  # a finished run
+    assert len(again.history) == 5 and again.evaluation.loss == run.evaluation.loss
+    assert_equal_weights(again.model, third.model)
+    assert json.loads((tmp_path / "result.json").read_text())["epoch"] == 3
+    assert "weights of epoch</dt><dd>3<" in (tmp_path / "report.html").read_text()
+
+
+def test_a_run_with_patience_resumes_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("support.runs.Trainer", Overfitting)
+    assert_resumes_at((0, 3, 4, 9, 11), PATIENT, data.load("digits"))
+
+
+def test_a_run_with_patience_resumes_from_the_checkpoint_of_an_epoch() -> None:
+    digits = data.load("digits")
+    first, second = Overfitting(PATIENT, digits), Overfitting(PATIENT, digits)
+    for _ in range(2):
+        list(first.train_epoch())
+        first.finish_epoch()
+    second.load_state(*first.state())
+    assert_equal_weights(run_to_the_end(second).model, run_to_the_end(first).model)
+
+
+def test_a_checkpoint_of_a_run_with_patience_needs_the_best_weights() -> None:
+    trainer = Overfitting(PATIENT, data.load("digits"))
+    for _ in islice(all_steps(trainer), 4):
+        pass
+    tensors, record = trainer.state()
+    without = {name: tensor for name, tensor in tensors.items() if not name.startswith("best.")}
+    assert len(without) < len(tensors)
+    with pytest.raises(ValueError, match=r"^checkpoint: weights of another network: expected .* got nothing$"):
+        Trainer(PATIENT, data.load("digits")).load_state(without, record)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"validation": 0.0}, "0 without validation, got 3"),
+        ({"input_delay": 4, "learn_delays": True, "whole_delays": True}, "0 where delays are learnt"),
+        ({"input_delay": 4, "learn_delays": True, "delay_width": (4, 1)}, "0 where delays are learnt"),
+    ],
+)
+def test_patience_is_refused_where_it_cannot_act(settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=f"^patience: expected {expected}"):
+        replace(TINY, patience=3, **settings)
+
+
+def test_patience_is_refused_if_no_sample_is_held_out() -> None:
+    config = replace(TINY, patience=3, validation=1e-4)
+    with pytest.raises(ValueError, match=r"^patience: expected 0 without validation samples, got 3"):
+        Trainer(config, data.load("digits"))
 
 
 def test_a_loss_of_nan_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,10 @@ TINY = TrainingConfig(hidden_sizes=(16,), epochs=2, steps=20, seed=3)
 
 
 def all_steps(trainer: Trainer) -> Iterator[float]:
-    while len(trainer.history) < trainer.config.epochs:
+    while not trainer.ended:
         yield from trainer.train_epoch()
         trainer.finish_epoch()
+    trainer.keep_best()
 
 
 def run_to_the_end(trainer: Trainer) -> Trainer:

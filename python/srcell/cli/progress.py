@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,16 +33,27 @@ class Shown(Observer):
 
     def __init__(self, header: Callable[[Trainer], Iterator[str]] | None = None) -> None:
         self.header = header
+        self.warned: set[tuple[str, str]] = set()  # layers and signs, without their numbers
+        self.ended = False
 
     def on_ready(self, trainer: Trainer) -> None:
         """Print the header."""
+        self.ended = trainer.ended
         if self.header is not None:
             say(*self.header(trainer))
 
     def on_diagnosis(self, diagnosis: Diagnosis) -> None:
-        """Print a line for each finding."""
-        if diagnosis.findings:
-            say(*(f"warning: {line}" for line in diagnosis.findings))
+        """Print a line for each finding that no epoch before had."""
+        for line in diagnosis.findings:
+            layer, _, sign = line.partition(": ")
+            words = layer, re.sub("[0-9][0-9.e+-]*", "#", re.split("[,:]", sign)[0])
+            if words not in self.warned:
+                self.warned.add(words)
+                say(f"warning: {line}")
+
+    def on_best(self, epoch: int) -> None:
+        """Print which epoch's weights are kept."""
+        say(f"the weights are those of epoch {epoch}, the best on the validation samples")
 
 
 class EpochLines(Shown):
@@ -50,7 +62,7 @@ class EpochLines(Shown):
     def on_start(self, epochs: int, done: int) -> None:
         """Print after which epoch a resumed run continues."""
         self.epochs = epochs
-        if done:
+        if done and not self.ended:
             say(f"going on after epoch {done}/{epochs}")
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
@@ -91,6 +103,11 @@ class ProgressBar(Shown):
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Store the validation accuracy, which the bar shows from now on."""
         self.validation = validation_text(metrics)
+
+    def on_best(self, epoch: int) -> None:
+        """Fill the bar, and print which epoch's weights are kept."""
+        self.progress.update(self.task, completed=1.0)
+        super().on_best(epoch)
 
 
 def validation_text(metrics: EpochMetrics) -> str:

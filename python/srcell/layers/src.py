@@ -212,9 +212,11 @@ class SRC(_Linear):
         """A layer with the options that sequences need, where those of ``SRC`` are for images and hold for one spike.
 
         It has recurrent weights, time constants from 2 to ``memory`` steps, frequencies with periods from about 6 to
-        3 ``memory`` steps, short refractory times, and starts at rest. Under noise the integrators of slow and fast
-        neurons are equally large (``input_gain``). docs/howto/sequences.md has what this changes on five tasks, with
-        one layer.
+        3 ``memory`` steps, and starts at rest. Under noise the integrators of slow and fast neurons are equally large
+        (``input_gain``). The drive has a wide bound (``rho=10``), which sums over many steps do not saturate; the
+        negative feedback is weaker (``rs=-4``) and ends sooner (``zs_hyp=0.2``), so that spikes grow with the drive and
+        follow each other closely. A drive that stays above ``-(r + rs + bias)``, 8 at the start, keeps a neuron active.
+        docs/howto/sequences.md has what this changes on five tasks, with one layer.
 
         Args:
             input_size: inputs, K.
@@ -224,8 +226,8 @@ class SRC(_Linear):
                 matters; a few times less than the length of a long sequence is enough.
             input_gain: as in ``SRC``. 1 suits real numbers; inputs of zeros and ones may be learnt more reliably with
                 2, as binary adding is.
-            **options: those of ``SRC``, which replace the ones above: ``recurrent``, ``alpha``, ``zs_hyp``, ``omega``,
-                ``initial_state`` and any other.
+            **options: those of ``SRC``, which replace the ones above: ``recurrent``, ``alpha``, ``rho``, ``rs``,
+                ``zs_hyp``, ``omega``, ``initial_state`` and any other.
 
         Raises:
             TypeError, ValueError: as ``SRC`` does; ``memory`` is not a number, or outside its range.
@@ -243,7 +245,9 @@ class SRC(_Linear):
         found: dict[str, Any] = {
             "recurrent": True,
             "alpha": spread(0.5, 1 - 1 / memory),
-            "zs_hyp": 0.5,
+            "rho": 10.0,
+            "rs": -4.0,
+            "zs_hyp": 0.2,
             "omega": spread_frequencies(2 / memory, 1.0),
             "initial_state": "rest",
             "input_gain": input_gain,

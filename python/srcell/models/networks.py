@@ -52,6 +52,8 @@ class NetworkSettings:
         "alpha of each layer's slowest neuron; 0: the same for all neurons",
         "the neurons are spread from alpha to this value, as in srcell.spread",
     )
+    rho: float = setting(3.0, "bound of the neurons' drive", "as in SRC", least=0, open_least=True)
+    rs: float = setting(-7.0, "negative feedback, which ends a spike", "as in SRC", least=-100, most=0)
     zs_hyp: float = fraction(0.9, "fraction that a resting neuron's slow state keeps per step", "as in SRC")
     omega: float = setting(
         0.0,
@@ -176,7 +178,7 @@ class SRCClassifier(Classifier):
         num_classes: classes C.
         neurons_per_class: number of neurons of the voting layer for each class.
         alpha: leak of the neurons' input integrators, as in ``SRC``: a number or ``srcell.spread``.
-        zs_hyp: slowness of hs at rest, as in ``SRC``.
+        rho, rs, zs_hyp: bound of the drive, negative feedback, slowness of hs at rest, as in ``SRC``.
         omega: angular frequency of the neurons of hidden layers, as in ``SRC``: a number or
             ``srcell.spread_frequencies``. Voting neurons do not resonate.
         recurrent: whether hidden layers have recurrent weights, as in ``SRC``.
@@ -227,6 +229,8 @@ class SRCClassifier(Classifier):
         *,
         neurons_per_class: int = 10,
         alpha: float | Spread = 0.9,
+        rho: float = 3.0,
+        rs: float = -7.0,
         zs_hyp: float | Spread = 0.9,
         omega: float | SpreadFrequencies = 0.0,
         recurrent: bool = False,
@@ -266,6 +270,8 @@ class SRCClassifier(Classifier):
                 k,
                 n,
                 alpha=alpha,
+                rho=rho,
+                rs=rs,
                 zs_hyp=zs_hyp,
                 omega=omega if number < hidden else 0.0,
                 input_gain=None if number else input_gain,

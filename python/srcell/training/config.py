@@ -31,7 +31,7 @@ from .encoding import EncodingSettings
 from .presets import PRESETS
 
 # Settings added since srcell 0.2.0. A new setting must be listed here, or else older run folders cannot be read.
-ADDED: frozenset[str] = frozenset()
+ADDED = frozenset({"patience", "rho", "rs"})
 # Those that had another name in srcell 0.2.0.
 BEFORE = {old: RENAMED[old] for old in ("delay", "lateral", "lateral_delay", "recurrent_grad")}
 
@@ -48,6 +48,14 @@ class OptimisationSettings:
         "learning-rate schedule: one-cycle or constant",
         "one-cycle rises for 30 % of the run, then falls to about 0; constant stays the same",
         choices=("one-cycle", "constant"),
+    )
+    patience: int = size(
+        0,
+        "end after this many epochs without a better validation accuracy; 0: never",
+        "then, and at the end of all epochs, the weights of the best epoch are kept: of the highest validation "
+        "accuracy and, among equals, of the lowest validation loss",
+        least=0,
+        needs=("validation",),
     )
     weight_decay: float = setting(0.0, "weight decay, as in AdamW", "none for the biases", least=0)
     clip_norm: float = setting(
@@ -124,6 +132,11 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
             raise ValueError(
                 "epochs: expected at least 2 with learn_delays and whole_delays, because the delays are fixed at the "
                 f"end, got {self.epochs}"
+            )
+        if self.patience and self.learn_delays and (self.whole_delays or len({*self.delay_width}) > 1):
+            raise ValueError(
+                "patience: expected 0 where delays are learnt with whole_delays or a delay_width that falls, because "
+                f"the network is another one at the end, got {self.patience}"
             )
         if self.integer and self.dataset in data.SEQUENTIAL:
             raise ValueError(f"dataset: expected spikes or images for integer neurons, got {self.dataset!r}")

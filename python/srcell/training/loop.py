@@ -45,7 +45,7 @@ def train(
     """Train a network and write a run folder.
 
     The optimiser is AdamW, the loss cross-entropy; images are encoded anew in every epoch. The validation samples are
-    evaluated after each epoch, the test set once, after the last epoch; both are always encoded as the same spikes.
+    evaluated after each epoch, the test set once, at the end of the run; both are always encoded as the same spikes.
     Under ``torchrun`` the processes share each batch, and the first process writes the files and calls the observer.
 
     SIGINT and SIGTERM end the run after the current optimiser step, with a checkpoint (the state that ``resume``
@@ -173,7 +173,7 @@ def _train_to_the_end(trainer: Trainer, out: str | Path, folder: RunFolder | Non
     observer.on_start(trainer.config.epochs, len(trainer.history))
     last_save = time.monotonic()
     with stop_signals() as stop:
-        while len(trainer.history) < trainer.config.epochs:
+        while not trainer.ended:
             for fraction in trainer.train_epoch():
                 observer.on_batch(len(trainer.history) + 1, fraction, trainer.tally)
                 due = time.monotonic() - last_save >= trainer.options.checkpoint_seconds
@@ -188,9 +188,11 @@ def _train_to_the_end(trainer: Trainer, out: str | Path, folder: RunFolder | Non
                 folder.write_metrics(trainer.history)
                 folder.write_scalars(trainer.history)
             observer.on_epoch(metrics)
-            diagnosis = trainer.diagnose()  # None in all but the first process and epoch
+            diagnosis = trainer.diagnose()  # None in all but the first process
             if diagnosis is not None:
                 observer.on_diagnosis(diagnosis)
+        if kept := trainer.keep_best():
+            observer.on_best(kept)
         evaluation = trainer.test()
     trainer.model.eval()
     if folder is not None:

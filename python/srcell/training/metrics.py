@@ -38,6 +38,24 @@ class EpochMetrics(NamedTuple):
     validation_loss: float
 
 
+def best_epoch(history: Sequence[EpochMetrics]) -> int:
+    """The epoch of the highest validation accuracy and, among equals, of the lowest validation loss; 0 without any.
+
+    Example:
+        >>> rows = [EpochMetrics(k + 1, 1.0, 0.5, x, 0.1, 0.01, 1.0, 1.0) for k, x in enumerate([0.7, 0.9, 0.8])]
+        >>> best_epoch(rows)
+        2
+
+    """
+    best = max(history, key=lambda row: (row.validation_accuracy, -row.validation_loss), default=None)
+    return 0 if best is None else best.epoch
+
+
+def kept_epoch(history: Sequence[EpochMetrics], patience: int) -> int:
+    """The epoch whose weights a run keeps: with patience the best one, otherwise the last."""
+    return best_epoch(history) if patience else len(history)
+
+
 class Tally:
     """Running sums over the samples of an epoch.
 

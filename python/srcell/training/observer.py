@@ -22,5 +22,8 @@ class Observer:
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Called after each epoch and its evaluation."""
 
+    def on_best(self, epoch: int) -> None:
+        """Called at the end of a run with ``patience``, with the epoch whose weights are kept."""
+
     def on_diagnosis(self, diagnosis: Diagnosis) -> None:
-        """Called once, after the first epoch, with ``srcell.diagnose`` of the network on a batch of that epoch."""
+        """Called after each epoch, with ``srcell.diagnose`` of the network; with gradients after the first."""

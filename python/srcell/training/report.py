@@ -15,7 +15,7 @@ from .._info import info
 from ..diagnosis import HEAD, Diagnosis
 from ..evaluation import Evaluation
 from .config import SETTINGS, TrainingConfig
-from .metrics import EpochMetrics
+from .metrics import EpochMetrics, kept_epoch
 
 # The caption of each picture, in the order of the page.
 CAPTIONS = {
@@ -109,7 +109,8 @@ def page(
     figures = {
         "test accuracy": f"{evaluation.accuracy:.2%}",
         "test samples": f"{int(evaluation.confusion.sum()):,}",
-        "epochs": f"{len(history)}",
+        "epochs": str(len(history)),
+        **({"weights of epoch": str(kept_epoch(history, config.patience))} if config.patience else {}),
         "training": f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min",
         "events per inference": f"{sum(layer.events for layer in evaluation.counts):,.0f}",
         "synaptic operations": f"{evaluation.synaptic_operations:,.0f}",

@@ -23,6 +23,7 @@ from .._settings import LARGEST
 from . import plots, report
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .config import TrainingConfig
+from .metrics import EpochMetrics, kept_epoch
 from .network import build_model
 
 with extra("train"):
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from ..evaluation import Evaluation
     from ..events import EventBatch
     from ..models import Classifier
-    from .metrics import EpochMetrics
 
 
 LOCK = ".lock"
@@ -230,7 +230,8 @@ class RunFolder:
             record |= {"input_shape": self.data.input_shape, "num_classes": self.data.num_classes}
         write_checkpoint(self.path / "model.safetensors", model.state_dict(), record)
         self.write_metrics(history)
-        self._write_json("result.json", summarise(evaluation) | {"seconds": sum(row.seconds for row in history)})
+        found = {"epoch": kept_epoch(history, self.config.patience), "seconds": sum(row.seconds for row in history)}
+        self._write_json("result.json", summarise(evaluation) | found)
         figures = {
             "learning_curve.png": plots.learning_curve(history),
             "raster.png": plots.raster(model, sample, label, self.config.prefix, class_names),

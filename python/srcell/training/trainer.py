@@ -21,7 +21,7 @@ from ..evaluation import Evaluation, evaluate
 from ..events import EventBatch
 from ..models import Classifier
 from .config import TrainingConfig
-from .metrics import EpochMetrics, Tally
+from .metrics import EpochMetrics, Tally, best_epoch
 from .network import build_model, load_weights
 from .optimisation import delay_width, delays_are_fixed, make_optimizer, make_schedule, rate_pull
 from .options import RunOptions
@@ -76,6 +76,8 @@ class Trainer:
         )
         training, validation = split(config, dataset.train)
         parts = {"training": training, "validation": validation, "test": dataset.test}
+        if config.patience and not len(validation.labels):
+            raise ValueError(f"patience: expected 0 without validation samples, got {config.patience}")
         self.sample_counts = {name: len(samples.labels) for name, samples in parts.items()}
         self.model = build_model(config, dataset.input_shape, dataset.num_classes).to(self._device)
         self._network = self.group.wrap(LayersAndLogits(self.model))
@@ -87,6 +89,13 @@ class Trainer:
         self._rate = float(self.optimizer.param_groups[0]["lr"])
         self._batches_done = 0
         self._seconds = 0.0
+        self._best: dict[str, Tensor] = {}  # the weights of the best epoch, with patience
+
+    @property
+    def ended(self) -> bool:
+        """Whether all epochs are done, or as many as ``patience`` allows without a better validation accuracy."""
+        done, patience = len(self.history), self.config.patience
+        return done >= self.config.epochs or (patience > 0 and done - best_epoch(self.history) >= patience)
 
     def train_epoch(self) -> Iterator[float]:
         """Train on the remaining batches of the epoch, and yield the fraction of the run that is done after each batch.
@@ -123,20 +132,36 @@ class Trainer:
             validation_loss=loss,
         )
         self.history.append(metrics)
+        if self.config.patience and best_epoch(self.history) == metrics.epoch:
+            self._best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.tally, self._batches_done, self._seconds = Tally(), 0, 0.0
         return metrics
 
+    def keep_best(self) -> int:
+        """With ``patience``, load the weights of the best epoch and return it; otherwise return 0."""
+        if not self._best:
+            return 0
+        self.model.load_state_dict(self._best)
+        return best_epoch(self.history)
+
     def diagnose(self) -> Diagnosis | None:
-        """Diagnose the network on samples of the first epoch, after it and in the first process; otherwise None."""
-        if len(self.history) != 1 or self.group.rank:
+        """Diagnose the network on samples of the first epoch, the same after every epoch; None but in one process.
+
+        Gradients are measured after the first epoch only: those of a network that has learnt are small and uneven.
+        """
+        if self.group.rank:
             return None
         config = self.config
         loader = self._load(
-            self.loader.samples, batch_size=config.batch_size, shuffle=True, seed=config.seed, num_workers=0
+            self.loader.samples,
+            batch_size=min(config.batch_size, DIAGNOSED),
+            shuffle=True,
+            seed=config.seed,
+            num_workers=0,
         )
         loader.set_epoch(1)
         events, labels = next(iter(loader))
-        return diagnose(self.model, events[:DIAGNOSED].to(self._device), labels[:DIAGNOSED])
+        return diagnose(self.model, events.to(self._device), labels if len(self.history) == 1 else None)
 
     def diagnose_test(self) -> Diagnosis:
         """Diagnose the network on samples of the test set, drawn alike in every run."""
@@ -152,12 +177,13 @@ class Trainer:
         return self._load(self._test_samples, batch_size=batch_size)
 
     def leave(self) -> None:
-        """End training: drop the DistributedDataParallel wrapper, which must not outlive the process group."""
+        """Leave the group: drop the DistributedDataParallel wrapper, which must not outlive the process group."""
         self._network = nn.Identity()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copies of all that ``load_state`` needs. Every process must call ``state``, and all get the same copies."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
         for k, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{name}": tensor for name, tensor in state.items()}
         tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
@@ -191,8 +217,15 @@ class Trainer:
             raise ValueError(f"{source}: cannot resume from this checkpoint ({reason})") from error
         if config != self.config:
             raise ValueError(f"{source}: belongs to another configuration than the run's config.json")
-        weights = {name: tensors[f"model.{name}"] for name in self.model.state_dict() if f"model.{name}" in tensors}
-        load_weights(self.model, weights, source)
+        parts = {
+            part: {name.removeprefix(part): x for name, x in tensors.items() if name.startswith(part)}
+            for part in ("best.", "model.")
+        }
+        load_weights(self.model, parts["model."], source)
+        if self.config.patience and history:
+            load_weights(self.model, parts["best."], source)  # checks them
+            load_weights(self.model, parts["model."], source)
+            self._best = {name: x.clone() for name, x in parts["best."].items()}
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.history, self._batches_done, self._seconds = history, int(record["batches"]), record["seconds"]
         # The saved sums cover all processes, and will be summed over the processes again: so rank 0 loads them.
