@@ -506,13 +506,19 @@ class Listener(Observer):
         self.found.append(diagnosis)
 
 
-def test_training_is_diagnosed_after_each_epoch(tmp_path: Path) -> None:
+def test_training_is_diagnosed_after_its_first_epoch_and_each_tenth(tmp_path: Path) -> None:
     config, listener = replace(TINY, dropout=0.2), Listener()
     run = train(config, tmp_path, listener)
     diagnosis, later = listener.found
     assert later.layers[0].rate != diagnosis.layers[0].rate
     assert later.layers[0].dead_inputs == diagnosis.layers[0].dead_inputs  # of the same samples
     assert all(layer.weight_gradient is None for layer in later.layers)
+    trainer, diagnosed = Trainer(replace(TINY, epochs=40), data.load("digits")), []
+    for epoch in range(1, 41):
+        trainer.history.append(run.history[0])
+        if trainer.diagnose() is not None:
+            diagnosed.append(epoch)
+    assert diagnosed == [1, *range(4, 41, 4)]
     assert diagnosis.findings == [] and len(diagnosis.layers) == 2
     assert all(layer.weight_gradient for layer in diagnosis.layers)
     # The weights are those of a run without diagnoses.

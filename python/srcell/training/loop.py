@@ -188,7 +188,7 @@ def _train_to_the_end(trainer: Trainer, out: str | Path, folder: RunFolder | Non
                 folder.write_metrics(trainer.history)
                 folder.write_scalars(trainer.history)
             observer.on_epoch(metrics)
-            diagnosis = trainer.diagnose()  # None in all but the first process
+            diagnosis = trainer.diagnose()  # None in all but the first process, and after most epochs
             if diagnosis is not None:
                 observer.on_diagnosis(diagnosis)
         if kept := trainer.keep_best():

@@ -145,11 +145,13 @@ class Trainer:
         return best_epoch(self.history)
 
     def diagnose(self) -> Diagnosis | None:
-        """Diagnose the network on samples of the first epoch, the same after every epoch; None but in one process.
+        """After the first epoch and each tenth of a run, in one process, diagnose the network on the same samples.
 
         Gradients are measured after the first epoch only: those of a network that has learnt are small and uneven.
         """
-        if self.group.rank:
+        done = len(self.history)
+        tenths = [10 * epochs // self.config.epochs for epochs in (done - 1, done)]
+        if self.group.rank or (done != 1 and tenths[0] == tenths[1]):
             return None
         config = self.config
         loader = self._load(
@@ -161,7 +163,7 @@ class Trainer:
         )
         loader.set_epoch(1)
         events, labels = next(iter(loader))
-        return diagnose(self.model, events.to(self._device), labels if len(self.history) == 1 else None)
+        return diagnose(self.model, events.to(self._device), labels if done == 1 else None)
 
     def diagnose_test(self) -> Diagnosis:
         """Diagnose the network on samples of the test set, drawn alike in every run."""
