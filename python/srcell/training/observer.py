@@ -26,4 +26,4 @@ class Observer:
         """Called at the end of a run with ``patience``, with the epoch whose weights are kept."""
 
     def on_diagnosis(self, diagnosis: Diagnosis) -> None:
-        """Called after the first epoch and each tenth of a run, with ``srcell.diagnose``; gradients after the first only."""
+        """Called after the first epoch and each tenth of a run; the diagnosis has gradients after the first only."""
