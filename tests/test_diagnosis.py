@@ -150,7 +150,7 @@ BROKEN = {
     "held by the drive": Broken(
         r"layers\.0: \d\d % of the neurons are active in nearly all steps",
         "a drive above 8 holds them",
-        lambda: SRCClassifier(INPUTS, [32], 4, rho=10.0, rs=-4.0, input_gain=4.0),
+        lambda: classifier(rho=10.0, rs=-4.0, input_gain=4.0),
         lambda: torch.rand(STEPS, 32, INPUTS, generator=torch.Generator().manual_seed(0)),
     ),
     "saturated": Broken(
