@@ -5,9 +5,8 @@
 A layer of 128 units and a linear readout, Adam, gradients clipped to norm 1, batches of 64 fresh signals of 300 steps;
 the loss is the mean squared error from step 50 on. Rows with a number of batches train so many; rows with seconds train
 so long on one thread, with a learning rate that falls as a cosine of the time that has passed. Adds to
-bench/results/regression.json: R2 on 500 other signals, from step 50 on, sixteen times along each training. SRC layers
-read the leaky sum of their spikes (alpha 0.9), those of the rivals the units of the same step, and the LIF layer the
-same leaky sum.
+bench/results/regression.json: R2 on 500 other signals, from step 50 on, sixteen times along each training. The readout
+reads a leaky sum of the spikes of SRC and LIF layers (alpha 0.9), and the GRU's units at the same step.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 from report import RESULTS
+from spoken_digits import leaky_cell, leaky_spikes
 from torch import Tensor, nn
 
 import srcell
@@ -78,23 +78,11 @@ class Leaky(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        import snntorch
-        from snntorch import surrogate
-
         self.inputs, self.readout = nn.Linear(1, UNITS), LinearReadout(UNITS, 1, alpha=0.9)
-        self.cell = snntorch.RLeaky(
-            beta=torch.rand(UNITS) * 0.49 + 0.5,
-            linear_features=UNITS,
-            learn_beta=True,
-            spike_grad=surrogate.fast_sigmoid(),
-        )
+        self.cell = leaky_cell(UNITS)
 
     def forward(self, x: Tensor) -> Tensor:
-        (spikes, membrane), outputs = self.cell.reset_mem(), []
-        for current in self.inputs(x):
-            spikes, membrane = self.cell(current, spikes, membrane)
-            outputs.append(spikes)
-        told: Tensor = self.readout(torch.stack(outputs), every_step=True)
+        told: Tensor = self.readout(leaky_spikes(self.cell, self.inputs(x)), every_step=True)
         return told
 
 

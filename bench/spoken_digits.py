@@ -69,23 +69,29 @@ class Leaky(nn.Module):
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
-        import snntorch
-        from snntorch import surrogate
-
         self.inputs, self.readout = nn.Linear(inputs, NEURONS), nn.Linear(NEURONS, CLASSES)
-        self.cell = snntorch.RLeaky(
-            beta=torch.rand(NEURONS) * 0.49 + 0.5,
-            linear_features=NEURONS,
-            learn_beta=True,
-            spike_grad=surrogate.fast_sigmoid(),
-        )
+        self.cell = leaky_cell(NEURONS)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        (spikes, membrane), outputs = self.cell.reset_mem(), []
-        for current in self.inputs(x):
-            spikes, membrane = self.cell(current, spikes, membrane)
-            outputs.append(spikes)
-        return mean_readout(self.readout, torch.stack(outputs), lengths)
+        return mean_readout(self.readout, leaky_spikes(self.cell, self.inputs(x)), lengths)
+
+
+def leaky_cell(neurons: int) -> Any:
+    """Recurrent leaky integrate-and-fire neurons of snnTorch with learnt leaks, spread from 0.5 to 0.99."""
+    import snntorch
+    from snntorch import surrogate
+
+    beta, spike_grad = torch.rand(neurons) * 0.49 + 0.5, surrogate.fast_sigmoid()
+    return snntorch.RLeaky(beta=beta, linear_features=neurons, learn_beta=True, spike_grad=spike_grad)
+
+
+def leaky_spikes(cell: Any, currents: Tensor) -> Tensor:
+    """The spikes (T, B, N) of such neurons."""
+    (spikes, membrane), outputs = cell.reset_mem(), []
+    for current in currents:
+        spikes, membrane = cell(current, spikes, membrane)
+        outputs.append(spikes)
+    return torch.stack(outputs)
 
 
 def mean_readout(readout: nn.Linear, outputs: Tensor, lengths: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from .events import EventBatch
 from .layers import SRC, IntegerSRC, SRCConv2d
 from .layers.base import Neurons
 from .layers.exported import exported
+from .layers.options import DEFAULTS
 from .recording import Recorded, record, recorded_modules
 
 # At |i| = 3 rho the derivative of the tanh, 1 - tanh(3)^2, is 0.0099: the drive passes a hundredth of the gradient.
@@ -38,9 +39,9 @@ LEAST_THROUGH_TIME = 1e-4  # 0.11: N-MNIST; a readout with alpha = 0.99 would gi
 MOST_THROUGH_TIME = 1000.0  # 32: the first of eleven layers on MNIST
 ENOUGH_SAMPLES = 16  # in fewer samples neurons and inputs can be silent by chance
 FEWEST_STEPS = 8  # with events, to compare quarters
-HIGHEST_BIAS = -4.0  # to which constrain_() keeps biases
+HIGHEST_BIAS = DEFAULTS["bias_max"]  # to which constrain_() clamps biases
 LOW_BIAS = -7.0  # on average; below -7.7 even the largest drive, 3, starts no second spike
-SRC_RHO, WIDE_RHO = 3.0, 10.0  # of SRC, and of SRC.for_sequences
+SRC_RHO, WIDE_RHO = DEFAULTS["rho"], 10.0  # of SRC, and of SRC.for_sequences
 USUAL_DRIVE = 0.9  # the root mean square of i / rho of an untrained first layer, docs/initialisation.md
 
 COLUMNS = 100  # of the table

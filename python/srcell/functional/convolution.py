@@ -251,7 +251,7 @@ def _map_size(input: EventBatch, channels: int, given: tuple[int, int] | None) -
     """Height and width of the maps of an EventBatch."""
     inputs = input.shape[2]
     if given is not None:
-        height, width = pair("input_size", given, 1)
+        height, width = given
         if channels * height * width != inputs:
             raise ValueError(f"input: expected {channels} * {height} * {width} inputs, got {inputs}")
         return height, width

@@ -51,11 +51,6 @@ def best_epoch(history: Sequence[EpochMetrics]) -> int:
     return 0 if best is None else best.epoch
 
 
-def kept_epoch(history: Sequence[EpochMetrics], patience: int) -> int:
-    """The epoch whose weights a run keeps: with patience the best one, otherwise the last."""
-    return best_epoch(history) if patience else len(history)
-
-
 class Tally:
     """Running sums over the samples of an epoch.
 

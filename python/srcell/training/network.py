@@ -32,7 +32,13 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load the weights of a file into the network.
+    """Load the weights of a file into the network; raise as ``check_weights`` does."""
+    check_weights(model, weights, source)
+    model.load_state_dict(weights)
+
+
+def check_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Check that the weights of a file fit the network.
 
     The constants, which are stored as ``_extra_state``, must equal those of the network.
 
@@ -59,4 +65,3 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
                 f"{source}: weights of another network: expected {tensor.tolist()} for {name}, "
                 f"got {weights[name].tolist()}"
             )
-    model.load_state_dict(weights)

@@ -15,7 +15,7 @@ from .._info import info
 from ..diagnosis import HEAD, Diagnosis
 from ..evaluation import Evaluation
 from .config import SETTINGS, TrainingConfig
-from .metrics import EpochMetrics, kept_epoch
+from .metrics import EpochMetrics, best_epoch
 
 # The caption of each picture, in the order of the page.
 CAPTIONS = {
@@ -110,7 +110,7 @@ def page(
         "test accuracy": f"{evaluation.accuracy:.2%}",
         "test samples": f"{int(evaluation.confusion.sum()):,}",
         "epochs": str(len(history)),
-        **({"weights of epoch": str(kept_epoch(history, config.patience))} if config.patience else {}),
+        **({"weights of epoch": str(best_epoch(history))} if config.patience else {}),
         "training": f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min",
         "events per inference": f"{sum(layer.events for layer in evaluation.counts):,.0f}",
         "synaptic operations": f"{evaluation.synaptic_operations:,.0f}",

@@ -23,7 +23,7 @@ from .._settings import LARGEST
 from . import plots, report
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .config import TrainingConfig
-from .metrics import EpochMetrics, kept_epoch
+from .metrics import EpochMetrics, best_epoch
 from .network import build_model
 
 with extra("train"):
@@ -230,8 +230,9 @@ class RunFolder:
             record |= {"input_shape": self.data.input_shape, "num_classes": self.data.num_classes}
         write_checkpoint(self.path / "model.safetensors", model.state_dict(), record)
         self.write_metrics(history)
-        found = {"epoch": kept_epoch(history, self.config.patience), "seconds": sum(row.seconds for row in history)}
-        self._write_json("result.json", summarise(evaluation) | found)
+        kept = best_epoch(history) if self.config.patience else len(history)
+        further = {"epoch": kept, "seconds": sum(row.seconds for row in history)}
+        self._write_json("result.json", summarise(evaluation) | further)
         figures = {
             "learning_curve.png": plots.learning_curve(history),
             "raster.png": plots.raster(model, sample, label, self.config.prefix, class_names),

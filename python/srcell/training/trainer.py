@@ -22,7 +22,7 @@ from ..events import EventBatch
 from ..models import Classifier
 from .config import TrainingConfig
 from .metrics import EpochMetrics, Tally, best_epoch
-from .network import build_model, load_weights
+from .network import build_model, check_weights, load_weights
 from .optimisation import delay_width, delays_are_fixed, make_optimizer, make_schedule, rate_pull
 from .options import RunOptions
 from .progress import read_groups, read_history, read_moments
@@ -219,15 +219,14 @@ class Trainer:
             raise ValueError(f"{source}: cannot resume from this checkpoint ({reason})") from error
         if config != self.config:
             raise ValueError(f"{source}: belongs to another configuration than the run's config.json")
-        parts = {
-            part: {name.removeprefix(part): x for name, x in tensors.items() if name.startswith(part)}
-            for part in ("best.", "model.")
-        }
-        load_weights(self.model, parts["model."], source)
+        weights, best = (
+            {name.removeprefix(part): x for name, x in tensors.items() if name.startswith(part)}
+            for part in ("model.", "best.")
+        )
         if self.config.patience and history:
-            load_weights(self.model, parts["best."], source)  # checks them
-            load_weights(self.model, parts["model."], source)
-            self._best = {name: x.clone() for name, x in parts["best."].items()}
+            check_weights(self.model, best, source)
+            self._best = {name: x.clone() for name, x in best.items()}
+        load_weights(self.model, weights, source)
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.history, self._batches_done, self._seconds = history, int(record["batches"]), record["seconds"]
         # The saved sums cover all processes, and will be summed over the processes again: so rank 0 loads them.
