@@ -164,6 +164,14 @@ Array<float> logits(const SharedStream& stream) {
     return made;
 }
 
+// Keeps the GIL, like a step. Returns the number of steps.
+int64_t feed(SharedStream& stream, const Array<float>& values) {
+    if (values.size() != stream.batch() * stream.network().inputs())
+        value_error("values: expected ", stream.batch() * stream.network().inputs(), " elements, got ", values.size());
+    const StreamLock lock(stream.mutex);
+    return stream.feed(values.data());
+}
+
 // Keeps the GIL where a chunk is short.
 int64_t hear(SharedStream& stream, const Array<float>& samples) {
     if (samples.size() < 1000) {
@@ -311,6 +319,7 @@ void bind_runtime(pybind11::module_& m) {
         .def("step", &step, "indices"_a.noconvert(), "values"_a.noconvert(), "offsets"_a.noconvert())
         .def("step", &step_wide, "indices"_a.noconvert(), "values"_a.noconvert(), "offsets"_a.noconvert())
         .def("step_dense", &step_dense, "input"_a.noconvert())
+        .def("feed", &feed, "values"_a.noconvert())
         .def("hear", &hear, "samples"_a.noconvert())
         .def("logits", &logits)
         .def("reset", &reset)

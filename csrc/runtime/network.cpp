@@ -24,10 +24,10 @@ namespace {
 
 constexpr int64_t kMaxLayers = 1 << 16, kMaxNeurons = int64_t(1) << 31;
 constexpr int kMaxThreads = 1024;
-// The versions of a network's file: the second may have layers that resonate, the third delays as well, and the fourth
-// convolutions, constant currents and a cochlea as well.
-constexpr const char* kVersions[] = {"1", "2", "3", "4"};
-constexpr int kDelayedVersion = 3, kMapVersion = 4;
+// The versions of a network's file: the second may have layers that resonate, the third delays as well, the fourth
+// convolutions, constant currents and a cochlea as well, and the fifth standardised inputs as well.
+constexpr const char* kVersions[] = {"1", "2", "3", "4", "5"};
+constexpr int kDelayedVersion = 3, kMapVersion = 4, kStandardisedVersion = 5;
 // The most elements of a layer's spikes that a run holds at a time, unless one sample has more.
 constexpr int64_t kChunkElements = int64_t(1) << 22;
 
@@ -35,7 +35,7 @@ int version_of(const TensorFile& file) {
     const std::string& text = text_of(file, "version");
     const auto found = std::find(std::begin(kVersions), std::end(kVersions), text);
     if (found == std::end(kVersions))
-        throw FileError("version: expected 1, 2, 3 or 4, got '" + shown(text) + "': written by a newer srcell");
+        throw FileError("version: expected 1, 2, 3, 4 or 5, got '" + shown(text) + "': written by a newer srcell");
     return static_cast<int>(found - std::begin(kVersions)) + 1;
 }
 
@@ -428,6 +428,14 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
             throw FileError("sound.constants: expected a threshold > 0 for integer neurons, which take no currents");
         used += Cochlea::kTensors;
     }
+    standardisation_ = Standardisation::of_file(file, inputs());
+    if (standardisation_) {
+        check_version(version, kStandardisedVersion, "input.mean");
+        if (layers_.front().is_integer())
+            throw FileError("input.mean: expected none for integer neurons, which take no currents");
+        used += Standardisation::kTensors;
+    }
+    holding_ = Holding::of_texts(file.texts);
     if (used != file.tensors.size())
         throw FileError("header: expected " + std::to_string(used) + " tensors for " + std::to_string(layers_.size()) +
                         " layers and the readout, got " + std::to_string(file.tensors.size()));
@@ -464,6 +472,7 @@ int64_t Network::widest() const {
 
 int64_t Network::bytes() const {
     auto bytes = static_cast<int64_t>((readout_.weight.size() + readout_.bias.size()) * sizeof(float));
+    bytes += 2 * standardisation_.inputs() * static_cast<int64_t>(sizeof(float));
     for (const NetworkLayer& layer : layers_) {
         int64_t numbers = layer.weights();
         for (const StoredDelays* delays : {&layer.delays, &layer.lateral_delays()})
@@ -608,13 +617,13 @@ void Network::run(const NetworkInput& input, const NetworkOutput& output, int th
     if (output.events) {
         std::fill(output.events, output.events + 1 + layers_.size(), 0);
         std::fill(output.operations, output.operations + layers_.size(), 0);
-        output.events[0] = input.events.count;
     }
     if (!input.steps && readout_.kind == Readout::kNone) return;  // without steps B may have any size
-    check_events(input, layers_.front().delays || layers_.front().constant);
+    check_events(input, standardisation_ || layers_.front().delays || layers_.front().constant);
     threads = std::clamp(threads, 1, kMaxThreads);
     const int64_t steps = std::max<int64_t>(input.steps, 1);
-    const int64_t fit = widest() > kChunkElements / steps ? 1 : kChunkElements / (steps * widest());
+    const int64_t most = std::max(widest(), standardisation_.inputs());
+    const int64_t fit = most > kChunkElements / steps ? 1 : kChunkElements / (steps * most);
     const int64_t chunk = std::min(input.batch, std::max<int64_t>(fit, threads));
     for (int64_t first = 0; first < input.batch; first += chunk)
         run_samples(input, output, first, std::min(chunk, input.batch - first), threads);
@@ -629,7 +638,12 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
     std::optional<ListedEvents<float>> listed;
     std::optional<DelayedInput> delayed;
     WithConstant with_constant;
+    std::optional<StandardisedRows> standardised;
     Events<float> events = part_of(input, first, batch, offsets);
+    if (standardisation_)
+        events = standardised.emplace(standardisation_, steps * batch)
+                     .of_events({steps, batch, shape.lengths, threads}, events);
+    if (output.events) output.events[0] += events.count;
     for (size_t k = 0; k < layers_.size(); ++k) {
         const NetworkLayer& layer = layers_[k];
         const int64_t plane = batch * layer.neurons;

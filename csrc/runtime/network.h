@@ -21,6 +21,7 @@
 #include "convolution.h"
 #include "delays.h"
 #include "readout.h"
+#include "sequence.h"
 #include "tensor_file.h"
 
 namespace srcell {
@@ -133,7 +134,7 @@ struct NetworkOutput {
     Maybe<float> logits;         // (B, C), or (T, B, C)
     Maybe<float* const> spikes;  // for each layer (T, B, N), or null
     // Numbers over all samples: both, or neither.
-    Maybe<int64_t> events;      // (1 + layers,): events of the input and of each layer
+    Maybe<int64_t> events;      // (1 + layers,): events of the input, once it is standardised, and of each layer
     Maybe<int64_t> operations;  // (layers,): weights through which the events of a layer pass, recurrent ones included
     bool every_step = false;  // the logits at every step, 0 past a sample's length; otherwise those after the last one
 };
@@ -153,6 +154,10 @@ class Network {
     const Readout& readout() const { return readout_; }
     // What makes the inputs of sounds; without bands if the file has none.
     const Cochlea& cochlea() const { return cochlea_; }
+    // Of the inputs, in all calls; empty if the file has none.
+    const Standardisation& standardisation() const { return standardisation_; }
+    // How a stream takes the elements of a sequence.
+    const Holding& holding() const { return holding_; }
     const std::map<std::string, std::string>& texts() const { return texts_; }
     int64_t inputs() const { return layers_.front().inputs; }
     int64_t outputs() const { return layers_.back().neurons; }
@@ -174,6 +179,8 @@ class Network {
     std::vector<NetworkLayer> layers_;
     Readout readout_;
     Cochlea cochlea_;
+    Standardisation standardisation_;
+    Holding holding_;
     std::map<std::string, std::string> texts_;
     const Kernels* kernels_;
     uint64_t fingerprint_ = 0;
@@ -191,6 +198,10 @@ class Stream {
     void step(const int64_t* offsets, const int32_t* indices, const float* values, int64_t count);
     // Advances one step, with the nonzero elements of a dense input (B, K).
     void step_dense(const float* input);
+    // Takes the next element (B, K) of B sequences: the steps of the prefix before the first element since the stream
+    // was made or reset, then the steps for which the network holds it. Returns their number. Throws
+    // std::invalid_argument; the state is then unchanged.
+    int64_t feed(const float* values);
     // Hears samples of a sound, of a network that has a cochlea, with B = 1: takes the steps of each frame that they
     // complete, and returns their number. Throws std::invalid_argument; the state is then unchanged.
     int64_t hear(const float* samples, int64_t count);
@@ -232,6 +243,9 @@ class Stream {
     };
     static int64_t checked(const Network& network, int64_t batch);
     Events<float> rows_of(const float* elements, int64_t inputs);
+    void take(const Events<float>& events);
+    void take_dense(const float* input);
+    // Advances one step, with events that are standardised.
     void advance(Events<float> events);
 
     const Network& network_;
@@ -240,7 +254,10 @@ class Stream {
     Rows rows_;
     ReadoutState read_;
     std::optional<Hearing> hearing_;
-    size_t now_ = 0;  // which of the two states is the present one
+    std::optional<StandardisedRows> standardised_;
+    Aligned<int64_t> silence_;  // (B + 1,) offsets of a step of a prefix; empty without one
+    bool fed_ = false;          // whether the prefix is past
+    size_t now_ = 0;            // which of the two states is the present one
 };
 
 }  // namespace srcell

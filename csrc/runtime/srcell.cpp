@@ -181,6 +181,15 @@ srcell_status srcell_stream_step_dense(srcell_stream* stream, const float* input
     });
 }
 
+srcell_status srcell_stream_feed(srcell_stream* stream, const float* values, int64_t* steps) {
+    return guarded([&] {
+        require(stream, "stream");
+        require(values, "values");
+        const int64_t taken = stream->stream.feed(values);
+        if (steps) *steps = taken;
+    });
+}
+
 srcell_status srcell_stream_hear(srcell_stream* stream, const float* samples, int64_t count, int64_t* steps) {
     return guarded([&] {
         require(stream, "stream");

@@ -2,11 +2,14 @@
 
    srcell_network_load() reads a file that `srcell export` wrote. A network never changes, so any number of threads may
    use it at the same time. A stream advances one step at a time and must be used by one thread at a time; several
-   streams of one network may run in parallel. srcell_stream_step() and srcell_stream_step_dense() allocate nothing,
-   unless a step of a network with delays or constant currents lists inputs that do not ascend.
+   streams of one network may run in parallel. srcell_stream_step(), srcell_stream_step_dense() and srcell_stream_feed()
+   allocate nothing, unless a step of a network with delays or constant currents lists inputs that do not ascend.
 
    Every function that can fail returns SRCELL_OK or an error code; after an error, srcell_error() returns one line of
    text about it.
+
+   If the network was exported with a srcell.Standardise, every function below standardises its inputs: give it the
+   values as they were measured.
 
    Sizes: T steps, B samples, K inputs, N neurons of the last layer, C classes. A spike is 0 where a neuron is silent
    and in (0, 1] where it is active; its bits do not depend on the processor.
@@ -72,8 +75,8 @@ SRCELL_API const char* srcell_network_text(const srcell_network* network, const 
 /* Classifies B samples of T steps. At step t, sample b has the events [offsets[row], offsets[row + 1]), where row is
    b * T + t. `offsets` (B * T + 1) ascend from 0, `indices` are the active inputs, in [0, K), and `values` may be null
    if all are 1. `lengths` (B) gives each sample's number of steps, or is null if all have T. Writes the logits (B, C)
-   and the last layer's spikes (T, B, N); either pointer may be null. Runs on up to `threads` threads; their number does
-   not change a bit of the results. */
+   after each sample's last step, and the last layer's spikes (T, B, N); either pointer may be null. Runs on up to
+   `threads` threads; their number does not change a bit of the results. */
 SRCELL_API srcell_status srcell_network_run(const srcell_network* network, int64_t steps, int64_t batch,
                                             const int64_t* offsets, const int32_t* indices, const float* values,
                                             const int64_t* lengths, float* logits, float* spikes, int threads);
@@ -90,8 +93,14 @@ SRCELL_API srcell_status srcell_stream_step(srcell_stream* stream, const int32_t
    elements. */
 SRCELL_API srcell_status srcell_stream_step_rows(srcell_stream* stream, const int64_t* offsets, const int32_t* indices,
                                                  const float* values);
-/* Advances all B samples by one step with a dense input (B, K); its nonzero elements are the events. */
+/* Advances all B samples by one step with a dense input (B, K), standardised as the file says; what is then not 0 are
+   the events. */
 SRCELL_API srcell_status srcell_stream_step_dense(srcell_stream* stream, const float* input);
+/* Takes the next element (B, K) of B real-valued sequences, and writes the number of steps to *steps, unless it is
+   null. A network that was exported with a HeldEncoding takes `hold` steps with these values; before the first element
+   since the stream was made or reset, it takes `prefix` steps without events. A network without an encoder takes one
+   step, as srcell_stream_step_dense() does. Another encoder is an error. */
+SRCELL_API srcell_status srcell_stream_feed(srcell_stream* stream, const float* values, int64_t* steps);
 
 /* Hears `count` samples of a sound with a stream of B = 1, whose network was exported with a SoundEncoding: advances by
    the steps of each frame that the samples complete, and writes their number to *steps, unless it is null. Samples are

@@ -56,6 +56,8 @@ Stream::Stream(const Network& network, int64_t batch)
     rows_ = {Aligned<uint64_t>(batch * mask_words(most)), Aligned<int64_t>(batch + 1), Aligned<int32_t>(batch * most),
              Aligned<float>(batch * most)};
     if (network.cochlea()) hearing_.emplace(network.cochlea());
+    if (network.standardisation()) standardised_.emplace(network.standardisation(), batch);
+    if (network.holding().prefix) silence_ = Aligned<int64_t>(batch + 1);
     reset();
 }
 
@@ -68,6 +70,7 @@ void Stream::reset() {
     }
     read_.reset();
     if (hearing_) hearing_->reset();
+    fed_ = false;
 }
 
 Events<float> Stream::rows_of(const float* elements, int64_t inputs) {
@@ -102,18 +105,41 @@ void Stream::advance(Events<float> events) {
     read_.add(parts_.back().spikes[now_].data());
 }
 
+void Stream::take(const Events<float>& events) {
+    if (!standardised_) return advance(events);
+    check_rows(events, batch_);
+    advance(standardised_->of_events({1, batch_, nullptr, 1}, events));
+}
+
+void Stream::take_dense(const float* input) {
+    if (standardised_) return advance(standardised_->of_dense(input));
+    const Events<float> events = rows_of(input, network_.inputs());
+    refuse_nan(events.values, events.count);
+    advance(events);
+}
+
 void Stream::step(const int64_t* offsets, const int32_t* indices, const float* values, int64_t count) {
     const PlainArithmetic plain;
     if (count < 0) throw std::invalid_argument("offsets: expected at least 0");
     refuse_nan(values, count);
-    advance({offsets, indices, values, count, network_.inputs()});
+    take({offsets, indices, values, count, network_.inputs()});
 }
 
 void Stream::step_dense(const float* input) {
     const PlainArithmetic plain;
-    const Events<float> events = rows_of(input, network_.inputs());
-    refuse_nan(events.values, events.count);
-    advance(events);
+    take_dense(input);
+}
+
+int64_t Stream::feed(const float* values) {
+    const PlainArithmetic plain;
+    const Holding& holding = network_.holding();
+    if (!holding.refusal.empty()) throw std::invalid_argument(holding.refusal);
+    refuse_nan(values, batch_ * network_.inputs());
+    int64_t steps = 0;
+    for (; !fed_ && steps < holding.prefix; ++steps) take({silence_.data(), nullptr, nullptr, 0, network_.inputs()});
+    fed_ = true;
+    for (int64_t k = 0; k < holding.hold; ++k, ++steps) take_dense(values);
+    return steps;
 }
 
 int64_t Stream::hear(const float* samples, int64_t count) {
@@ -131,8 +157,10 @@ int64_t Stream::hear(const float* samples, int64_t count) {
             const bool events = network_.cochlea().threshold > 0;
             const int64_t active = events && !k ? static_cast<int64_t>(hearing.active().size()) : 0;
             const int64_t offsets[] = {0, active};
-            advance(events ? Events<float>{offsets, hearing.active().data(), nullptr, active, network_.inputs()}
-                           : rows_of(hearing.currents().data(), network_.inputs()));
+            if (events)
+                take({offsets, hearing.active().data(), nullptr, active, network_.inputs()});
+            else
+                take_dense(hearing.currents().data());
         }
     }
     return steps;
@@ -167,7 +195,7 @@ constexpr char kName[] = {'s', 'r', 'c', 's', 't', 'a', 't'}, kVersion = '4';
 }  // namespace
 
 size_t Stream::state_bytes() const {
-    size_t bytes = sizeof(Mark) + read_.bytes() + (hearing_ ? hearing_->bytes() : 0);
+    size_t bytes = sizeof(Mark) + read_.bytes() + (hearing_ ? hearing_->bytes() : 0) + (silence_.size() ? 1 : 0);
     for (const Part& part : parts_)
         bytes += static_cast<size_t>(part.state[0].size()) + part.inputs.bytes() + part.own.bytes();
     return bytes;
@@ -185,7 +213,8 @@ void Stream::save(void* to) const {
         at = part.own.save(part.inputs.save(at + bytes));
     }
     at = read_.save(at);
-    if (hearing_) hearing_->save(at);
+    if (hearing_) at = hearing_->save(at);
+    if (silence_.size()) *at = fed_;
 }
 
 void Stream::restore(const void* from, size_t bytes) {
@@ -217,7 +246,8 @@ void Stream::restore(const void* from, size_t bytes) {
         at = part.own.restore(part.inputs.restore(at + size));
     }
     at = read_.restore(at);
-    if (hearing_) hearing_->restore(at);
+    if (hearing_) at = hearing_->restore(at);
+    if (silence_.size()) fed_ = *at != 0;
 }
 
 }  // namespace srcell

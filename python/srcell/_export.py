@@ -23,12 +23,12 @@ from torch.nn.utils.weight_norm import WeightNorm
 from ._arguments import as_int, describe
 from ._files import write_output
 from ._parameters import TABLE
-from .layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, Sequential, SpikesOnly, SRCConv2d
+from .layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, Sequential, SpikesOnly, SRCConv2d, Standardise
 from .layers.exported import exported
 from .runtime import Network
 
 FORMAT = "srcell.network"
-DELAYED_VERSION, MAP_VERSION = 3, 4
+DELAYED_VERSION, MAP_VERSION, STANDARDISED_VERSION = 3, 4, 5
 MOST_HEADER_BYTES = 2**20  # the limit in csrc/runtime/tensor_file.cpp
 MOST_WINDOW, MOST_RECENT = 2**20, 2**28  # steps, and spikes of a window; the limits in csrc/runtime/readout.cpp
 MOST_IN_MAPS, MOST_SIZE = 2**22, 2**20  # neurons in maps, and a size of a map; the limits in csrc/runtime/convolution.*
@@ -45,6 +45,19 @@ LEFT_OUT = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
+# Modules that compute a step from others, which a stream does not have.
+MIX_STEPS = (
+    nn.Conv1d,
+    nn.ConvTranspose1d,
+    nn.AvgPool1d,
+    nn.MaxPool1d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveMaxPool1d,
+    nn.RNNBase,
+    nn.MultiheadAttention,
+    nn.TransformerEncoder,
+    nn.TransformerEncoderLayer,
+)
 RENEWING_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # make weights in a hook before forward
 
 
@@ -55,13 +68,14 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     attribute ``encoder`` is written if it is a dataclass, as the encodings of ``srcell.data`` are.
 
     An ``nn.Linear`` is multiplied into the weight of the layer or readout behind it; its bias becomes a constant
-    current of that layer. The same network gives the same bytes; the page "The file format" specifies them.
+    current of that layer. A ``Standardise`` standardises the inputs of every call of the runtime. The same network
+    gives the same bytes; the page "The file format" specifies them.
 
     Args:
         network: an ``SRC`` or ``IntegerSRC``; a classifier; a ``Sequential`` of layers (``SRC``, ``SRCConv2d``,
-            ``IntegerSRC``), ``Delay``, ``nn.Linear``, a readout at the end, ``nn.Flatten(2)``,
-            ``nn.Unflatten(2, (C, H, W))``, dropout, ``nn.Identity`` and further ``Sequential``; an ``nn.Sequential`` of
-            the same, with ``SpikesOnly`` around layers and delays; or a module with a method ``export_parts()``. It
+            ``IntegerSRC``), ``Standardise`` at the beginning, ``Delay``, ``nn.Linear``, a readout at the end,
+            ``nn.Flatten(2)``, ``nn.Unflatten(2, (C, H, W))``, dropout, ``nn.Identity`` and further ``Sequential``; an
+            ``nn.Sequential`` of the same, with ``SpikesOnly`` around layers and delays; or a module with a method ``export_parts()``. It
             returns the modules that compute the same one after another; a layer or a ``Delay`` among them needs no
             ``SpikesOnly``.
         path: the file to write; an existing one is replaced, whole or not at all.
@@ -72,12 +86,13 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
         TypeError: the network contains another module, or an ``nn.Sequential`` a layer without ``SpikesOnly``; the
             message has its place and class.
         ValueError: modules that do not fit one another or the file, with the place of the first one: another number of
-            inputs, a ``Delay`` before anything but an ``SRC``, a module after a readout, float and integer neurons in
-            one network, a ``Linear`` before what cannot take it in, another ``batch_first``, a ``Flatten`` that does
-            not start at dimension 2, a convolution whose input has no height and width, more than 2^22 neurons in
-            maps, a layer without inputs or neurons, weights that are not float32, a readout's window of more than 2^20
-            steps or 2^28 spikes. Or a parameter holds NaN or an infinity, or a value that the file may not have; the
-            message names it. Or so many layers (about 1,700) that the file's header would exceed 1 MiB.
+            inputs, a ``Standardise`` that is not the first or stands before integer neurons, a ``Delay`` before
+            anything but an ``SRC``, a module after a readout, float and integer neurons in one network, a ``Linear``
+            before what cannot take it in, another ``batch_first``, a ``Flatten`` that does not start at dimension 2, a
+            convolution whose input has no height and width, more than 2^22 neurons in maps, a layer without inputs or
+            neurons, weights that are not float32, a readout's window of more than 2^20 steps or 2^28 spikes. Or a
+            parameter holds NaN or an infinity, or a value that the file may not have; the message names it. Or so many
+            layers (about 1,700) that the file's header would exceed 1 MiB.
         ImportError: safetensors, of the extra "train", is not installed.
 
     Example:
@@ -109,6 +124,9 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     if encoder is not None and hasattr(encoder, "exported"):
         check_sound(encoder, next(part for part in parts if not isinstance(part.module, nn.Flatten)))
         tensors |= encoder.exported()
+    if isinstance(computing[0][0].module, Standardise):
+        tensors |= described_inputs(computing[0][0].module)
+        versions.append(STANDARDISED_VERSION)
     if any(name.endswith((".convolution", ".constant")) or name.startswith("sound.") for name in tensors):
         versions.append(MAP_VERSION)
     texts["version"] = str(max(versions, default=1))
@@ -123,7 +141,8 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
         texts["encoder"] = json.dumps({"name": type(encoder).__name__, **dataclasses.asdict(encoder)})
     # Parameters may share their memory, which the format does not allow.
     content = _with_sorted_header(save({name: tensor.clone() for name, tensor in tensors.items()}, texts))
-    _check_readable(content, tensors, {f"layers.{k}.": owner for k, owner in enumerate(owners)} | {"readout.": last})
+    of_layers = {f"layers.{k}.": owner for k, owner in enumerate(owners)}
+    _check_readable(content, tensors, of_layers | {"input.": computing[0][0], "readout.": last})
     write_output(Path(path), content)
 
 
@@ -148,7 +167,7 @@ def parts_of(part: Part) -> Iterator[Part]:
     if (offered := _offered_parts(part)) is not None:
         for inner in offered:
             yield from parts_of(inner)
-    elif _is_one_of(module, (*LAYERS, Delay, nn.Linear, *READOUTS)):
+    elif _is_one_of(module, (*LAYERS, Delay, Standardise, nn.Linear, *READOUTS)):
         yield part
     elif _is_one_of(module, (nn.Unflatten,)):
         sizes = module.unflattened_size
@@ -202,6 +221,12 @@ def _offered_parts(part: Part) -> list[Part] | None:
 
 def _refusal_of(part: Part) -> Exception:
     """The error for a module that cannot be exported."""
+    if isinstance(part.module, MIX_STEPS):
+        return TypeError(
+            f"{part}: expected modules that compute each step on its own, because the network in a file gets the input "
+            "of one step at a time: compute it before the network, or use srcell.Delay with taps in front of a layer, "
+            "which is a convolution over time"
+        )
     return TypeError(
         f"{part}: expected a layer, a readout, nn.Linear, nn.Flatten(2), dropout or a module with export_parts(): "
         "leave it out, or let export_parts() return the layers inside it"
@@ -235,6 +260,10 @@ def check_parts(parts: Sequence[Part]) -> list[tuple[Part, Shape]]:
         _check_hooks(part)
     computing = [part for part in parts if not isinstance(part.module, nn.Unflatten | nn.Flatten)]
     for part, following in pairwise(computing):
+        if isinstance(following.module, Standardise):
+            raise ValueError(f"{following}: expected the network's inputs, which it standardises, got those of {part}")
+        if isinstance(part.module, Standardise) and isinstance(following.module, IntegerSRC):
+            raise ValueError(f"{part}: expected float neurons after it, because others take spikes, got {following}")
         if isinstance(part.module, nn.Linear) and not isinstance(following.module, SRC | nn.Linear | LinearReadout):
             raise ValueError(
                 f"{part}: expected an SRC, a LinearReadout or nothing after it, whose weights take it in, got "
@@ -313,11 +342,16 @@ def _shape_after(part: Part, shape: Shape, before: Part | None) -> Shape:
     if isinstance(module, nn.Flatten):
         return None if shape is None else (prod(shape),)
     taken = inputs_of(module)
+    is_map = shape is not None and len(shape) == 3
+    if isinstance(module, Standardise) and is_map and module.mean.dim() == 3 and shape != tuple(module.mean.shape):
+        raise ValueError(f"{part}: expected maps {shape}, as {before} gives, got {tuple(module.mean.shape)}")
     is_other_map = isinstance(module, nn.Unflatten) and shape is not None and len(shape) == 3
     if is_other_map and shape != tuple(module.unflattened_size):
         raise ValueError(f"{part}: expected {shape}, as {before} gives, got {tuple(module.unflattened_size)}")
     if shape is not None and prod(shape) != taken:
         raise ValueError(f"{part}: expected {prod(shape)} inputs, as {before} gives, got {taken}")
+    if isinstance(module, Standardise):
+        return tuple(module.mean.shape) if shape is None else shape
     return tuple(module.unflattened_size) if isinstance(module, nn.Unflatten) else (_outputs_of(module),)
 
 
@@ -348,7 +382,7 @@ def inputs_of(module: Any) -> int:
         return module.in_features
     if isinstance(module, nn.Unflatten):
         return prod(module.unflattened_size)
-    inputs: int = module.inputs if isinstance(module, Delay) else module.input_size
+    inputs: int = module.inputs if isinstance(module, Delay | Standardise) else module.input_size
     return inputs
 
 
@@ -424,6 +458,12 @@ def exported_layers(
     return made, linear, owners
 
 
+def described_inputs(standardise: Standardise) -> dict[str, Tensor]:
+    """The tensors by which a file standardises its inputs, (K,) each."""
+    numbers = {"mean": standardise.mean, "deviation": standardise.deviation}
+    return {f"input.{name}": x.detach().float().cpu().flatten().contiguous() for name, x in numbers.items()}
+
+
 def _check_finite(part: Part) -> None:
     """Raise if a parameter or buffer of a part holds NaN or an infinity: training may have made some."""
     for name, numbers in (*part.module.named_parameters(), *part.module.named_buffers()):
@@ -446,7 +486,7 @@ def _check_readable(content: bytes, tensors: dict[str, Tensor], owners: dict[str
     except ValueError as error:
         fault = str(error)
     if fault is not None:
-        name = re.match(r"(layers\.\d+|readout)\.", fault)
+        name = re.match(r"(layers\.\d+|readout|input)\.", fault)
         owner = None if name is None else owners.get(name[0])
         raise ValueError(f"network: {fault}" if owner is None else f"{owner}: {fault}")
 

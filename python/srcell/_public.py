@@ -30,6 +30,7 @@ from .layers import (
     SpikesOnly,
     SRCCell,
     SRCConv2d,
+    Standardise,
     spread,
     spread_frequencies,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "SRCState",
     "Sequential",
     "SpikesOnly",
+    "Standardise",
     "delay",
     "diagnose",
     "export",

@@ -26,6 +26,7 @@ from . import _core
 Floats: TypeAlias = NDArray[np.float32]
 
 version = _core.version
+MOST_HELD = 2**20  # steps; the limit in csrc/runtime/sequence.cpp
 
 
 class EventArrays(Protocol):
@@ -203,19 +204,35 @@ class Network:
         """Open a stream that runs ``batch`` samples side by side, from the initial state."""
         return Stream(self, batch)
 
-    def encode(self, images: ArrayLike, index: ArrayLike | None = None, seed: int = 0) -> Events:
-        """Encode images (B, ...) in [0, 1] as events, with the encoder of the exported network.
+    def encode(
+        self,
+        images: ArrayLike,
+        index: ArrayLike | None = None,
+        seed: int = 0,
+        *,
+        lengths: ArrayLike | None = None,
+    ) -> Events:
+        """Encode images (B, ...) in [0, 1], or sequences (B, S, K), as events, with the exported network's encoder.
 
         Args:
-            images: B images of K pixels each.
-            index: (B,) the samples' numbers, on which their random spikes depend; 0..B-1 by default.
+            images: B images of K pixels each; with a ``srcell.data.HeldEncoding`` B sequences of S elements.
+            index: (B,) the samples' numbers, on which the random spikes of images depend; 0..B-1 by default.
             seed: seed of the random spikes.
+            lengths: of sequences, (B,) integers in [0, S], number of elements of each; S for all if absent.
+
+        Returns:
+            Events; those of sequences have (prefix + hold * S) steps, and lengths if ``lengths`` are given.
 
         Raises:
-            ValueError: the file names no image encoder, the number of pixels is wrong, or a pixel is outside [0, 1].
+            ValueError: the file names no encoder of images or sequences, a shape is wrong, a pixel is outside [0, 1],
+                there are lengths of images, or a length is outside its range.
             TypeError: an argument of the wrong type.
 
         """
+        if (self.encoder or {}).get("name") == "HeldEncoding":
+            return self._held(images, lengths)
+        if lengths is not None:
+            raise ValueError("lengths: expected None for an encoder of images, got lengths")
         settings, seed = _image_encoder(self.encoder or {}), _int("seed", seed)
         pixels = _floats("images", images)
         if pixels.ndim < 2 or math.prod(pixels.shape[1:]) != self.input_size:
@@ -232,6 +249,20 @@ class Network:
             gain, thinned = float(settings["gain"]), bool(settings.get("thinned", False))
             offsets, indices = _core.rate_encode(pixels, numbers, steps, prefix, gain, seed % 2**64, thinned, threads)
         return Events(offsets, indices, (prefix + steps, samples, self.input_size))
+
+    def _held(self, values: ArrayLike, lengths: ArrayLike | None) -> Events:
+        """The events of sequences (B, S, K), whose elements last for several steps."""
+        hold, prefix = _held_steps(self.encoder or {})
+        elements = _dense("images", values)
+        if elements.ndim != 3 or elements.shape[2] != self.input_size:
+            raise ValueError(
+                f"images: expected sequences (B, S, {self.input_size}) for a HeldEncoding, got {elements.shape}"
+            )
+        batch, most, _ = elements.shape
+        ends = None if lengths is None else prefix + hold * _lengths(lengths, most, batch)
+        held = np.zeros((prefix + hold * most, batch, self.input_size), np.float32)
+        held[prefix:] = elements.swapaxes(0, 1).repeat(hold, 0)
+        return Events.from_dense(held, ends)
 
     def _run(
         self,
@@ -315,6 +346,29 @@ class Stream:
             None if values is None else _floats("values", values),
             None if offsets is None else _integers("offsets", offsets),
         )
+
+    def feed(self, values: ArrayLike) -> int:
+        """Take the next element of real-valued sequences.
+
+        A network that was exported with a ``srcell.data.HeldEncoding`` takes ``hold`` steps with these values. Before
+        the first element since the stream was opened or reset, it takes ``prefix`` steps without events. A network
+        without an encoder takes one step.
+
+        Args:
+            values: (B, K) floats, of one sample also (K,).
+
+        Returns:
+            The number of steps taken; ``logits`` then gives those after the last one.
+
+        Raises:
+            TypeError: not an array of floats or bools.
+            ValueError: a wrong shape, NaN, or a network with another encoder. The state is then unchanged.
+
+        """
+        array, batch, inputs = _dense("values", values), self.batch, self.network.input_size
+        if array.shape != (batch, inputs) and (batch > 1 or array.shape != (inputs,)):
+            raise ValueError(f"values: expected shape ({batch}, {inputs}), got {array.shape}")
+        return self._stream.feed(array)
 
     def hear(self, samples: ArrayLike) -> int:
         """Hear the next samples of a sound: take the steps of each frame that they complete.
@@ -537,6 +591,17 @@ def _settings(text: str | None) -> dict[str, Any] | None:
     if not isinstance(settings, dict):
         raise ValueError("encoder: expected a JSON object with its name and settings")
     return settings
+
+
+def _held_steps(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the numbers ``hold`` and ``prefix`` of a HeldEncoding; raise if they are outside the runtime's ranges."""
+    found = []
+    for key, least in (("hold", 1), ("prefix", 0)):
+        steps = settings.get(key)
+        if type(steps) is not int or not least <= steps <= MOST_HELD:
+            raise ValueError(f"encoder: expected {key} to be an int in [{least}, 2^20], got {steps!r}")
+        found.append(steps)
+    return found[0], found[1]
 
 
 def _image_encoder(settings: Mapping[str, Any]) -> Mapping[str, Any]:

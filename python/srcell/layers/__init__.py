@@ -10,8 +10,20 @@ from .options import spread, spread_frequencies
 from .readout import LeakyReadout, LinearReadout
 from .sequential import Sequential, SpikesOnly
 from .src import SRC, SRCCell
+from .standardise import Standardise
 
-for _layer in (SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SRCCell, SRCConv2d, Sequential, SpikesOnly):
+for _layer in (
+    SRC,
+    Delay,
+    IntegerSRC,
+    LeakyReadout,
+    LinearReadout,
+    SRCCell,
+    SRCConv2d,
+    Sequential,
+    SpikesOnly,
+    Standardise,
+):
     _layer.__module__ = __name__  # pickles then name this module, whichever file defines the class
 
 __all__ = [
@@ -24,6 +36,7 @@ __all__ = [
     "SRCConv2d",
     "Sequential",
     "SpikesOnly",
+    "Standardise",
     "spread",
     "spread_frequencies",
 ]

@@ -19,7 +19,7 @@ from .._export import export
 from ..events import EventBatch
 from ..functional.readout import scale_neurons
 from ..functional.terms import MOST_DELAY
-from ..layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SRCConv2d
+from ..layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SRCConv2d, Standardise
 from ..layers.constants import check_size
 from ..layers.init import VOTING_WEIGHT_SCALE, draw_relays, draw_weights
 
@@ -43,12 +43,14 @@ class Classifier(nn.Module):
             others are divided by 1 - dropout.
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
         delay: delays of the network's inputs; the first layer then has inputs times taps inputs.
+        standardise: standardises the network's inputs, before their delays.
 
     Attributes:
         input_shape: as given.
         layers: the layers, first to last.
         readout: turns the spikes of the last layer into logits.
         delay: delays of the network's inputs, or None.
+        standardise: standardises the network's inputs, or None.
         shared_batch: (size, first, step) if processes share a batch of that size and this process has the samples
             first, first + step, ... Dropout then draws for the whole batch, so that a sample loses the same neurons
             whichever process has it. None if no processes share batches.
@@ -74,12 +76,16 @@ class Classifier(nn.Module):
         dropout: float = 0.0,
         balance_gradients: bool = False,
         delay: Delay | None = None,
+        standardise: Standardise | None = None,
     ) -> None:
         super().__init__()
         self.input_shape = tuple(input_shape)
         if not 0 <= as_float("dropout", dropout) < 1:
             raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout}")
         check_bool("balance_gradients", balance_gradients)
+        if standardise is not None:
+            check_standardise(standardise, self.input_shape)
+        self.standardise = standardise
         self.layers, self.readout, self.delay = nn.ModuleList(layers), readout, delay
         self.dropout, self.balance_gradients = dropout, balance_gradients
         if balance_gradients and any(has_relu(layer) for layer in self.src_layers()):
@@ -178,6 +184,9 @@ class Classifier(nn.Module):
 
         """
         later_lengths = sample_lengths(input, lengths)
+        if self.standardise is not None:
+            input = self.standardise(input, lengths)
+            lengths = None if isinstance(input, EventBatch) else lengths  # events have them
         if self.delay is not None:
             of_input = None if isinstance(input, EventBatch) else lengths
             input, _ = self.delay(input, lengths=of_input, return_state=False)
@@ -226,7 +235,7 @@ class Classifier(nn.Module):
     def export_parts(self) -> list[nn.Module]:
         """The modules that compute the same one after another, for :func:`srcell.export`."""
         maps = [nn.Unflatten(2, self.input_shape)] if len(self.input_shape) == 3 else []
-        return [x for x in (*maps, self.delay, *self.src_layers(), self.readout) if x is not None]
+        return [x for x in (*maps, self.standardise, self.delay, *self.src_layers(), self.readout) if x is not None]
 
     @torch.no_grad()
     def fan_outs(self) -> list[Tensor]:
@@ -338,6 +347,18 @@ def check_readout(num_classes: int, neurons_per_class: int, readout_alpha: float
     check_size("neurons_per_class", neurons_per_class, 1)
     if not 0 <= as_float("readout_alpha", readout_alpha) <= 1:
         raise ValueError(f"readout_alpha: expected a value in [0, 1], got {readout_alpha}")
+
+
+def check_standardise(standardise: Standardise, input_shape: Sequence[int]) -> None:
+    """Raise unless a module standardises inputs (T, B, ...) of that shape."""
+    if not isinstance(standardise, Standardise):
+        raise TypeError(f"standardise: expected a Standardise or None, got {describe(standardise)}")
+    if tuple(standardise.mean.shape) != tuple(input_shape) or standardise.batch_first:
+        first = ", batch_first=True" if standardise.batch_first else ""
+        got = f"{tuple(standardise.mean.shape)}{first}"
+        raise ValueError(
+            f"standardise: expected a mean of shape {tuple(input_shape)} for inputs (T, B, ...), got {got}"
+        )
 
 
 def sample_lengths(input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor | None:

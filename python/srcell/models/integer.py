@@ -98,7 +98,7 @@ class IntegerClassifier(Classifier):
 
         Raises:
             TypeError: ``network`` is not an ``SRCClassifier``.
-            ValueError: ``network`` has delays, recurrent weights, resonance or a linear readout.
+            ValueError: ``network`` has delays, standardised inputs, recurrent weights, resonance or a linear readout.
 
         Example:
             >>> from srcell.models import IntegerClassifier, SRCClassifier
@@ -113,6 +113,10 @@ class IntegerClassifier(Classifier):
             raise ValueError(
                 "network: expected input_delay=0 and recurrent_delay=0, because integer networks have no delays, got a "
                 "network with delays"
+            )
+        if network.standardise is not None:
+            raise ValueError(
+                "network: expected standardise=None, because integer neurons take spikes, got a network with it"
             )
         if any(layer.recurrent for layer in layers) or not isinstance(readout, LeakyReadout):
             got = "recurrent weights" if isinstance(readout, LeakyReadout) else "a linear readout"

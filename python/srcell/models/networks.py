@@ -19,7 +19,7 @@ from .._settings import check_needs, fraction, positive_fraction, setting, setti
 from ..events import EventBatch
 from ..functional.integer import MOST_BITS
 from ..functional.terms import MOST_DELAY
-from ..layers import SRC, Delay, LeakyReadout, LinearReadout, SRCConv2d
+from ..layers import SRC, Delay, LeakyReadout, LinearReadout, SRCConv2d, Standardise
 from ..layers.constants import check_size
 from ..layers.options import INITIAL_STATES, Spread, SpreadFrequencies
 from ..ops._layer import SURROGATES
@@ -201,6 +201,7 @@ class SRCClassifier(Classifier):
             ``delay_hh`` of ``SRC``; ``reset_parameters`` returns to it. Voting neurons have no recurrent weights.
         learn_delays: whether the delays are learnt.
         whole_delays: whether the drawn delays are rounded to whole steps, so that a spike arrives at one step only.
+        standardise: standardises the inputs, before their delays; None: the layers get them unchanged.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -249,6 +250,7 @@ class SRCClassifier(Classifier):
         recurrent_delay: int = 0,
         learn_delays: bool = False,
         whole_delays: bool = False,
+        standardise: Standardise | None = None,
     ) -> None:
         check_size("input_size", input_size, 0)
         check_readout(num_classes, neurons_per_class, readout_alpha)
@@ -292,6 +294,7 @@ class SRCClassifier(Classifier):
             dropout,
             balance_gradients,
             delay,
+            standardise,
         )
 
     def reset_parameters(self) -> None:
