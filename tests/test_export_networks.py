@@ -88,6 +88,10 @@ def delayed_recurrence() -> nn.Sequential:
     return nn.Sequential(SpikesOnly(layer), LinearReadout(30, 5, alpha=0.9))
 
 
+def standardise(*shape: int) -> srcell.Standardise:
+    return srcell.Standardise(0.1 * torch.randn(shape), 0.5 + torch.rand(shape))
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "votes": lambda: nn.Sequential(SpikesOnly(SRC(INPUTS, 33)), SpikesOnly(SRC(33, 40)), LeakyReadout(4)),
     "stacked": lambda: nn.Sequential(
@@ -125,6 +129,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "a module of the user's": lambda: nn.Sequential(Skips(), SpikesOnly(SRC(20, 30)), LinearReadout(30, 4)),
     "the same layer twice": shared,
     "a classifier": lambda: nn.Sequential(SpikesOnly(SRC(INPUTS, 30)), SRCClassifier(30, [20], 4, input_delay=5)),
+    "standardised": lambda: Sequential(
+        standardise(INPUTS), SRC(INPUTS, 30, recurrent=True), nn.Dropout(), SRC(30, 20), LinearReadout(20, 3)
+    ),
+    "standardised, delayed": lambda: nn.Sequential(
+        standardise(INPUTS), SpikesOnly(Delay(INPUTS, 6, taps=2)), SpikesOnly(SRC(2 * INPUTS, 20)), LeakyReadout(2)
+    ),
     "samples first": lambda: nn.Sequential(
         SpikesOnly(SRC(INPUTS, 30, batch_first=True)), SpikesOnly(SRC(30, 20, batch_first=True))
     ),
@@ -158,6 +168,17 @@ PRODUCTS: dict[str, Callable[[], nn.Module]] = {
         SpikesOnly(SRC(12, 30, 2)),
         nn.Linear(30, 20, bias=False),
         LinearReadout(20, 4, window=9),
+    ),
+    "a standardised map": lambda: nn.Sequential(
+        nn.Unflatten(2, MAP),
+        standardise(*MAP),
+        SpikesOnly(SRCConv2d(2, 4, 2)),
+        nn.Flatten(2),
+        SpikesOnly(SRC(24, 10)),
+        LinearReadout(10, 3),
+    ),
+    "standardised, Linear": lambda: Sequential(
+        nn.Flatten(2), standardise(INPUTS), nn.Linear(INPUTS, 16), SRC(16, 20), nn.Linear(20, 4)
     ),
     "map, Linear": lambda: nn.Sequential(
         nn.Unflatten(2, MAP),

@@ -122,7 +122,7 @@ def long_delays(tensors: Tensors, texts: dict[str, str]) -> None:
 
 REFUSED = {
     "another format": ("votes", say("format", "other"), "format", "format"),
-    "a version of the future": ("votes", say("version", "5"), "version", "version"),
+    "a version of the future": ("votes", say("version", "6"), "version", "version"),
     "an unknown readout": ("votes", say("readout", "loud"), "readout", "readout"),
     "no constant": ("votes", drop("layers.0.rho"), "layers.0.rho", "layers.0.rho"),
     "a tensor that the page lacks": ("votes", add("layers.0.more", np.zeros(1, np.float32)), "tensors", "unknown"),
@@ -156,6 +156,11 @@ REFUSED = {
     "a delay of 131,071 steps": ("delayed in the middle", put("layers.1.delays.first", 0, 131_071), "delays", "delays"),
     "an infinite factor": ("two delayed layers", put("layers.1.delays.factors", (0, 0, 0), np.inf), "delays", "delays"),
     "a constant in version 3": ("Linear, recurrence", say("version", "3"), "constant", "constant"),
+    "standardised inputs in version 4": ("standardised", say("version", "4"), "input.mean", "input.mean"),
+    "a mean without a deviation": ("standardised", drop("input.deviation"), "input.deviation", "input.deviation"),
+    "a mean of other inputs": ("standardised", add("input.mean", np.zeros(23, np.float32)), "input.mean", "input.mean"),
+    "an infinite mean": ("standardised", put("input.mean", 3, np.inf), "input.mean", "input: finite"),
+    "a deviation of 0": ("standardised", put("input.deviation", 3, 0.0), "input.deviation", "input: deviation"),
     "a convolution without channels": ("a map", put("layers.0.convolution", 0, 0), "convolution", "convolution"),
     "a dilation of 0": ("a map", put("layers.0.convolution", 9, 0), "convolution", "convolution"),
     "too wide a map": ("a map", put("layers.0.convolution", 4, 2**20), "convolution", "convolution"),

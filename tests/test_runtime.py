@@ -73,6 +73,10 @@ def delayed_layers() -> SRC:
     return layer
 
 
+def standardise(inputs: int) -> srcell.Standardise:
+    return srcell.Standardise(0.1 * torch.randn(inputs), 0.5 + torch.rand(inputs))
+
+
 OTHER_CELL = srcell.IntegerCell(bias=-5500, leak_shift_a=3, spike_threshold=100)
 MAKERS: dict[str, Callable[[], Any]] = {
     "784-100": lambda: SRCClassifier(784, [], 10),
@@ -114,6 +118,10 @@ MAKERS: dict[str, Callable[[], Any]] = {
     ),
     "delayed layers, learnt": delayed_layers,
     "delayed scalar": lambda: SRC(20, 30, recurrent=True, delay_hh=3.25, max_delay=4),
+    "standardised": lambda: SRCClassifier(28, [140], 10, recurrent=True, standardise=standardise(28)),
+    "delayed, standardised": lambda: SRCClassifier(
+        28, [40], 10, recurrent=True, input_delay=9, taps=2, standardise=standardise(28)
+    ),
     "other integers": lambda: srcell.IntegerSRC(30, 20, weight_bits=6, cell=OTHER_CELL),
 }
 
@@ -158,7 +166,8 @@ def events_for(
 def layer_spikes(network: Any, events: EventBatch) -> list[Tensor]:
     """The spikes of a single layer, or of every layer of a classifier, computed from the events of the layer below."""
     spikes: list[Tensor] = []
-    delay = getattr(network, "delay", None)
+    standardise, delay = (getattr(network, name, None) for name in ("standardise", "delay"))
+    events = events if standardise is None else standardise(events)
     events = events if delay is None else delay(events)[0]
     for layer in network.src_layers() if hasattr(network, "src_layers") else [network]:
         below = events if not spikes else EventBatch.from_dense(spikes[-1], events.lengths)
@@ -253,10 +262,11 @@ def test_an_invalid_state_is_refused_and_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_files_have_a_new_version_only_where_a_network_resonates_or_has_delays(name: str) -> None:
+def test_files_have_a_new_version_only_where_a_network_needs_it(name: str) -> None:
     delayed, resonant = name.startswith("delayed"), "resonant" in name
     net, content = loaded(name), bytes_of(make(name))
-    assert split(content)[0]["__metadata__"]["version"] == ("3" if delayed else "2" if resonant else "1")
+    version = "5" if "standardised" in name else "3" if delayed else "2" if resonant else "1"
+    assert split(content)[0]["__metadata__"]["version"] == version
     assert [layer.resonant for layer in net.layers].count(True) == (resonant and 2 - (name == "resonant, lateral"))
     assert any(layer.max_delay for layer in net.layers) == delayed
 
@@ -734,7 +744,8 @@ def header_of(size: int) -> bytes:
     Message("batch: expected at least 1, got -1", lambda: loaded("deep").stream(-1)),
     Message("", lambda: loaded("deep").stream(2**62), MemoryError),
     Message(r"images: expected values in \[0, 1\], got 2.0", lambda: encode(RATE, pixel=2.0)),
-    Message("encoder: expected an image encoder, got HeldEncoding", lambda: encode({"name": "HeldEncoding"})),
+    Message("encoder: expected an image encoder, got SoundEncoding", lambda: encode({"name": "SoundEncoding"})),
+    Message(r"encoder: expected hold to be an int in \[1, 2\^20\], got None", lambda: encode({"name": "HeldEncoding"})),
     Message("encoder: expected a JSON object with its name and settings", lambda: encode("[1]")),
     Message("encoder: expected a JSON object with its name and settings", lambda: encode("[" * 100_000)),
     Message("encoder: expected steps to be an int in", lambda: encode({"name": "RateEncoding"})),
@@ -903,6 +914,7 @@ def two_maps(*sizes: list[int]) -> bytes:
 SMALL = bytes_of(SRCClassifier(3, [2], 2, recurrent=True, readout="linear"))
 RESONANT = bytes_of(SRCClassifier(3, [2], 2, omega=0.3, readout="linear"))
 MAPPED = bytes_of(nn.Sequential(nn.Unflatten(2, (2, 4, 4)), SpikesOnly(SRCConv2d(2, 4, 3, initial_state="rest"))))
+STANDARDISED = bytes_of(SRCClassifier(3, [2], 2, readout="linear", standardise=standardise(3)))
 LINEAR = bytes_of(nn.Sequential(nn.Linear(3, 2), SpikesOnly(SRC(2, 4)), nn.Linear(4, 2)))
 DELAYED = bytes_of(
     SRCClassifier(3, [2], 2, recurrent=True, readout="linear", input_delay=5, taps=2, recurrent_delay=300)
@@ -925,7 +937,7 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
         ("header: expected tensors that follow one another", sharing_bytes),
         ("header: expected tensors that cover the whole file", lambda: SMALL + b"\0"),
         ("format: expected 'srcell.network'", lambda: altered(format="x")),
-        ("version: expected 1, 2, 3 or 4, got '5': written by a newer srcell", lambda: altered(version="5")),
+        ("version: expected 1, 2, 3, 4 or 5, got '6': written by a newer srcell", lambda: altered(version="6")),
         ("layers.0.omega: expected none in a file of version 1", lambda: altered({"layers.0.omega": torch.ones(1)})),
         ("layers.0.delays: expected none in a file of version 2", lambda: delayed_file(torch.ones(28, 1), version="2")),
         (
@@ -987,8 +999,8 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
             "layers.0.omega: expected 1 or 40 values, got 39",
             lambda: altered({"layers.0.omega": torch.ones(39)}, version="2"),
         ),
-        ("version: expected 1, 2, 3 or 4", lambda: altered(version="1\n2")),
-        ("version: expected 1, 2, 3 or 4", lambda: altered(version="\U0001f600")),
+        ("version: expected 1, 2, 3, 4 or 5", lambda: altered(version="1\n2")),
+        ("version: expected 1, 2, 3, 4 or 5", lambda: altered(version="\U0001f600")),
         ("layers.0.convolution: expected none in a file of version 3", lambda: map_file(version="3")),
         (
             "layers.0.constant: expected none in a file of version 3",
@@ -1090,7 +1102,7 @@ def test_a_missing_file_raises_file_not_found(tmp_path: Path) -> None:
 @given(st.randoms(use_true_random=False))
 def test_altered_files_are_refused_in_one_line_or_read(draw: random.Random) -> None:
     try:
-        net = runtime.Network(corrupted(draw, draw.choice([SMALL, RESONANT, DELAYED, MAPPED, LINEAR])))
+        net = runtime.Network(corrupted(draw, draw.choice([SMALL, RESONANT, DELAYED, MAPPED, LINEAR, STANDARDISED])))
     except ValueError as error:
         assert "\n" not in str(error)
         return

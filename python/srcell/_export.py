@@ -45,7 +45,7 @@ LEFT_OUT = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
-# Modules that compute a step from others, which a stream does not have.
+# Convolutions over time, and others that compute a step from its neighbours, which a stream does not have.
 MIX_STEPS = (
     nn.Conv1d,
     nn.ConvTranspose1d,
@@ -53,10 +53,6 @@ MIX_STEPS = (
     nn.MaxPool1d,
     nn.AdaptiveAvgPool1d,
     nn.AdaptiveMaxPool1d,
-    nn.RNNBase,
-    nn.MultiheadAttention,
-    nn.TransformerEncoder,
-    nn.TransformerEncoderLayer,
 )
 RENEWING_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # make weights in a hook before forward
 
@@ -75,9 +71,9 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
         network: an ``SRC`` or ``IntegerSRC``; a classifier; a ``Sequential`` of layers (``SRC``, ``SRCConv2d``,
             ``IntegerSRC``), ``Standardise`` at the beginning, ``Delay``, ``nn.Linear``, a readout at the end,
             ``nn.Flatten(2)``, ``nn.Unflatten(2, (C, H, W))``, dropout, ``nn.Identity`` and further ``Sequential``; an
-            ``nn.Sequential`` of the same, with ``SpikesOnly`` around layers and delays; or a module with a method ``export_parts()``. It
-            returns the modules that compute the same one after another; a layer or a ``Delay`` among them needs no
-            ``SpikesOnly``.
+            ``nn.Sequential`` of the same, with ``SpikesOnly`` around layers and delays; or a module with a method
+            ``export_parts()``. It returns the modules that compute the same one after another; a layer or a ``Delay``
+            among them needs no ``SpikesOnly``.
         path: the file to write; an existing one is replaced, whole or not at all.
         input_shape: (C, H, W) of the network's input at one step of one sample, if a convolution comes first; a
             classifier knows it.
@@ -261,9 +257,13 @@ def check_parts(parts: Sequence[Part]) -> list[tuple[Part, Shape]]:
     computing = [part for part in parts if not isinstance(part.module, nn.Unflatten | nn.Flatten)]
     for part, following in pairwise(computing):
         if isinstance(following.module, Standardise):
-            raise ValueError(f"{following}: expected the network's inputs, which it standardises, got those of {part}")
+            raise ValueError(
+                f"{following}: expected no module before it, because it standardises the network's inputs, got {part}"
+            )
         if isinstance(part.module, Standardise) and isinstance(following.module, IntegerSRC):
-            raise ValueError(f"{part}: expected float neurons after it, because others take spikes, got {following}")
+            raise ValueError(
+                f"{part}: expected float neurons after it, because integer neurons take spikes, got {following}"
+            )
         if isinstance(part.module, nn.Linear) and not isinstance(following.module, SRC | nn.Linear | LinearReadout):
             raise ValueError(
                 f"{part}: expected an SRC, a LinearReadout or nothing after it, whose weights take it in, got "

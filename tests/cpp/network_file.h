@@ -47,11 +47,14 @@ class FileWriter {
 // With delays the inputs of every layer have three taps, interpolated over four steps; recurrent spikes have whole
 // delays in even layers and interpolated ones in odd layers. With constants every layer has a constant current; with a
 // map the first layer is a convolution from (2, 2, K / 4) inputs to (N / 10, 2, 5) neurons, and the others have
-// constants.
-enum class FileWith { kNothing, kDelays, kRecurrentDelays, kConstants, kMap, kSound };
+// constants. Where standardised, the file also has a HeldEncoding of two steps, after a prefix of three; a held map is
+// a standardised one.
+enum class FileWith { kNothing, kDelays, kRecurrentDelays, kConstants, kMap, kSound, kStandardised, kHeldMap };
 
 inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral, const std::string& readout,
                                 uint64_t seed = 1, bool resonant = false, FileWith which = FileWith::kNothing) {
+    const bool standardised = which == FileWith::kStandardised || which == FileWith::kHeldMap;
+    if (which == FileWith::kHeldMap) which = FileWith::kMap;
     const bool of_inputs = which == FileWith::kDelays,
                recurrent = lateral && (of_inputs || which == FileWith::kRecurrentDelays);
     Numbers numbers(seed);
@@ -69,9 +72,16 @@ inline std::string network_file(const std::vector<int64_t>& sizes, bool lateral,
     };
     file.text("format", "srcell.network");
     const bool delayed = which == FileWith::kDelays || which == FileWith::kRecurrentDelays;
-    file.text("version", delayed ? "3" : which != FileWith::kNothing ? "4" : resonant ? "2" : "1");
+    file.text("version", standardised ? "5" : delayed ? "3" : which != FileWith::kNothing ? "4" : resonant ? "2" : "1");
     file.text("readout", readout);
     file.text("note", "\\\"\\u00e9\\n");
+    if (standardised) {
+        file.text("encoder", "{\\\"name\\\": \\\"HeldEncoding\\\", \\\"hold\\\": 2, \\\"prefix\\\": 3}");
+        std::vector<float> deviation = grid(sizes[0], 32);
+        for (float& x : deviation) x += 0.75f;
+        file.tensor("input.mean", {sizes[0]}, grid(sizes[0], 64));
+        file.tensor("input.deviation", {sizes[0]}, deviation);
+    }
     for (size_t k = 0; k + 1 < sizes.size(); ++k) {
         const std::string prefix = "layers." + std::to_string(k) + ".";
         const int64_t inputs = of_inputs ? 3 * sizes[k] : sizes[k], neurons = sizes[k + 1];
@@ -292,6 +302,30 @@ inline void hears_in_chunks(const Network& network) {
     CHECK(result_of(whole.spikes(last), count) == result_of(chunks.spikes(last), count));
 }
 
+// Checks that a stream gives the same for an element as for its steps: in its first elements, also after it was saved
+// and restored between them.
+inline void feeds_its_steps(const Network& network) {
+    const Holding& holding = network.holding();
+    if (!holding.refusal.empty() || holding.hold + holding.prefix > 100) return;
+    const auto inputs = static_cast<size_t>(network.inputs()), count = static_cast<size_t>(network.outputs());
+    const size_t last = network.layers().size() - 1;
+    Stream fed(network, 1), stepped(network, 1);
+    std::vector<char> saved(fed.state_bytes());
+    const int64_t silence[] = {0, 0};
+    for (int64_t t = 0; t < holding.prefix; ++t) stepped.step(silence, nullptr, nullptr, 0);
+    std::vector<float> values(inputs);
+    for (int element = 0; element < 3; ++element) {
+        for (size_t k = 0; k < inputs; ++k) values[k] = static_cast<float>((k + 3 * element) % 7) / 4 - 0.75f;
+        if (network.layers().front().is_integer()) std::fill(values.begin(), values.end(), 1.0f);
+        fed.save(saved.data());
+        if (element) fed.reset();
+        fed.restore(saved.data(), saved.size());
+        CHECK(fed.feed(values.data()) == holding.hold + (element ? 0 : holding.prefix));
+        for (int64_t t = 0; t < holding.hold; ++t) stepped.step_dense(values.data());
+        CHECK(result_of(fed.spikes(last), count) == result_of(stepped.spikes(last), count));
+    }
+}
+
 // The property of any bytes as the file of a network: the file is refused in one line, or the network runs, with the
 // same bits in one call and step by step. Returns whether the file was read.
 inline bool network_agrees(const unsigned char* bytes, size_t size) {
@@ -304,6 +338,7 @@ inline bool network_agrees(const unsigned char* bytes, size_t size) {
         const NetworkRows rows(40, 1, network.inputs());
         stream_gives(network, rows, false, run(network, rows, false, 1));
         if (network.cochlea()) hears_in_chunks(network);
+        feeds_its_steps(network);
         altered_states_are_refused_or_run(network, 4);
         return true;
     } catch (const FileError& error) {

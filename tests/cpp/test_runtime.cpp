@@ -59,6 +59,8 @@ const Case kCases[] = {
     {{12, 140, 10}, true, "votes", true, 0x33f968b9ed3566e7, false, FileWith::kConstants},
     {{12, 140, 30}, true, "linear", true, 0x5765113ff548d22c, true, FileWith::kMap},
     {{24, 30, 20}, false, "votes", false, 0xa000a629db4c385f, false, FileWith::kMap},
+    {{12, 140, 10}, true, "votes", true, 0xa3551f4ff66d8428, false, FileWith::kStandardised},
+    {{24, 30, 20}, false, "linear", false, 0x3fa0fe2c3b94e0ad, true, FileWith::kHeldMap},
 };
 
 void same_bits_everywhere() {
@@ -195,9 +197,10 @@ void invalid_events_are_refused(FileWith with) {
 #if !defined(__SANITIZE_THREAD__)
 // Another thread writes into the arrays of events during the calls: no access is out of bounds.
 void kernels_survive_events_that_change_during_a_call() {
-    for (const auto& [lateral, with] : {std::pair(false, FileWith::kNothing), std::pair(true, FileWith::kNothing),
-                                        std::pair(true, FileWith::kDelays), std::pair(true, FileWith::kRecurrentDelays),
-                                        std::pair(false, FileWith::kConstants), std::pair(false, FileWith::kMap)}) {
+    for (const auto& [lateral, with] :
+         {std::pair(false, FileWith::kNothing), std::pair(true, FileWith::kNothing), std::pair(true, FileWith::kDelays),
+          std::pair(true, FileWith::kRecurrentDelays), std::pair(false, FileWith::kConstants),
+          std::pair(false, FileWith::kMap), std::pair(true, FileWith::kStandardised)}) {
         const Network network = network_of(network_file({12, 140, 20}, lateral, "votes", 1, false, with));
         NetworkRows rows(40, 3, 12), step(1, 3, 12);
         std::vector<int64_t> lengths = {40, 40, 40};
@@ -305,15 +308,15 @@ int main() {
     q_follows_from_the_step_before();
     sounds_are_heard_the_same_everywhere();
     streams_run_side_by_side();
-    for (const FileWith with :
-         {FileWith::kNothing, FileWith::kDelays, FileWith::kRecurrentDelays, FileWith::kConstants, FileWith::kMap})
+    for (const FileWith with : {FileWith::kNothing, FileWith::kDelays, FileWith::kRecurrentDelays, FileWith::kConstants,
+                                FileWith::kMap, FileWith::kStandardised})
         invalid_events_are_refused(with);
 #if !defined(__SANITIZE_THREAD__)
     kernels_survive_events_that_change_during_a_call();
 #endif
     unsorted_rows_pass_delays_in_their_order();
-    for (const FileWith with :
-         {FileWith::kDelays, FileWith::kRecurrentDelays, FileWith::kConstants, FileWith::kMap, FileWith::kSound})
+    for (const FileWith with : {FileWith::kDelays, FileWith::kRecurrentDelays, FileWith::kConstants, FileWith::kMap,
+                                FileWith::kSound, FileWith::kStandardised})
         for (const char* readout : {"votes", "linear"})
             altered_states_are_refused_or_run(network_of(network_file({12, 20, 6}, true, readout, 1, true, with)), 100);
     altered_states_are_refused_or_run(network_of(integer_network_file(12, 30)), 100);
@@ -323,5 +326,6 @@ int main() {
             network_file({3, 2}, true, "linear", 1, resonant, resonant ? FileWith::kDelays : FileWith::kNothing));
     altered_files_are_refused_or_run(network_file({4, 10, 2}, false, "votes", 1, false, FileWith::kMap));
     altered_files_are_refused_or_run(network_file({4, 2}, false, "votes", 1, false, FileWith::kSound));
+    altered_files_are_refused_or_run(network_file({3, 2}, false, "votes", 1, false, FileWith::kStandardised));
     altered_files_are_refused_or_run(integer_network_file(3, 6));
 }

@@ -59,7 +59,7 @@ class File:
             at = end
         require(at == len(data), "gaps")
         require(self.texts.get("format") == "srcell.network", "format")
-        require(self.texts.get("version") in ("1", "2", "3", "4"), "version")
+        require(self.texts.get("version") in ("1", "2", "3", "4", "5"), "version")
         self.version = int(self.texts["version"])
 
     def take(self, name: str, dtype: str, *shapes: tuple[int, ...], version: int = 1) -> Array:
@@ -324,6 +324,17 @@ def sound(file: File, integers: bool) -> int | None:
     return 2 * bands if threshold else bands
 
 
+def standardisation(file: File, inputs: int, integers: bool) -> tuple[Array, Array] | None:
+    """The mean and deviation of each input, if the file has them."""
+    if not (file.has("input.mean") or file.has("input.deviation")):
+        return None
+    require(not integers, "input: integers")
+    mean, deviation = (file.take(f"input.{name}", "F32", (inputs,), version=5) for name in ("mean", "deviation"))
+    require(np.isfinite(mean).all() and np.isfinite(deviation).all(), "input: finite")
+    require((deviation > 0).all(), "input: deviation")
+    return mean.astype(float), deviation.astype(float)
+
+
 class Network:
     """A network and its file's rules."""
 
@@ -340,11 +351,15 @@ class Network:
         heard = sound(file, first.integers)
         inputs = first.weight.shape[1] if isinstance(first, IntegerLayer) else _inputs(first)
         require(heard in (None, inputs), "inputs of the sound")
+        self.standardisation = standardisation(file, inputs, first.integers)
         require(not file.tensors, f"unknown: {sorted(file.tensors)}")
 
     def run(self, x: Array) -> tuple[list[Array], Array | None]:
         """The spikes of each layer and the logits, of inputs (T, B, K)."""
         spikes = []
+        if self.standardisation:
+            mean, deviation = self.standardisation
+            x = (x - mean) / deviation
         for layer in self.layers:
             x = layer.run(x)
             spikes.append(x)

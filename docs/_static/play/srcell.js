@@ -189,9 +189,11 @@ class Network {
     });
   }
 
-  /** Encodes images (B * K pixels in [0, 1]) as events, with the encoder of the exported network. */
-  encode(images, { seed = 0, index = null } = {}) {
+  /** Encodes images (B * K pixels in [0, 1]) as events, with the encoder of the exported network; if that is a
+      HeldEncoding, `batch` sequences of real values (B * S * K). */
+  encode(images, { seed = 0, index = null, batch = 1 } = {}) {
     const settings = JSON.parse(this.text("encoder") ?? "{}");
+    if (settings.name === "HeldEncoding") return heldEvents(images, this.inputs, batch, settings);
     if (settings.name !== "RateEncoding") throw new Error(`encoder: expected RateEncoding, got ${settings.name}`);
     return this.runtime.encodeRate(images, this.inputs, { ...settings, seed, index });
   }
@@ -251,6 +253,17 @@ class Stream {
       this.runtime.call("srcell_stream_step_dense", this.handle, scratch.put(Float32Array, input)));
   }
 
+  /** Takes the next element (B * K values) of real-valued sequences, for as many steps as the network's HeldEncoding
+      says, or for one step if it has no encoder; returns the number of steps. */
+  feed(values) {
+    expect("values", values.length, this.batch * this.network.inputs);
+    return this.runtime.scratch((scratch) => {
+      const steps = scratch.room(8);
+      this.runtime.call("srcell_stream_feed", this.handle, scratch.put(Float32Array, values), steps);
+      return Number(this.runtime.read(BigInt64Array, steps, 1)[0]);
+    });
+  }
+
   /** Hears samples of a sound, of a network with a SoundEncoding; returns the number of steps that they completed. */
   hear(samples) {
     return this.runtime.scratch((scratch) => {
@@ -297,6 +310,23 @@ class Stream {
   free() {
     this.runtime.exports.srcell_stream_free(this.handle);
   }
+}
+
+/** The events of `batch` sequences (B * S * K values): each element for `hold` steps, after `prefix` steps without. */
+function heldEvents(values, inputs, batch, { hold, prefix }) {
+  const elements = values.length / (batch * inputs), steps = prefix + hold * elements;
+  whole("images: the elements of a sequence", elements);
+  const offsets = [0], indices = [], graded = [];
+  for (let b = 0; b < batch; ++b)
+    for (let t = 0; t < steps; ++t) {
+      const element = Math.floor((t - prefix) / hold);
+      for (let k = 0; element >= 0 && k < inputs; ++k) {
+        const value = values[(b * elements + element) * inputs + k];
+        if (value !== 0) indices.push(k), graded.push(value);
+      }
+      offsets.push(indices.length);
+    }
+  return new Events(steps, batch, Int32Array.from(offsets), Int32Array.from(indices), Float32Array.from(graded));
 }
 
 function expect(name, got, count) {

@@ -62,10 +62,15 @@ class HeldEncoding:
 
         ``lengths`` (B,) gives the number of elements of each sequence; S for all by default.
         """
-        steps = values.movedim(1, 0).repeat_interleave(self.hold, 0)
-        if self.prefix:
-            steps = torch.cat([steps.new_zeros(self.prefix, *steps.shape[1:]), steps])
+        steps = self.held(values.movedim(1, 0))
         return EventBatch.from_dense(steps, None if lengths is None else self.prefix + self.hold * lengths)
+
+    def held(self, elements: Tensor) -> Tensor:
+        """The dense steps (prefix + hold * S, B, ...) of elements (S, B, ...)."""
+        steps = elements.unsqueeze(1).expand(-1, self.hold, *elements.shape[1:]).flatten(0, 1)
+        if not self.prefix:
+            return steps
+        return torch.cat([steps.new_zeros(self.prefix, *steps.shape[1:]), steps])
 
 
 @dataclass(frozen=True)

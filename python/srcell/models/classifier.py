@@ -353,12 +353,11 @@ def check_standardise(standardise: Standardise, input_shape: Sequence[int]) -> N
     """Raise unless a module standardises inputs (T, B, ...) of that shape."""
     if not isinstance(standardise, Standardise):
         raise TypeError(f"standardise: expected a Standardise or None, got {describe(standardise)}")
-    if tuple(standardise.mean.shape) != tuple(input_shape) or standardise.batch_first:
-        first = ", batch_first=True" if standardise.batch_first else ""
-        got = f"{tuple(standardise.mean.shape)}{first}"
-        raise ValueError(
-            f"standardise: expected a mean of shape {tuple(input_shape)} for inputs (T, B, ...), got {got}"
-        )
+    shape = tuple(standardise.mean.shape)
+    if shape != tuple(input_shape):
+        raise ValueError(f"standardise: expected a mean of shape {tuple(input_shape)}, got {shape}")
+    if standardise.batch_first:
+        raise ValueError("standardise: expected batch_first=False, because networks take (T, B, ...), got True")
 
 
 def sample_lengths(input: Tensor | EventBatch, lengths: Tensor | None) -> Tensor | None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._arguments import describe
+from .._arguments import check_bool, describe
 from .._files import write_output
 from ..models import Classifier  # the table names the operators of its layers
 from . import _delays, _integers, _neurons
@@ -45,7 +45,7 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
     return {getattr(torch.ops.srcell, name).default: function for name, function in TRANSLATIONS.items()}
 
 
-def export(model: nn.Module, path: str | Path, input: Tensor | None = None) -> None:
+def export(model: nn.Module, path: str | Path, input: Tensor | None = None, *, encode: bool = False) -> None:
     """Write a model to an ONNX file, which runs on any number of steps and samples.
 
     The ONNX model has one input, ``input``: dense, (T, B, ...), of at least one step. Its outputs are those of the
@@ -55,10 +55,13 @@ def export(model: nn.Module, path: str | Path, input: Tensor | None = None) -> N
         model: a classifier, or another module that is called with one tensor (T, B, ...).
         path: the file to write; an existing one is replaced, whole or not at all.
         input: an example of the input, of at least two steps and two samples; a classifier needs none.
+        encode: whether the ONNX model holds the elements of sequences, as the model's ``encoder`` does, a
+            ``srcell.data.HeldEncoding``. Its input is then (S, B, ...), the elements themselves.
 
     Raises:
-        TypeError: the model is not a classifier and there is no example, or the example is not a dense tensor.
-        ValueError: the example has fewer than two steps or samples, or fewer than three dimensions.
+        TypeError: the model is not a classifier and there is no example, the example is not a dense tensor, or
+            ``encode`` is not a bool.
+        ValueError: ``encode`` without a HeldEncoding. Or the example has fewer than two steps or samples, or fewer than three dimensions.
         RuntimeError: torch is older than 2.6; older exporters accept no translation table.
         torch.onnx.OnnxExporterError: something in the model cannot be exported; the message says what.
 
@@ -72,10 +75,12 @@ def export(model: nn.Module, path: str | Path, input: Tensor | None = None) -> N
         raise TypeError(f"input: expected a dense tensor (T, B, ...), got {describe(example)}")
     if example.dim() < 3 or min(example.shape[:2]) < 2:  # torch treats sizes of 1 as fixed
         raise ValueError(f"input: expected shape (T, B, ...) with T and B of at least 2, got {tuple(example.shape)}")
+    check_bool("encode", encode)
+    exported = _Held(model) if encode else model
     sizes = {0: torch.export.Dim("steps"), 1: torch.export.Dim("batch")}
-    with _in_evaluation(model), torch.no_grad(), _quiet():
+    with _in_evaluation(exported), torch.no_grad(), _quiet():
         program: Any = torch.onnx.export(
-            model,
+            exported,
             (example,),
             dynamo=True,
             input_names=["input"],
@@ -85,6 +90,21 @@ def export(model: nn.Module, path: str | Path, input: Tensor | None = None) -> N
             verbose=False,
         )
     write_output(Path(path), program.model_proto.SerializeToString())
+
+
+class _Held(nn.Module):
+    """A model with the HeldEncoding that is its attribute ``encoder``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        encoder: Any = getattr(model, "encoder", None)
+        if not hasattr(encoder, "held"):
+            got = "None" if encoder is None else type(encoder).__name__
+            raise ValueError(f"encode: expected False for a model without a HeldEncoding as its encoder, got {got}")
+        self.model, self.encoding = model, encoder
+
+    def forward(self, elements: Tensor) -> Any:
+        return self.model(self.encoding.held(elements))
 
 
 def _example(model: nn.Module) -> Tensor:
