@@ -33,6 +33,8 @@ from test_bits import SPIKE_TRAINS, digest
 from test_cochlea import CURRENTS, EVENTS, chirp, file_of, network_for
 from test_export_networks import composed
 from test_runtime import bytes_of, exported_trains
+from test_standardise import NETWORKS as SEQUENCE_NETWORKS
+from test_standardise import sequences
 
 wavfile = pytest.importorskip("scipy.io.wavfile", reason='pip install "srcell[train]"')
 FOLDER = Path(os.environ.get("SRCELL_BROWSER", "no folder")).resolve()
@@ -73,6 +75,11 @@ def images() -> np.ndarray:
     return np.random.default_rng(5).random((3, 50), np.float32) * (np.arange(50) % 3 == 0)
 
 
+@functools.cache
+def fed() -> dict[str, bytes]:
+    return {name: bytes_of(SEQUENCE_NETWORKS[name]()) for name in ("a classifier", "delays", "Linear", "no prefix")}
+
+
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Any]:
     settings = {**RATE, "seed": 77, "index": [7, 8, 1000]}
@@ -83,6 +90,12 @@ def cases() -> dict[str, Any]:
             "networks": {name: base64.b64encode(file_of(encoding)).decode() for name, encoding in SOUNDS.items()},
             "sound": text_of(chirp().numpy()),
             "sizes": [1, 300, 0, 79, 81],
+        },
+        "fed": {
+            "networks": {name: base64.b64encode(content).decode() for name, content in fed().items()},
+            "values": text_of(sequences().numpy()),
+            "batch": sequences().shape[0],
+            "elements": sequences().shape[1],
         },
         "encoded": {"pixels": text_of(images()), "inputs": 50, "settings": settings},
         "refusals": {"network": base64.b64encode(bytes_of(srcell.SRC(1, 1))).decode(), "images": [0.5]},
@@ -193,6 +206,19 @@ def test_sounds_in_chunks_give_the_logits_of_native_code(made: dict[str, Any]) -
         steps = stream.hear(chirp())
         assert made["heard"][name]["steps"] == steps > 100
         assert np.array_equal(np.float32(made["heard"][name]["logits"]), stream.logits()[0])
+
+
+def test_sequences_give_the_logits_of_native_code(made: dict[str, Any]) -> None:
+    for name, content in fed().items():
+        net, values = runtime.Network(content), sequences().numpy()
+        stream, steps, logits = net.stream(len(values)), [], []
+        for element in values.swapaxes(0, 1):
+            steps.append(stream.feed(element))
+            logits.append(stream.logits())
+        found = made["fed"][name]
+        assert found["steps"] == steps and logits[-1].any()
+        assert np.array_equal(np.float32(found["logits"]), np.ravel(logits))
+        assert np.array_equal(np.float32(found["run"]), net.run(net.encode(values), every_step=False).ravel())
 
 
 def test_the_encoder_gives_the_events_of_native_code(made: dict[str, Any], cases: dict[str, Any]) -> None:

@@ -118,6 +118,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "input delays": lambda: SRCClassifier(INPUTS, [30], 5, input_delay=12, taps=2, learn_delays=True),
     "linear readout": lambda: SRCClassifier(INPUTS, [30], 5, readout="linear", readout_window=20),
+    "standardised": lambda: SRCClassifier(
+        INPUTS, [30], 5, standardise=srcell.Standardise(0.2 * torch.rand(INPUTS), 0.6 + 0.4 * torch.rand(INPUTS))
+    ),
     "convolutions": lambda: SRCConvClassifier((2, 6, 6), [3, 4], [20], 5, initial_state="rest"),
 }
 # If one parameter is a tensor, torch's exporter writes the float parameters with the digits of float32.
@@ -336,6 +339,32 @@ def test_lengths_and_state_are_inputs_and_padding_changes_nothing(make: Callable
         assert np.abs(ours - theirs.detach().numpy()).max() < 1e-12
 
 
+@pytest.mark.parametrize("encoding", [data.HeldEncoding(3, 5), data.HeldEncoding(2), data.HeldEncoding(1)])
+def test_a_model_with_its_encoding_takes_the_elements_of_sequences(encoding: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    standardise = srcell.Standardise(torch.randn(INPUTS), 0.5 + torch.rand(INPUTS))
+    layer = SRC(INPUTS, 20, recurrent=True, alpha=0.875, zs_hyp=0.875)
+    network = srcell.Sequential(standardise, layer).double()
+    network.encoder = encoding
+    export(network, tmp_path / "net.onnx", torch.zeros(2, 2, INPUTS, dtype=torch.float64), encode=True)
+    model = session(tmp_path / "net.onnx")
+    for batch, elements in ((3, 20 // encoding.hold), (1, 1)):
+        values = torch.randn(batch, elements, INPUTS, dtype=torch.float64)
+        (found,) = model.run(None, {"input": values.transpose(0, 1).contiguous().numpy()})
+        with torch.no_grad():
+            expected = network(encoding(values)).numpy()
+        assert np.abs(found - expected).max() < 1e-12 and (elements == 1 or expected.any())
+
+
+def test_a_classifier_with_its_encoding_needs_no_example(tmp_path: Path) -> None:
+    network = SRCClassifier(INPUTS, [20], 5)
+    network.encoder = data.HeldEncoding(3)
+    export(network, tmp_path / "net.onnx", encode=True)
+    values = torch.randn(2, 6, INPUTS)
+    (logits,) = session(tmp_path / "net.onnx").run(["logits"], {"input": values.transpose(0, 1).contiguous().numpy()})
+    np.testing.assert_allclose(logits, network(network.encoder(values)).detach(), atol=0.01)
+
+
 def test_a_model_with_dropout_exports_in_training_mode() -> None:
     program = translated(SRCClassifier(INPUTS, [20], 5, dropout=0.5).train(), (spikes_in(5, 2, INPUTS),))
     assert any(node.op_type == "Scan" for node in program.model_proto.graph.node)
@@ -354,6 +383,18 @@ def test_invalid_arguments_raise_an_error_that_says_why(tmp_path: Path, monkeypa
         export(SRC(3, 2), path)
     with pytest.raises(ValueError, match=r"^input: expected shape \(T, B, ...\) with T and B of at least 2, got "):
         export(net, path, torch.zeros(5, 1, INPUTS))
+    for encoder, got in (
+        (None, "None"),
+        (data.RateEncoding(), "RateEncoding"),
+        (data.SoundEncoding(), "SoundEncoding"),
+    ):
+        net.encoder = encoder
+        with pytest.raises(
+            ValueError, match=f"^encode: expected False for a model without a HeldEncoding .*, got {got}"
+        ):
+            export(net, path, encode=True)
+    with pytest.raises(TypeError, match=r"^encode: expected a bool, got int"):
+        export(net, path, encode=1)  # type: ignore[arg-type]
     assert not path.exists()
     monkeypatch.setattr(torch.onnx, "export", lambda model, args: None)
     with pytest.raises(RuntimeError, match=r"^torch: expected version 2\.6 or newer, got "):

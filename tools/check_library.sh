@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and installs libsrcell, builds the C example against the installed package, with the shared and the static
-# library, and compares its output with srcell.runtime's: on three networks, one of them resonant, one with delays, and
-# on those that tests/test_export_networks.py composes of modules.
+# library, and compares its output with srcell.runtime's: on three networks, one of them resonant, one with delays, on
+# those that tests/test_export_networks.py composes of modules, and on those of tests/test_standardise.py.
 # PYTHON is a Python with srcell[test]. Before that, unless it cross-compiles, it runs the commands of
 # docs/howto/runtime.md on a copy of the tracked files.
 #
@@ -63,6 +63,7 @@ from srcell import export, runtime, spread_frequencies
 from srcell.models import SRCClassifier
 from test_cochlea import CURRENTS, EVENTS, chirp, network_for
 from test_export_networks import composed
+from test_standardise import NETWORKS, sequences
 
 folder = sys.argv[1]
 torch.manual_seed(0)
@@ -104,10 +105,23 @@ for name, encoding in (("currents", CURRENTS), ("events", EVENTS)):
     (logits,) = stream.logits()
     text = f"{len(samples)} samples: class {logits.argmax()}, logit {logits.max():.9g}\n"
     Path(f"{folder}/{name}.heard").write_text(text)
+
+for number, name in enumerate(("a classifier", "delays", "Linear", "no prefix")):
+    export(NETWORKS[name](), f"{folder}/{number}.fed")
+    stream, values, expected = runtime.load(f"{folder}/{number}.fed").stream(), sequences(), ""
+    for sequence in values:
+        stream.reset()
+        for element, row in enumerate(sequence, start=1):
+            stream.feed(row)
+            (logits,) = stream.logits()
+            expected += f"element {element}: class {logits.argmax()}, logit {logits.max():.9g}\n"
+    lines = ("\n".join(" ".join(f"{x:.9g}" for x in row) for row in sequence.tolist()) for sequence in values)
+    Path(f"{folder}/{number}.values").write_text("\n\n".join(lines) + "\n")
+    Path(f"{folder}/{number}.classes").write_text(expected)
 END
 for kind in srcell static; do
     sed "s/srcell::srcell/srcell::$kind/; s/LANGUAGES C/LANGUAGES C CXX/" examples/c/CMakeLists.txt >"$folder/CMakeLists.txt"
-    cp examples/c/{control,listen}.c tests/cpp/interface.c "$folder/"
+    cp examples/c/{control,listen,sequence}.c tests/cpp/interface.c "$folder/"
     echo "add_executable(interface interface.c)
         target_link_libraries(interface PRIVATE srcell::$kind m)" >>"$folder/CMakeLists.txt"
     cmake -S "$folder" -B "$folder/$kind" "${options[@]}" -DCMAKE_PREFIX_PATH="$(realpath "$folder/installed")" \
@@ -120,6 +134,10 @@ for kind in srcell static; do
     for name in currents events; do
         ${RUN:-} "$folder/$kind/listen" "$folder/$name.hears" <"$folder/sound" 2>/dev/null | tail -n 1 |
             diff "$folder/$name.heard" -
+    done
+    for network in "$folder"/*.fed; do
+        name=${network%.fed}
+        ${RUN:-} "$folder/$kind/sequence" "$network" <"$name.values" | diff "$name.classes" -
     done
     ${RUN:-} "$folder/$kind/interface" "$folder"/{resonant,net,delayed}.srcell
     if ${RUN:-} "$folder/$kind/control" "$folder/net.expected" </dev/null 2>"$folder/error"; then exit 1; fi

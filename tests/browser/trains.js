@@ -101,10 +101,28 @@ async function heard(runtime, { networks, sound, sizes }) {
   return made;
 }
 
+/** The logits of B sequences after each element, from a stream, and those of a run of the encoded sequences; the steps
+    of the first two elements. */
+async function fed(runtime, { networks, values, batch, elements }) {
+  const made = {}, numbersOf = numbers(Float32Array, values), K = numbersOf.length / (batch * elements);
+  for (const [name, network] of Object.entries(networks)) {
+    const read = runtime.network(bytes(network)), stream = read.stream(batch), steps = [], logits = [];
+    for (let element = 0; element < elements; ++element) {
+      const rows = Array.from({ length: batch }, (_, b) => (b * elements + element) * K);
+      steps.push(stream.feed(rows.flatMap((at) => Array.from(numbersOf.slice(at, at + K)))));
+      logits.push(...stream.logits());
+    }
+    made[name] = { steps, logits, run: Array.from(read.run(read.encode(numbersOf, { batch })).logits) };
+    stream.free();
+    read.free();
+  }
+  return made;
+}
+
 /** What all cases give; those of the networks go through trains(). */
 export async function results(runtime, given) {
   return { trains: await trains(runtime, given.trains), composed: await trains(runtime, given.composed),
-    heard: await heard(runtime, given.heard), encoded: encoded(runtime, given.encoded), refusals: refusals(runtime, given.refusals) };
+    heard: await heard(runtime, given.heard), fed: await fed(runtime, given.fed), encoded: encoded(runtime, given.encoded), refusals: refusals(runtime, given.refusals) };
 }
 
 if (globalThis.process?.argv[1]?.endsWith("trains.js")) {

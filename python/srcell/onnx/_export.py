@@ -61,7 +61,8 @@ def export(model: nn.Module, path: str | Path, input: Tensor | None = None, *, e
     Raises:
         TypeError: the model is not a classifier and there is no example, the example is not a dense tensor, or
             ``encode`` is not a bool.
-        ValueError: ``encode`` without a HeldEncoding. Or the example has fewer than two steps or samples, or fewer than three dimensions.
+        ValueError: ``encode`` without a HeldEncoding; or the example has fewer than two steps or samples, or fewer than
+            three dimensions.
         RuntimeError: torch is older than 2.6; older exporters accept no translation table.
         torch.onnx.OnnxExporterError: something in the model cannot be exported; the message says what.
 
