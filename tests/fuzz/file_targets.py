@@ -36,7 +36,7 @@ from srcell import SRC, benchmark, export, hardware, runtime, training
 from srcell._files import is_partial, partial_name
 from srcell.cli import main
 from srcell.cli.options import typed
-from srcell.data import Dataset, LabelledEvents, LabelledImages, SoundEncoding, load_nmnist
+from srcell.data import Dataset, HeldEncoding, LabelledEvents, LabelledImages, SoundEncoding, load_nmnist
 from srcell.models import SRCClassifier, SRCConvClassifier
 from srcell.training import sweep
 from srcell.training.config import SETTINGS, TrainingConfig
@@ -285,7 +285,9 @@ def config(draw: Draw) -> None:
 
 @functools.cache
 def exported(kind: int) -> bytes:
-    """The file of a small network: without and with recurrent weights, resonant, delayed, of integers, sounds, maps."""
+    """The file of a small network: without and with recurrent weights, resonant, delayed, of integers, sounds, maps, and of
+    sequences that it standardises.
+    """
     path = workspace("exported") / "made"
     if kind == 4:
         export(srcell.IntegerSRC(3, 4), path)
@@ -298,6 +300,11 @@ def exported(kind: int) -> bytes:
     if kind == 6:
         SRCConvClassifier((1, 2, 3), [2], [2], 2).export(path)
         return path.read_bytes()
+    if kind == 7:
+        made = SRCClassifier(3, [2], 2, standardise=srcell.Standardise([0.0, 0.5, -2.0], [1.0, 0.25, 3.0]))
+        made.encoder = HeldEncoding(2, 1)
+        made.export(path)
+        return path.read_bytes()
     readout = {"readout": "linear", "readout_window": 3} if kind else {}
     delays = {"input_delay": 4, "taps": 2, "recurrent_delay": 3} if kind == 3 else {}
     SRCClassifier(3, [2], 2, recurrent=bool(kind), omega=0.3 * (kind >= 2), **delays, **readout).export(path)
@@ -307,7 +314,7 @@ def exported(kind: int) -> bytes:
 def network(draw: Draw) -> None:
     """The file of an exported network, with bytes or the header's JSON altered; and its saved state, likewise."""
     folder = workspace("network")
-    content = exported(draw.randrange(7))
+    content = exported(draw.randrange(8))
     if draw.chance(15):
         content = with_strange_header(draw, content)
     if draw.chance(40):
@@ -322,6 +329,7 @@ def network(draw: Draw) -> None:
     assert np.array_equal(stepped, net.spikes(steps)[-1], equal_nan=True)
     assert np.array_equal(stream.logits(), net.run(steps, every_step=False), equal_nan=True)
 
+    check_sequences(net)
     saved = stream.save()
     state = bytearray(saved)
     for _ in range(draw.randrange(1, 9)):
@@ -334,6 +342,23 @@ def network(draw: Draw) -> None:
     for step in steps:
         stream.step(step)
     stream.logits()
+
+
+def check_sequences(net: runtime.Network) -> None:
+    """A stream that takes the elements of a sequence gives the logits of the encoded sequence, or says why not."""
+    settings = net.encoder or {"name": "none", "hold": 1, "prefix": 0}
+    counts = [settings.get(key) for key in ("hold", "prefix")]
+    if any(isinstance(count, int) and count > 100 for count in counts):
+        return  # so many steps would take too long
+    values, stream = np.ones((1, 2, net.input_size), np.float32), net.stream()
+    try:
+        steps = [stream.feed(element) for element in values[0]]
+        events = values.swapaxes(0, 1) if net.encoder is None else net.encode(values)
+    except ValueError as error:
+        assert str(error).startswith("encoder: expected "), error
+        return
+    assert sum(steps) == events.shape[0]
+    assert np.array_equal(stream.logits(), net.run(events, every_step=False), equal_nan=True)
 
 
 # Checkpoints
