@@ -81,10 +81,12 @@ struct Trace {
     V gate;   // sigmoid(10 (h[t-1] - 0.5)), the slow gate's activation
 };
 
+// The bias is bounded by a selection, so that NaN stays NaN.
 template <class V>
-SRCELL_INLINE Cell<V> make_cell(const V (&p)[kParameters]) {
+SRCELL_INLINE Cell<V> make_cell(const V (&p)[kParameters], V bias_max) {
     const V inverse_rho = splat<V>(1) / p[kRho], zs_span = p[kZsDep] - p[kZsHyp];
-    return {p[kAlpha], p[kRho], inverse_rho, p[kR], p[kRs], p[kZsHyp], zs_span, p[kBias], p[kOmega]};
+    const V bias = select(less(bias_max, p[kBias]), bias_max, p[kBias]);
+    return {p[kAlpha], p[kRho], inverse_rho, p[kR], p[kRs], p[kZsHyp], zs_span, bias, p[kOmega]};
 }
 
 // Replaces a float32 below 2^-100 in magnitude by 0. This keeps denormals out of the integrators without changing the

@@ -85,11 +85,18 @@ struct Parameter {
     Maybe<const T> data;
     int64_t stride;
     T constant = 0;
+
+    SRCELL_HOST_DEVICE T at(int64_t neuron) const { return data ? data[stride * neuron] : constant; }
 };
 
 template <class T>
 struct CellParameters {
     Parameter<T> of[kParameters];
+    // The bias acts as min(bias, bias_max). Beyond the bound its gradient is 0 if a descent step would raise it
+    // further.
+    T bias_max = static_cast<T>(kUnbounded);
+    // So many neighbouring neurons have the same bias, whose gradient is the sum of theirs: those of a channel.
+    int64_t bias_copies = 1;
 };
 
 // The turn of resonant neurons' integrators in one step, for neuron n at n * stride: alpha cos(omega) and

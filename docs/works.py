@@ -387,7 +387,7 @@ def _workers() -> None:
 
 @feature(
     "Lightning",
-    "a `LightningModule` with SRC layers, `constrain_` after its `optimizer_step`: [how](howto/gpus.md#lightning)",
+    "a `LightningModule` with SRC layers: [how](howto/gpus.md#lightning)",
     needs=("lightning",),
 )
 def _lightning() -> None:
@@ -406,10 +406,6 @@ def _lightning() -> None:
         def training_step(self, batch: list[Tensor], index: int) -> Tensor:
             x, labels = batch
             return nn.functional.cross_entropy(self.net(x.transpose(0, 1)), labels)
-
-        def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-            super().optimizer_step(*arguments, **options)
-            self.net[0].layer.constrain_()
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.parameters())

@@ -4,6 +4,7 @@ learn have none, and a diagnosis changes nothing.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,6 +43,7 @@ def classifier(**options: Any) -> SRCClassifier:
 def changed(weights: float = 1.0, bias: float = -6.0) -> SRCClassifier:
     """A network whose first layer has weights that are multiplied by a factor, and another bias."""
     model = classifier()
+    model.layers[0].bias_max = math.inf
     model.layers[0].weight_ih_l0.mul_(weights)
     model.layers[0].bias_l0.fill_(bias)
     return model
@@ -145,7 +147,9 @@ BROKEN = {
         r"layers\.0: 100 % of the neurons never spike, although i is", "draw them anew", negative
     ),
     "always active": Broken(
-        r"layers\.0: \d\d % of the neurons are active in nearly all steps", "constrain_", lambda: changed(bias=8.0)
+        r"layers\.0: \d\d % of the neurons are active in nearly all steps",
+        "the default bias_max",
+        lambda: changed(bias=8.0),
     ),
     "held by the drive": Broken(
         r"layers\.0: \d\d % of the neurons are active in nearly all steps",

@@ -73,6 +73,7 @@ def state_with(*shape: int) -> SRCState:
     Refusal("learn_bias", lambda: src_layer(learn_bias=np.zeros(3)), TypeError),
     Refusal("bias_init", lambda: src_layer(bias_init=1e39)),
     Refusal("bias_max", lambda: src_layer(bias_max=10**400)),
+    Message(r"bias_init: expected at most bias_max \(-7\)", lambda: src_layer(bias_max=-7.0)),
     Refusal("dtype", lambda: src_layer(dtype="x"), TypeError),
     Refusal("dtype", lambda: src_layer(dtype=torch.int32), TypeError),
     Refusal("device", lambda: src_layer(device="x")),
@@ -485,6 +486,7 @@ CONSTANTS: list[tuple[dict[str, Any], str]] = [
     ({"rs": -6.5, "r": 2.5}, "r=2.5 instead of 2, rs=-6.5 instead of -7"),
     ({"initial_state": "rest"}, "initial_state=1 instead of 0"),
     ({"learn_bias": False, "bias_init": -5.0}, "bias_init=-5 instead of -6"),
+    ({"bias_max": -4.5}, "bias_max=-4.5 instead of -4"),
 ]
 
 
@@ -656,6 +658,8 @@ def test_the_constants_have_the_layout_of_the_file_format() -> None:
     assert resonant.tolist() == [64, 0.9, 3.0, 2.0, -7.0, 0.9, 0.0, 0, 0, 0.3]
     held = SRC(3, 2, learnable=["rho", "rs"], full_gradient=True, learn_initial_state=True).get_extra_state()
     assert held.tolist() == [2 + 8 + 64 + 128, 0.9, 0, 2.0, 0, 0.9, 0.0, 0, 0]
+    bounded = SRC(3, 2, bias_max=-4.5).get_extra_state()
+    assert bounded.tolist() == [64, 0.9, 3.0, 2.0, -7.0, 0.9, 0.0, 0, 0, 0.0, -4.5]
 
 
 @pytest.mark.parametrize("events", [False, True])

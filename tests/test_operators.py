@@ -53,6 +53,9 @@ LAYERS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "src_events, resonant": (["events", "weight"], {}),
     "src, delayed": (["current"], {}),
     "src_events, delayed": (["events", "weight"], {}),
+    "src, bounded": (["current"], {}),
+    "src_events, bounded": (["events", "weight"], {}),
+    "src_dense by events, bounded": (["dense", "weight"], {"method": "events"}),
     "src_events, convolved": (["events", "kernel"], {"convolution": CONVOLUTION}),
     "src_dense by events, convolved": (["dense", "kernel"], {"method": "events", "convolution": CONVOLUTION}),
     "src_dense by gemm, convolved": (["dense", "kernel"], {"method": "gemm", "convolution": CONVOLUTION}),
@@ -83,6 +86,8 @@ def make_call(
         inputs = requiring_grad(inputs)
     given: dict[str, Any] = {**inputs, "events": with_values(events, inputs["values"] if present else None)}
     layer = make_layer(inputs, MODE, [STEPS, 7], present=present)
+    if name.endswith("bounded"):
+        layer = layer._replace(bias_max=-6.0, channels=NEURONS if present else 0)
     of_call, of_row = LAYERS[name]
     return layer_call(layer, *(given[key] for key in of_call), **of_row, **options)
 

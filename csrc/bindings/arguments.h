@@ -145,7 +145,8 @@ struct Layer {
     Layer(bool is_double, bool on_host, const Sizes& sizes, Address lengths, int threads,
           const std::vector<double>& constants, const std::vector<Address>& addresses,
           const std::vector<int64_t>& strides, std::vector<Address> of_state, bool follow_relu, bool with_full_gradient,
-          Address weight_hh, bool follow_lateral_relu, const LateralDelayCall& delays_hh)
+          Address weight_hh, bool follow_lateral_relu, const LateralDelayCall& delays_hh, double bias_max,
+          int64_t bias_copies)
         : shape(make_shape(sizes, lengths, threads, on_host)),
           state(std::move(of_state)),
           relu(follow_relu),
@@ -165,6 +166,9 @@ struct Layer {
         with_type(is_double, [&](auto zero) {
             using T = decltype(zero);
             CellParameters<T> made = {};
+            constexpr double largest = std::numeric_limits<T>::max();
+            if (bias_max <= largest) made.bias_max = static_cast<T>(bias_max < -largest ? -kUnbounded : bias_max);
+            made.bias_copies = bias_copies;
             for (int k = 0; k < count; ++k) {
                 const auto at = static_cast<size_t>(k);
                 const T* const data = at < addresses.size() ? pointer<const T>(addresses[at]) : nullptr;

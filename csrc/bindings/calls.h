@@ -28,12 +28,14 @@ enum Field {
     kSurrogate,
     kFullGradient,
     kLateralSurrogate,
-    kPastSteps
+    kPastSteps,
+    kBiasMax,
+    kChannels
 };
 
 // Those of a record UserArguments of srcell.functional, and of its record Recurrence.
 struct OfUsers {
-    enum { kBias, kState, kCell, kSurrogate, kFullGradient, kLateral };
+    enum { kBias, kState, kCell, kSurrogate, kFullGradient, kLateral, kBiasMax };
     enum { kWeightHh, kLateralSurrogate, kDelayHh, kMaxDelay, kDelayWidth };
 };
 
@@ -77,6 +79,8 @@ struct LayerCall {
     std::vector<Shape> shapes = {};  // of the parameters
     Address lengths = 0, weight_hh = 0;
     LateralDelayCall delays = {};
+    double bias_max = kUnbounded;
+    int64_t channels = 0;  // 0: each neuron has its own bias, or all have one
     bool relu = false, full_gradient = false, lateral_relu = false;
     bool has_factors = false;
     bool recurrent_weights = false;  // which have no address without neurons
@@ -140,6 +144,21 @@ struct LayerCall {
         return count == parameters_of(false) || count == parameters_of(true);
     }
 
+    // A number, or None without a bound.
+    bool read_bias_max(py::handle object) {
+        if (object.is_none()) return true;
+        bias_max = PyFloat_AsDouble(object.ptr());
+        if (bias_max != -1 || !PyErr_Occurred()) return !std::isnan(bias_max);
+        PyErr_Clear();
+        return false;
+    }
+
+    bool read_channels(py::handle object) {
+        channels = PyLong_AsLongLong(object.ptr());
+        if (channels == -1 && PyErr_Occurred()) throw py::error_already_set();
+        return channels == 0 || (channels > 0 && neurons % channels == 0);
+    }
+
     // Of a backward call i and the past, or i alone.
     bool read_state(py::handle object, bool backward = false) {
         const Items items(object);
@@ -186,6 +205,7 @@ struct LayerCall {
                read_surrogate(field(record, kLateralSurrogate), lateral_relu) &&
                read_optional(field(record, kWeightHh), number, {neurons, neurons}, weight_hh) &&
                read_delays(field(record, kFirstHh), field(record, kFactorsHh), field(record, kPastSteps)) &&
+               read_bias_max(field(record, kBiasMax)) && read_channels(field(record, kChannels)) &&
                read_state(field(record, kState), backward);
     }
 
@@ -237,6 +257,7 @@ struct LayerCall {
         if (!read_users_cell(field(given, OfUsers::kCell))) return false;
         learns_cell = reader->learnt() > learnt;
         return read_optional(lengths_of_samples, Number::kInt64, {batch}, lengths) &&
+               read_bias_max(field(given, OfUsers::kBiasMax)) &&
                read_surrogate(field(given, OfUsers::kSurrogate), relu) &&
                read_surrogate(field(lateral, OfUsers::kLateralSurrogate), lateral_relu) &&
                read_optional(field(lateral, OfUsers::kWeightHh), number, {neurons, neurons}, weight_hh) &&
@@ -257,7 +278,9 @@ struct LayerCall {
                 full_gradient,
                 weight_hh,
                 lateral_relu,
-                delays};
+                delays,
+                bias_max,
+                channels ? neurons / channels : 1};
     }
 };
 

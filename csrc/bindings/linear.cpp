@@ -257,6 +257,7 @@ void bind_linear(pybind11::module_& m) {
         .def_readonly("cell", &LinearCall::cell)
         .def_readonly("surrogate", &LinearCall::surrogate)
         .def_readonly("recurrent_surrogate", &LinearCall::recurrent_surrogate)
+        .def_property_readonly("bias_max", [](const LinearCall& call) { return call.layer.bias_max; })
         .def_readonly("ones", &LinearCall::ones)
         .def_readonly("at_events", &LinearCall::at_events)
         .def_property_readonly("learnt",

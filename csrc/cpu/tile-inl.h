@@ -154,17 +154,12 @@ void for_each_item(int64_t items, int threads, const Call& call) {
     parallel_for(items, threads, range, &context);
 }
 
-template <class T>
-SRCELL_INLINE T value_of(const Parameter<T>& parameter, int64_t n) {
-    return parameter.data ? parameter.data[n * parameter.stride] : parameter.constant;
-}
-
 // Fills Turn::along and Turn::across, of `count` elements: 1, or N.
 template <class T>
 void make_turn(const CellParameters<T>& cell, int64_t count, T* along, T* across) {
     for (int64_t n = 0; n < count; ++n) {
-        const auto alpha = static_cast<double>(value_of(cell.of[kAlpha], n));
-        const Turned<double> made = turn_of(alpha, static_cast<double>(value_of(cell.of[kOmega], n)));
+        const auto alpha = static_cast<double>(cell.of[kAlpha].at(n));
+        const Turned<double> made = turn_of(alpha, static_cast<double>(cell.of[kOmega].at(n)));
         along[n] = static_cast<T>(made.along);
         across[n] = static_cast<T>(made.across);
     }
@@ -177,7 +172,7 @@ void spread(Row<V>& row, const Parameter<scalar_of<V>>& parameter, const Tile& t
     constexpr int64_t width = VecTraits<V>::width;
     const int64_t padded = ceil_div(tile.count, width) * width;
     if (!parameter.stride) {
-        const scalar_of<V> value = parameter.data ? *parameter.data : parameter.constant;
+        const scalar_of<V> value = parameter.at(0);
         for (int64_t k = 0; k < padded; k += width) store(row + k, splat<V>(value));
         return;
     }
@@ -204,7 +199,7 @@ void load_cell(TileCell<V>& tile, const Call& call, const Tile& where) {
         R parameters[kParameters];
         for (int p = 0; p < parameters_of(false); ++p) parameters[p] = load<R>(rows[p] + k);
         parameters[kOmega] = splat<R>(0);  // `turn` is written already, if there is one
-        tile.put(k, make_cell(parameters));
+        tile.put(k, make_cell(parameters, splat<R>(call.cell.bias_max)));
     });
 }
 
@@ -435,8 +430,8 @@ void unturn_gradients(const CellBackward<T>& p) {
     for (int64_t first = 0; first < neurons && plane; first += block) {  // without samples there may be 2^62 neurons
         const int64_t count = neurons - first < block ? neurons - first : block;
         for (int64_t k = 0; k < count; ++k) {
-            alpha[k] = static_cast<double>(value_of(p.cell.of[kAlpha], first + k));
-            omega[k] = sine_cosine(static_cast<double>(value_of(p.cell.of[kOmega], first + k)));
+            alpha[k] = static_cast<double>(p.cell.of[kAlpha].at(first + k));
+            omega[k] = sine_cosine(static_cast<double>(p.cell.of[kOmega].at(first + k)));
         }
         for (int64_t row = first; row < plane; row += neurons)
             for (int64_t k = 0; k < count; ++k) {
@@ -464,5 +459,7 @@ void reduce_parameters(const CellBackward<T>& p) {
         sum_rows(sums, batch, neurons, neurons);
         if (!stride) sum_rows(sums, neurons, 1, 1);
         for (int64_t n = 0; n < wanted; ++n) target[n] = sums[n];
+        const int64_t copies = stride ? p.cell.bias_copies : 1;
+        for (int64_t n = 0; s == kBias && n < wanted; n += copies) hold_bias(p.cell, n, target + n, copies);
     }
 }

@@ -21,7 +21,7 @@ SRCELL_INLINE Cell<Value<T>> cell_of(const CellParameters<T>& p, const Turn<T>& 
         parameters[kAlpha] = {turn.along[turn.stride * n]};
         parameters[kOmega] = {turn.across[turn.stride * n]};
     }
-    return make_cell(parameters);
+    return make_cell(parameters, Value<T>{p.bias_max});
 }
 
 template <class T>

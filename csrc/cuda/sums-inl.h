@@ -51,21 +51,25 @@ struct GroupSums {
 template <class T>
 struct SumRows {
     struct Plane {
-        T *elements, *target;  // without a target the sums go to the first row
+        T *elements, *target;     // without a target the sums go to the first row
+        bool holds_bias = false;  // each sum is the gradient of a bias of `cell`
     };
     Plane planes[kParameters];
     int64_t rows, stride, columns;  // rows are `stride` elements apart, columns side by side
     int width;
+    CellParameters<T> cell = {};
 
     struct Column {
         T *elements, *target;  // the target is null past the last column
+        int64_t number;
+        bool holds_bias;
     };
     SRCELL_HOST_DEVICE int64_t groups() const { return ceil_div(columns, width); }
     SRCELL_INLINE Column column(const Place& place) const {
         const Plane& plane = planes[place.block / groups()];
         const int64_t at = place.block % groups() * width + place.thread % width;
-        if (at >= columns) return {nullptr, nullptr};
-        return {plane.elements + at, plane.target ? plane.target + at : plane.elements + at};
+        if (at >= columns) return {nullptr, nullptr, at, false};
+        return {plane.elements + at, (plane.target ? plane.target : plane.elements) + at, at, plane.holds_bias};
     }
 
     // The elements, which are `step` apart, form chunks of kTreeLeaves. Replaces the first element of a chunk by the
@@ -91,6 +95,20 @@ struct SumRows {
             sum_chunks(at.elements, left, step, 0, 1);
         }
         *at.target = rows ? *at.elements : T(0);
+        if (at.holds_bias) hold_bias(cell, at.number, at.target, 1);
+    }
+};
+
+// Holds the biases of channels: a thread takes a channel.
+template <class T>
+struct HoldChannels {
+    CellParameters<T> cell;
+    T* grad;  // (N,)
+    int64_t channels;
+
+    SRCELL_INLINE void run(const Place& place) const {
+        const int64_t channel = place.item(), first = channel * cell.bias_copies;
+        if (channel < channels) hold_bias(cell, first, grad + first, cell.bias_copies);
     }
 };
 
@@ -108,16 +126,21 @@ template <class T>
 void reduce_parameters(Queue& queue, const CellBackward<T>& p) {
     unturn_gradients(queue, p);
     const int64_t batch = p.shape.batch, neurons = p.shape.neurons, plane = batch * neurons;
-    SumRows<T> samples = {{}, batch, neurons, neurons, kWarp}, all = {{}, plane ? neurons : 0, 1, 1, 1};
+    const bool of_channels = p.cell.bias_copies > 1 && p.cell.of[kBias].stride;
+    SumRows<T> samples = {{}, batch, neurons, neurons, kWarp, p.cell}, all = {{}, plane ? neurons : 0, 1, 1, 1, p.cell};
     int sums = 0, totals = 0;
     for (int s = 0; s < kParameters; ++s) {
         T* const target = p.grad_parameters[s];
         if (!target) continue;
         T* const elements = plane ? p.partials + s * plane : target;  // not read without rows
         const bool total = p.cell.of[s].stride == 0;
-        if (total) all.planes[totals++] = {elements, target};
-        if (plane || !total) samples.planes[sums++] = {elements, total ? nullptr : target};
+        const bool holds = s == kBias && !of_channels;
+        if (total) all.planes[totals++] = {elements, target, holds};
+        if (plane || !total) samples.planes[sums++] = {elements, total ? nullptr : target, holds && !total};
     }
     launch(queue, {sums * samples.groups(), kThreads, 0}, samples);
     launch(queue, {totals * all.groups(), kThreads, 0}, all);
+    if (!of_channels || !p.grad_parameters[kBias]) return;
+    const int64_t channels = neurons / p.cell.bias_copies;
+    launch(queue, spread(queue, channels), HoldChannels<T>{p.cell, p.grad_parameters[kBias], channels});
 }

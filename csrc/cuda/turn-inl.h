@@ -3,7 +3,7 @@
 
 template <class T>
 SRCELL_INLINE Value<T> parameter_of(const Parameter<T>& parameter, int64_t neuron) {
-    return {parameter.data ? parameter.data[parameter.stride * neuron] : parameter.constant};
+    return {parameter.at(neuron)};
 }
 
 template <class T>

@@ -71,7 +71,6 @@ for step in range(60):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    model.constrain_()
 
 labels = torch.randint(4, (200,))
 events = batch(labels, seed=0)

@@ -67,7 +67,6 @@ for epoch in range(epochs):
         loss.backward()
         optimizer.step()
         schedule.step()
-        model.constrain_()
         losses.append(loss.item())
 
 accuracy = evaluate(model.eval(), data.EventLoader(digits.test, encoding)).accuracy

@@ -19,7 +19,7 @@ train = data.EventLoader(digits.train, encoding, batch_size=64, shuffle=True)
 test = data.EventLoader(digits.test, encoding)
 
 # %%
-# The training loop is that of any torch model plus one line: ``constrain_`` keeps the biases at -4 or below.
+# The training loop is that of any torch model.
 
 model = SRCClassifier(64, [64], num_classes=10)
 optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
@@ -30,7 +30,6 @@ for epoch in range(6):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        model.constrain_()
 
 result = evaluate(model.eval(), test)
 print(f"{result.accuracy:.1%} of the test digits")

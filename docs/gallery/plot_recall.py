@@ -42,7 +42,6 @@ for events, symbols in islice(loader, 200):
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    model.constrain_()
     correct.append(float((logits.argmax(1) == symbols).float().mean()))
 
 print(f"the last 20 batches: {sum(correct[-20:]) / 20:.0%}, by chance 12 %")

@@ -51,7 +51,6 @@ for _ in range(6):
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        layer.constrain_()
 
 with torch.no_grad():
     test = events[120:]

@@ -113,7 +113,6 @@ def train(path, seed=0, batches=60, steps=200):
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        layer.constrain_()
         export(network, path)
         if batch % 10 == 9:
             print(f"batch {batch + 1}  loss {loss.item():.2f}  followed {followed.mean():.0%}", flush=True)

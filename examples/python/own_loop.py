@@ -27,7 +27,6 @@ for epoch in range(5):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        model.constrain_()
         total += loss.item()
     if rank == 0:
         print(f"epoch {epoch + 1}  loss {total / len(loader):.2f}", flush=True)

@@ -26,7 +26,6 @@ for epoch in range(5):
         optimizer.zero_grad()
         accelerator.backward(loss)
         optimizer.step()
-        model.constrain_()
         total += loss.item()
     accelerator.print(f"epoch {epoch + 1}  loss {total / len(loader):.2f}", flush=True)
 

@@ -34,10 +34,6 @@ class Digits(lightning.LightningModule):
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=5e-2)
 
-    def optimizer_step(self, *arguments, **options):
-        super().optimizer_step(*arguments, **options)
-        self.model.constrain_()
-
     def on_train_epoch_end(self):
         self.print(f"epoch {self.current_epoch + 1}  loss {self.trainer.callback_metrics['loss']:.2f}", flush=True)
 

@@ -39,7 +39,7 @@ LEAST_THROUGH_TIME = 1e-4  # 0.11: N-MNIST; a readout with alpha = 0.99 would gi
 MOST_THROUGH_TIME = 1000.0  # 32: the first of eleven layers on MNIST
 ENOUGH_SAMPLES = 16  # in fewer samples neurons and inputs can be silent by chance
 FEWEST_STEPS = 8  # with events, to compare quarters
-HIGHEST_BIAS = DEFAULTS["bias_max"]  # to which constrain_() clamps biases
+HIGHEST_BIAS = DEFAULTS["bias_max"]
 LOW_BIAS = -7.0  # on average; below -7.7 even the largest drive, 3, starts no second spike
 SRC_RHO, WIDE_RHO = DEFAULTS["rho"], 10.0  # of SRC, and of SRC.for_sequences
 USUAL_DRIVE = 0.9  # the root mean square of i / rho of an untrained first layer, docs/initialisation.md
@@ -403,10 +403,12 @@ def _remedy_of_activity(layer: _Layer) -> str:
         feedback = -float(sum(layer.numbers[name].mean() for name in ("r", "rs", "bias")))  # of a spike, h = hs = 1
         if layer.rho > feedback:
             return f"a drive above {feedback:.2g} holds them: use smaller input weights or inputs, or a lower rs"
-    return (
-        "call constrain_() after each optimiser step, which keeps the biases at -4 or below (on average they are "
-        f"{layer.bias:.2g}), and keep rs near -7"
-    )
+    if layer.bias > HIGHEST_BIAS:
+        return (
+            f"the biases are {layer.bias:.2g} on average: keep them at {HIGHEST_BIAS:g} or below, with the default "
+            "bias_max, and rs near -7"
+        )
+    return "keep rs near -7"
 
 
 def _remedy_of_saturation(layer: _Layer, drive: float) -> str:

@@ -65,6 +65,8 @@ struct CellInputs {
     Array<T> i0 = plane(), h0 = plane(), hs0 = plane(), grad_spikes = plane(o.steps);
     Array<T> grad_i = plane(), grad_h = plane(), grad_hs = plane();
     Array<T> q0 = resonant_plane(), grad_q = resonant_plane(), along{0}, across{0};
+    T bias_max = static_cast<T>(kUnbounded);
+    int64_t bias_copies = 1;
 
     explicit CellInputs(const CellOptions& options, uint64_t seed = 7) : o(options), numbers(seed) {
         const T defaults[kParameters] = {T(-6), T(0.9), T(3), T(2), T(-7), T(0.9), T(0), T(0.5)};
@@ -85,8 +87,18 @@ struct CellInputs {
 
     int64_t turn_stride() const { return o.stride(kAlpha) || o.stride(kOmega); }
 
-    // With special values, such as NaN, in some places.
+    // About half of the biases are beyond the bound. Neurons are in channels of two or three where their number allows.
+    void bound_biases() {
+        bias_max = T(-6);
+        if (!o.stride(kBias)) return;
+        bias_copies = o.neurons % 3 == 0 ? 3 : o.neurons % 2 == 0 ? 2 : 1;
+        Array<T>& bias = parameters[kBias];
+        for (int64_t n = 0; n < bias.size(); ++n) bias[n] = bias[n - n % bias_copies];
+    }
+
+    // With special values, such as NaN, in some places; the biases of every other seed are bounded.
     CellInputs(Input& in, const CellOptions& options, uint64_t seed) : CellInputs(options, seed) {
+        if (seed % 2) bound_biases();
         if (in.rarely(64))
             for (Array<T>& x : parameters) in.spoil(x);
         for (Array<T>* x : per_element()) in.spoil(*x);
@@ -114,6 +126,7 @@ struct CellInputs {
     CellParameters<T> cell() const {
         CellParameters<T> made = {};
         for (size_t k = 0; k < parameters.size(); ++k) made.of[k] = {parameters[k].data(), o.stride(k)};
+        made.bias_max = bias_max, made.bias_copies = bias_copies;
         return made;
     }
 };

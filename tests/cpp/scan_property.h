@@ -44,6 +44,7 @@ void one_is_the_same_alone(Input& in, CellInputs<T>& cell, ScanCall<T>& whole) {
     CellInputs<T> alone(o);
     for (size_t k = 0; k < alone.parameters.size(); ++k)
         alone.parameters[k][0] = cell.parameters[k][o.stride(k) ? neuron : 0];
+    alone.bias_max = cell.bias_max;
     alone.make_turn();
     const std::vector<Array<T>*> from = cell.per_element(), to = alone.per_element();
     for (size_t k = 0; k < from.size(); ++k) copy_chain(*from[k], plane, element, *to[k]);

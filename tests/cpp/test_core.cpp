@@ -42,6 +42,44 @@ uint64_t shapes_agree(uint64_t number, bool resonant) {
     return digest;
 }
 
+// A bias beyond its bound gives the bits of one at the bound. Its gradient is 0 where a descent step would raise it:
+// the gradient of the neuron, or of its channel, is then negative.
+template <class T>
+void biases_are_bounded(bool of_channels) {
+    const CellOptions o = {20, 3, 12, true, false, true, true, true, true, true, {}};
+    CellInputs<T> beyond(o), within(o);
+    for (CellInputs<T>* in : {&beyond, &within}) in->bound_biases();
+    if (!of_channels) beyond.bias_copies = 1;
+    Array<T>& bias = within.parameters[kBias];
+    bias[o.neurons - 1] = beyond.parameters[kBias][o.neurons - 1] = T(__builtin_nan(""));
+    std::vector<bool> outside;
+    for (T& x : bias) {
+        outside.push_back(x > within.bias_max);
+        if (outside.back()) x = within.bias_max;
+    }
+    const Array<T> current = beyond.plane(o.steps);
+    for_each_table([&](const Kernels& kernels, int threads) {
+        ScanCall<T> got(beyond, current, true, kPoison), expected(within, current, true, kPoison);
+        got.run(kernels, threads), expected.run(kernels, threads);
+        Array<T>&grad = got.out.grad_parameters[kBias], &plain = expected.out.grad_parameters[kBias];
+        int64_t held = 0;
+        for (int64_t n = 0; n < o.neurons; n += beyond.bias_copies) {
+            T sum = 0;
+            for (int64_t k = 0; k < beyond.bias_copies; ++k) sum += plain[n + k];
+            const bool zero = outside[static_cast<size_t>(n)] && sum < 0;
+            for (int64_t k = n; k < n + beyond.bias_copies && zero; ++k, ++held) plain[k] = 0;
+        }
+        CHECK(held > 0 && held < o.neurons);
+        CHECK(same(grad, plain));
+        Result<T> all, others;
+        for (const auto& [call, result] : {std::pair(&got, &all), std::pair(&expected, &others)}) {
+            call->out.add_forward(*result), call->out.add_backward(*result);
+            result->add(call->grad_current), result->add(call->checkpoints);
+        }
+        CHECK(all == others);
+    });
+}
+
 // In float32 an integrator below 2^-100, and its gradient, are 0; float64 keeps them. NaN stays NaN, in the spikes too.
 template <class T>
 void tiny_integrators_are_flushed() {
@@ -183,6 +221,10 @@ int main() {
     empty_arrays_may_be_vast();
     tiny_integrators_are_flushed<float>();
     tiny_integrators_are_flushed<double>();
+    for (const bool of_channels : {false, true}) {
+        biases_are_bounded<float>(of_channels);
+        biases_are_bounded<double>(of_channels);
+    }
     for_each_table(check_rest_at_zero<Kernels>);
     CHECK(shapes_agree<float>(0, false) == 0xADAC4BDC8FF10306u);
     CHECK(shapes_agree<double>(1 << 20, false) == 0xBD5C3FC7F9A672D6u);

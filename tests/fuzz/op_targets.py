@@ -543,7 +543,8 @@ def raw_layer(draw: Draw, steps: int, batch: int, neurons: int, dtype: torch.dty
     state = [draw.relaid(draw.floats(*shape, dtype=dtype)) for shape in shapes] if draw.chance(50) else []
     constants = [DEFAULTS[x] for x in names]
     surrogate = draw.pick(*SURROGATES)
-    return Layer(bias, draw.pick(cell, []), state, lengths, constants, *mode, lateral, surrogate, **delays)
+    bound = {"bias_max": draw.pick(None, -6.0, -4.0, 0.0, -math.inf), "channels": draw.pick(0, 0, 1, neurons)}
+    return Layer(bias, draw.pick(cell, []), state, lengths, constants, *mode, lateral, surrogate, **delays, **bound)
 
 
 def raw_call(draw: Draw) -> tuple[OperatorCall, bool]:

@@ -144,6 +144,8 @@ class Layer(NamedTuple):
     first_hh: Tensor | None = None
     factors_hh: Tensor | None = None
     past_steps: int = 0
+    bias_max: float | None = None
+    channels: int = 0
 
     @property
     def forward(self) -> tuple[Any, ...]:
@@ -161,7 +163,7 @@ class Layer(NamedTuple):
     @property
     def options(self) -> dict[str, Any]:
         """The keywords that every operator takes."""
-        names = ("constants", "surrogate", "recurrent_grad", "lateral_surrogate", "past_steps")
+        names = ("constants", "surrogate", "recurrent_grad", "lateral_surrogate", "past_steps", "bias_max", "channels")
         return {name: getattr(self, name) for name in names}
 
 

@@ -106,7 +106,7 @@ def _by_operator(
     grads = [spikes, *ended, *[None] * (len(STATE) - len(ended))]
     cell = [of_cell[k] if number is None else number for k, number in enumerate(call.cell)]
     recurrence = Recurrence(weight_hh, call.recurrent_surrogate)
-    given = UserArguments(bias, None, cell, call.surrogate, call.full_gradient, recurrence)
+    given = UserArguments(bias, None, cell, call.surrogate, call.full_gradient, recurrence, call.bias_max)
     layer = layer_of(weight, (call.batch, weight.shape[0]), given, lengths)
     layer = layer._replace(state=[] if i0 is None else [i0])
 

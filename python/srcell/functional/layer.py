@@ -56,6 +56,7 @@ class UserArguments(NamedTuple):
     surrogate: str
     full_gradient: bool
     recurrence: Recurrence
+    bias_max: float | None = None
 
 
 _DEFAULTS = Cell()
@@ -72,9 +73,10 @@ def layer_of(
 ) -> LayerArguments:
     """Convert the arguments of a layer whose state has the shape (B, *F).
 
-    ``like`` gives the device and the dtype of the computation.
+    ``like`` gives the device and the dtype of the computation. With a ``bias_max``, neurons of maps have the bias of
+    their channel, the first dimension of F.
     """
-    bias, state, cell, surrogate, full_gradient, recurrence = given
+    bias, state, cell, surrogate, full_gradient, recurrence, bias_max = given
     weight, recurrent_surrogate, delay, most, width = recurrence
     if type(surrogate) is not str or surrogate not in SURROGATES or type(full_gradient) is not bool:
         check_gradient_mode(surrogate, full_gradient)
@@ -108,7 +110,14 @@ def layer_of(
         if not isinstance(weight, Tensor):
             raise TypeError(f"weight_hh: expected a tensor or None, got {type(weight).__name__}")
         weight = _widened("weight_hh", weight, like)
-    options = constants, surrogate, full_gradient, recurrent_surrogate, past_steps
+    channels = 0
+    if bias_max is not None:
+        bias_max = as_float("bias_max", bias_max)
+        if bias_max == math.inf:
+            bias_max = None
+        elif len(features) > 1:
+            channels = features[0]
+    options = constants, surrogate, full_gradient, recurrent_surrogate, past_steps, bias_max, channels
     return LayerArguments(bias, tensors, before, ends, weight, first, factors, *options)
 
 

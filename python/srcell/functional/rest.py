@@ -82,7 +82,7 @@ def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor
                 raise ValueError(f"{name}: expected a finite value, got {number}")
             double = torch.full((), number, dtype=torch.float64, device=device)
         try:
-            doubles = list(torch.broadcast_tensors(*doubles, double))
+            doubles = list(torch.broadcast_tensors(*doubles, double)) if doubles else [double]
         except RuntimeError:
             expected = tuple(doubles[0].shape)
             got = tuple(double.shape)

@@ -125,7 +125,8 @@ class GroupNetwork:
         tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         cell: Any = {name: tensors[name] for name in PARAMETERS if name in tensors}
         neurons, inputs = weight.shape
-        bounds: Any = {"bias_max": self.bias_max, "full_gradient": True, "learn_initial_state": True}
+        largest = max([self.bias_max, *numbers.bias.tolist()])  # a network computes with the biases that it has
+        bounds: Any = {"bias_max": largest, "full_gradient": True, "learn_initial_state": True}
         layer = SRC(inputs, neurons, **cell, **bounds)
         with torch.no_grad():
             for name in ("weight_ih", "bias", "i0", "h0", "hs0"):

@@ -80,10 +80,12 @@ class Neurons(HasConstants):
         self._float_max = torch.finfo(dtype or torch.get_default_dtype()).max
         self.surrogate, self.full_gradient = surrogate, full_gradient
         self.initial_state, self.learn_initial_state = initial_state, learn_initial_state
-        self.bias_init, self.bias_max = self._check_bias(given["bias_init"]), as_float("bias_max", given["bias_max"])
-        if math.isnan(self.bias_max):
-            raise ValueError("bias_max: expected a number, got nan")
         self.learn_bias, self.input_gain = given["learn_bias"], given["input_gain"]
+        self.bias_init, self.bias_max = self._check_bias(given["bias_init"]), _check_bias_max(given["bias_max"])
+        if self.learn_bias and self.bias_init > self.bias_max:
+            raise ValueError(
+                f"bias_init: expected at most bias_max ({self.bias_max:g}) for a learnt bias, got {self.bias_init:g}"
+            )
         if self.input_gain is not None:
             self.input_gain = as_gain("input_gain", self.input_gain, self._float_max)
         self._neurons = neurons
@@ -173,24 +175,31 @@ class Neurons(HasConstants):
             "bias_init": None if self.learn_bias else self.bias_init,
             "initial_state": None if self.learn_initial_state else INITIAL_STATES.index(self.initial_state),
             **later,
+            "bias_max": self.bias_max,
         }
 
     def get_extra_state(self) -> Tensor:
-        """The constants as ``_extra_state``, float64 on the CPU; without the last parameters that have the default."""
+        """The constants as ``_extra_state``, float64 on the CPU; without the last ones that have the default."""
         state = super().get_extra_state()
         return state[: len(state) - self._unsaved()].clone()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over the constants of a checkpoint, as the base class does; missing parameters get their defaults."""
+        """Take over the constants of a checkpoint, as the base class does.
+
+        Missing parameters get their defaults. A missing ``bias_max`` stays: srcell 0.2 saved none.
+        """
         if isinstance(state, Tensor) and state.dim() == 1:
+            last = [*(TABLE[name].standard for name in LATER), self.bias_max]
             lacking = 1 + len(self._constants()) - len(state)
-            if 0 < lacking <= len(LATER):
-                state = torch.cat([state, state.new_tensor([TABLE[name].standard for name in LATER[-lacking:]])])
+            if 0 < lacking <= len(last):
+                state = torch.cat([state, state.new_tensor(last[-lacking:])])
         super().set_extra_state(state)
 
     def _unsaved(self) -> int:
-        """How many parameters at the end of the constants have the default."""
-        count = 0
+        """How many of the last constants have the default."""
+        if self.bias_max != DEFAULTS["bias_max"]:
+            return 0
+        count = 1
         for name in reversed(LATER):
             if self._has(name):
                 break
@@ -209,6 +218,7 @@ class Neurons(HasConstants):
             if state not in range(len(INITIAL_STATES)):
                 raise ValueError(f"initial_state: expected a number of {', '.join(INITIAL_STATES)}, got {state!r}")
             self.initial_state = INITIAL_STATES[int(state)]
+        self.bias_max = _check_bias_max(constants["bias_max"])
         if not self.learn_bias:
             self.bias_init = self._check_bias(constants["bias_init"])
             for suffix in self._suffixes:
@@ -230,6 +240,11 @@ class Neurons(HasConstants):
     def _bias(self, suffix: str) -> Tensor:
         tensor: Tensor = getattr(self, self._BIAS_NAME.format(suffix))
         return tensor
+
+    def _acting_bias(self, suffix: str) -> Tensor:
+        """The bias that the kernels compute with: at most ``bias_max`` if it is learnt."""
+        bias = self._bias(suffix)
+        return bias.clamp(max=self.bias_max) if self.learn_bias and self.bias_max < math.inf else bias
 
     def _recurrent_weight(self, suffix: str) -> Tensor | None:
         """The recurrent weights to run with: without autapses the diagonal is 0 and gets no gradient."""
@@ -314,9 +329,9 @@ class Neurons(HasConstants):
 
     @torch.no_grad()
     def constrain_(self) -> None:
-        """Project the bias to <= ``bias_max`` and learnable parameters into their domains, in place.
+        """Clamp the bias to <= ``bias_max`` and learnable parameters to their domains, in place.
 
-        Call it after each optimiser step. The bias needs it; cell parameters are clamped in every call anyway.
+        Nothing requires it: every call clamps them, and all that is written from a layer is clamped too.
         """
         for suffix in self._suffixes:
             if self.learn_bias:
@@ -351,7 +366,7 @@ class Neurons(HasConstants):
         if self.initial_state == "zeros":
             made = state_type(self.resonates, False)
             return made(*[torch.zeros_like(bias)] * len(made._fields))
-        state = rest_state(bias, **dict(zip(Cell._fields, self._cell_of(suffix), strict=True)))
+        state = rest_state(self._acting_bias(suffix), **dict(zip(Cell._fields, self._cell_of(suffix), strict=True)))
         return type(state)(*[x.to(bias.dtype) for x in state])
 
     def _initial_state(self, suffix: str, batch: int, *space: int) -> AnyState | None:
@@ -379,7 +394,7 @@ class Neurons(HasConstants):
     ) -> Iterator[AnyState]:
         """The state after each step of a call with these currents, which have ``space`` spatial dimensions."""
         weight, _, *delays = self._recurrence_of(suffix)
-        arguments = {"bias": over_space(self._bias(suffix), space), **self._cell_over_space(suffix, space)}
+        arguments = {"bias": over_space(self._acting_bias(suffix), space), **self._cell_over_space(suffix, space)}
         arguments |= {"weight_hh": weight, **dict(zip(Recurrence._fields[2:], delays, strict=True))}
         return states_of_steps(currents, state, lengths, arguments, self.resonates)
 
@@ -406,6 +421,13 @@ class Neurons(HasConstants):
         stored = name in self._stored() and name not in self.learnable  # a state_dict may have brought others
         present = [getattr(self, f"{name}{suffix}") for suffix in self._suffixes if stored]
         return shown_parameter(initial, present, self._spread.get(name))
+
+
+def _check_bias_max(bias_max: float) -> float:
+    number = as_float("bias_max", bias_max)
+    if math.isnan(number):
+        raise ValueError("bias_max: expected a number, got nan")
+    return number
 
 
 def over_space(values: Tensor, dimensions: int) -> Tensor:

@@ -129,7 +129,8 @@ class SRCConv2d(Neurons):
             state = self._initial_state("", input.shape[1], sizes.out_height, sizes.out_width)
         cell = tuple(self._cell_over_space("", 2).values())
         bias = over_space(self._bias(""), 2)
-        given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, NO_RECURRENCE)
+        bias_max = self.bias_max if self.learn_bias else None
+        given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, NO_RECURRENCE, bias_max)
         outputs = conv2d(input, weight, given, sizes, lengths, self.method, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:
             ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths

@@ -37,7 +37,7 @@ def exported(module: Neurons | IntegerSRC | Delay) -> list[dict[str, Tensor]]:
 def _of_layer(module: Neurons, suffix: str) -> dict[str, Tensor]:
     weight, cell = module._weight(suffix), module._cell_of(suffix)._asdict()
     kept = {name: x for name, x in cell.items() if name not in LATER or module._has(name)}
-    numbers = {"weight": weight, "bias": module._bias(suffix), **kept}
+    numbers = {"weight": weight, "bias": module._acting_bias(suffix), **kept}
     start, recurrence = module._initial_state(suffix, 1), module._recurrence_of(suffix)
     if start is not None:
         numbers["initial"] = torch.cat(list(start[:3]))

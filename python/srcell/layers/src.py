@@ -75,7 +75,8 @@ class _Linear(Neurons):
         if state is None:
             state = self._initial_state(suffix, input.shape[1])
         weight, bias, cell, recurrence = parts
-        given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence)
+        bias_max = self.bias_max if self.learn_bias else None
+        given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence, bias_max)
         outputs = linear(input, weight, given, lengths, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:
             ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
@@ -125,7 +126,8 @@ class SRC(_Linear):
             so an omega of 0 has no gradient: learning from 0 alone is refused.
         learn_bias: whether the excitability is learnt; otherwise it stays at ``bias_init``.
         bias_init: the initial bias.
-        bias_max: upper bound to which :meth:`constrain_` clamps the bias.
+        bias_max: upper bound of a learnt bias. In every call, and in exported files, a larger bias acts as this bound,
+            and it gets no gradient that would raise it further. ``math.inf`` is no bound.
         initial_state: ``"zeros"``, or ``"rest"``, the silent fixed point.
         learn_initial_state: learn the initial state, starting from ``initial_state``; needs ``full_gradient=True`` or
             ``recurrent=True``, with which only h has a gradient in the default mode. The q of resonant neurons starts
@@ -162,8 +164,9 @@ class SRC(_Linear):
         alpha_l{k}: and so on, for learnable parameters and those given as tensors.
         delay_hh_l{k}: () or (N,), with ``delay_hh``.
 
-    All other constants (cell parameters given as floats, a fixed bias, the kind of initial state) are in the state_dict
-    as one tensor, ``_extra_state``. A layer that loads different constants takes them over, with a warning.
+    All other constants (cell parameters given as floats, a fixed bias, the kind of initial state, a ``bias_max`` other
+    than -4) are in the state_dict as one tensor, ``_extra_state``. A layer that loads different constants takes them
+    over, with a warning.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -287,7 +290,8 @@ class SRC(_Linear):
             parts = weight, bias, cell, recurrence = self._parts(self._suffixes[0])
             if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
                 state = self._start(self._suffixes[0], input, 1)
-            given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence)
+            bias_max = self.bias_max if self.learn_bias else None
+            given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence, bias_max)
             made = at_once(input, weight, given, lengths, stacked=True, input_grad_at_events=input_grad_at_events)
             if made is not None:
                 return made
@@ -417,7 +421,8 @@ class SRCCell(_Linear):
             parts = weight, bias, cell, recurrence = self._parts("")
             if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
                 state = self._start("", input, 0)
-            given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence)
+            bias_max = self.bias_max if self.learn_bias else None
+            given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence, bias_max)
             made = at_once(input, weight, given, None, one_step=True)
             if made is not None:
                 return made

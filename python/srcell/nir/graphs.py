@@ -23,6 +23,7 @@ from .._extras import extra
 from .._parameters import PARAMETERS
 from ..functional.terms import MOST_DELAY
 from ..layers.exported import exported
+from ..layers.options import DEFAULTS
 from .checks import WRONG, Checked, as_numbers, set_types
 from .files import read_contents
 from .node import OPTIONAL, REQUIRED, STATE, SRCNode
@@ -464,6 +465,7 @@ class _Reader:
             options |= {field: getattr(below, field) for field in ("stride", "padding", "dilation", "groups")}
             options["kernel_size"] = tuple(weight.shape[2:])
         tensors[f"bias{suffix}"] = values["bias"]
+        options["bias_max"] = max([DEFAULTS["bias_max"], *values["bias"].tolist()])
         if recurrent is not None:
             options["recurrent"], tensors["weight_hh_l0"] = True, torch.from_numpy(np.array(recurrent.node.weight))
             if recurrent.delay is not None:

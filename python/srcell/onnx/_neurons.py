@@ -19,13 +19,18 @@ from ._graph import Body, Values, active_steps, constant, dtype_of, empty, ir, o
 BISECTIONS = 60
 
 
-def cell_of(bias: ir.Value, tensors: Sequence[ir.Value], constants: Sequence[float]) -> SimpleNamespace:
+def cell_of(
+    bias: ir.Value, tensors: Sequence[ir.Value], constants: Sequence[float], bias_max: float | None
+) -> SimpleNamespace:
     """The parameters as the step uses them, one value or one per neuron, as in csrc/cell-inl.h.
 
     They are an operator's tensors if it has any, otherwise its constants. Of resonant neurons, ``alpha`` is
     alpha cos(omega) and ``turn`` is alpha sin(omega); ``turn`` of others is None.
     """
     dtype = dtype_of(bias)
+    if bias_max is not None:
+        most = constant(bias_max, dtype)
+        bias = op.Where(op.Greater(bias, most), most, bias)
     given = dict(zip(PARAMETERS, tensors or [constant(x, dtype) for x in constants], strict=False))
     cell = SimpleNamespace(**given, bias=bias, turn=None)
     if "omega" in given:
@@ -67,13 +72,14 @@ def src(
     constants: Sequence[float],
     past_steps: int,
     half_spikes: bool = False,
+    bias_max: float | None = None,
     **options: Any,
 ) -> list[Any]:
     """``torch.ops.srcell.src``. In a network exported on a GPU, currents may have half precision."""
     work, half = dtype_of(bias), dtype_of(current)
     if half != work:
         current = op.Cast(current, to=work)
-    parameters = cell_of(bias, cell, constants)
+    parameters = cell_of(bias, cell, constants, bias_max)
     zero, axis = constant(0, work), whole([2])
     states = len(TYPES[parameters.turn is not None, False]._fields)
     start = list(state[:states]) or [op.Expand(zero, op.Shape(current, start=1))] * states
@@ -121,6 +127,7 @@ def src_dense(
     constants: Sequence[float],
     past_steps: int,
     convolution: Sequence[int] = (),
+    bias_max: float | None = None,
     **options: Any,
 ) -> list[Any]:
     """``torch.ops.srcell.src_dense``: one product for all steps, whatever ``method`` is."""
@@ -129,8 +136,8 @@ def src_dense(
     else:
         current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
     current.dtype = dtype_of(bias)  # torch's exporter gives only inputs of operators theirs
-    of_recurrence = (weight_hh, first_hh, factors_hh)
-    outputs = src(current, bias, cell, state, lengths, *of_recurrence, constants=constants, past_steps=past_steps)
+    of_layer = bias, cell, state, lengths, weight_hh, first_hh, factors_hh
+    outputs = src(current, *of_layer, constants=constants, past_steps=past_steps, bias_max=bias_max)
     return [*outputs, empty(ir.DataType.INT64), empty(ir.DataType.INT64)]
 
 

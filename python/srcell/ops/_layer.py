@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -45,6 +46,7 @@ def listed(kind: str, names: Iterable[str]) -> str:
 LAYER = f"Tensor bias, Tensor[] cell, Tensor[] state, {listed('Tensor? ', OPTIONAL)}"
 LAYER_BACKWARD = f"Tensor bias, {listed('Tensor? ', (*LISTS['cell'], *LISTS['state'], *OPTIONAL))}"
 OPTIONS = "float[] constants, str surrogate, bool recurrent_grad, str lateral_surrogate, int past_steps"
+DEFAULTED = "float? bias_max=None, int channels=0"  # programs exported by srcell 0.2 have none of them
 OUTPUTS = listed("Tensor ", ("spikes", *STATE))
 SAVED = "Tensor trace, Tensor checkpoints"
 GRAD_OUTPUTS = listed("Tensor? grad_", ("spikes", *STATE))
@@ -58,6 +60,9 @@ class LayerArguments(NamedTuple):
 
     Delays of recurrent weights are those of ``ops.delay``, with ``first_hh`` (N,) and ``factors_hh`` (N, terms), and no
     term takes more than ``past_steps`` steps; it is 0 without delays. A state without past starts from zeros there.
+
+    A bias above ``bias_max`` acts as ``bias_max``, and its gradient is 0 if a descent step would raise it further. The
+    neurons of each of ``channels`` have the same bias, so the sign of their gradients' sum counts; 0 without channels.
     """
 
     bias: Tensor
@@ -72,6 +77,8 @@ class LayerArguments(NamedTuple):
     recurrent_grad: bool
     lateral_surrogate: str
     past_steps: int
+    bias_max: float | None = None
+    channels: int = 0
 
 
 SHARED = ("layer", LayerArguments)
@@ -185,6 +192,10 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
             raise ValueError(f"{name}: expected one of {', '.join(SURROGATES)}, got {chosen!r}")
     check_tensor("weight_hh", layer.weight_hh, like, (neurons, neurons))
     check_delays_hh(neurons, like, layer)
+    if layer.bias_max is not None and math.isnan(layer.bias_max):
+        raise ValueError(f"bias_max: expected a number or None, got {layer.bias_max}")
+    if layer.channels < 0 or (layer.channels and isinstance(neurons, int) and neurons % layer.channels):
+        raise ValueError(f"channels: expected 0 or a divisor of {neurons} neurons, got {layer.channels}")
 
 
 def on_cpu(kernel: Callable[..., Any], check: Callable[[Any], Any], call: Any, *options: Any) -> tuple[Any, ...]:
@@ -259,8 +270,8 @@ def declare(
 
     """
     shared = f"{options}, {OPTIONS}" if options else OPTIONS
-    flags = ", ".join(filter(None, ["bool save, bool trace_integrator", forwards, defaulted]))
-    mask = ", ".join(filter(None, ["bool[] output_mask", defaulted]))
+    flags = ", ".join(filter(None, ["bool save, bool trace_integrator", forwards, defaulted, DEFAULTED]))
+    mask = ", ".join(filter(None, ["bool[] output_mask", defaulted, DEFAULTED]))
     forward = Operator(f"{name}({synapse}, {LAYER}, *, {shared}, {flags}) -> ({OUTPUTS}, {kept})", SHARED)
     backward = Operator(
         f"{name}_backward({GRAD_OUTPUTS}, {synapse}, {kept}, {LAYER_BACKWARD}, *, {shared}, {mask})"

@@ -74,7 +74,7 @@ class Operator:
                 raise ValueError(f"{self.name}: expected the fields {expected}, got {self._shared._fields}")
             names = [*names[: self._alone], name]
         self._options = [x for x in options if x not in self._shared_options]
-        defaults = [x.default_value for x in declared if x.has_default_value()]
+        defaults = [x.default_value for x in declared if x.name in self._options and x.has_default_value()]
         self.record = record_type(f"Call_{self.name}", [*names, *self._options], defaults=defaults)
         self._gradient: Callable[..., dict[str, Argument]] | None = None
         self._keep: Callable[[Any], dict[str, Argument]] | None = None
@@ -113,8 +113,8 @@ class Operator:
                 given.pop()
             tensors[items] = [given]
         if self._shared is not None:
-            shared = (options.pop(name) for name in self._shared_options)
-            tensors[self._alone :] = [self._shared(*tensors[self._alone :], *shared)]
+            shared = {name: options.pop(name) for name in self._shared_options if name in options}
+            tensors[self._alone :] = [self._shared(*tensors[self._alone :], **shared)]
         return self.record(*tensors, **options)
 
     def arguments(self, call: Sequence[Any]) -> list[Any]:
