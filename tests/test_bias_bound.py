@@ -337,3 +337,13 @@ def test_the_bound_acts_in_an_exported_program(maps: bool) -> None:
     program = torch.export.export(layer, (x,), dynamic_shapes=({1: batch},)).module()
     spikes = program(x[:, :2])[0]
     assert spikes.any() and torch.equal(spikes, layer(x[:, :2])[0])
+
+
+@pytest.mark.parametrize("bias_max", [1e300, math.inf])
+def test_a_bound_beyond_the_dtype_is_none(bias_max: float) -> None:
+    """Regression: torch clamps to no number that the dtype lacks."""
+    layer = beyond("at rest", bias_max=bias_max)
+    before = on_events(layer, torch.float32)[0]
+    layer.constrain_()
+    assert before.any() and torch.equal(on_events(layer, torch.float32)[0], before)
+    assert torch.equal(before, on_events(beyond("at rest", bias_max=0.0), torch.float32)[0])

@@ -72,7 +72,7 @@ def state_with(*shape: int) -> SRCState:
     Refusal("dropout", lambda: src_layer(dropout=math.nan)),
     Refusal("learn_bias", lambda: src_layer(learn_bias=np.zeros(3)), TypeError),
     Refusal("bias_init", lambda: src_layer(bias_init=1e39)),
-    Refusal("bias_max", lambda: src_layer(bias_max=10**400)),
+    *(Refusal("bias_max", lambda x=x: src_layer(bias_max=x)) for x in (10**400, -1e39, -math.inf, math.nan)),
     Message(r"bias_init: expected at most bias_max \(-7\)", lambda: src_layer(bias_max=-7.0)),
     Refusal("dtype", lambda: src_layer(dtype="x"), TypeError),
     Refusal("dtype", lambda: src_layer(dtype=torch.int32), TypeError),

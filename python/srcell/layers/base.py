@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, SupportsIndex, cast
 
@@ -81,7 +80,7 @@ class Neurons(HasConstants):
         self.surrogate, self.full_gradient = surrogate, full_gradient
         self.initial_state, self.learn_initial_state = initial_state, learn_initial_state
         self.learn_bias, self.input_gain = given["learn_bias"], given["input_gain"]
-        self.bias_init, self.bias_max = self._check_bias(given["bias_init"]), _check_bias_max(given["bias_max"])
+        self.bias_init, self.bias_max = self._check_bias(given["bias_init"]), self._check_bias_max(given["bias_max"])
         if self.learn_bias and self.bias_init > self.bias_max:
             raise ValueError(
                 f"bias_init: expected at most bias_max ({self.bias_max:g}) for a learnt bias, got {self.bias_init:g}"
@@ -167,6 +166,12 @@ class Neurons(HasConstants):
             raise ValueError(f"bias_init: expected a finite value of the dtype, got {bias}")
         return number
 
+    def _check_bias_max(self, bias_max: float) -> float:
+        number = as_float("bias_max", bias_max)
+        if not number >= -self._float_max:
+            raise ValueError(f"bias_max: expected a number of the dtype, or a larger one, got {bias_max}")
+        return number
+
     def _constants(self) -> dict[str, float | None]:
         cell = {name: None if name in self._cell_tensors else value for name, value in self._cell._asdict().items()}
         later = {name: cell.pop(name) for name in LATER}  # last: see get_extra_state()
@@ -218,7 +223,7 @@ class Neurons(HasConstants):
             if state not in range(len(INITIAL_STATES)):
                 raise ValueError(f"initial_state: expected a number of {', '.join(INITIAL_STATES)}, got {state!r}")
             self.initial_state = INITIAL_STATES[int(state)]
-        self.bias_max = _check_bias_max(constants["bias_max"])
+        self.bias_max = self._check_bias_max(constants["bias_max"])
         if not self.learn_bias:
             self.bias_init = self._check_bias(constants["bias_init"])
             for suffix in self._suffixes:
@@ -244,7 +249,8 @@ class Neurons(HasConstants):
     def _acting_bias(self, suffix: str) -> Tensor:
         """The bias that the kernels compute with: at most ``bias_max`` if it is learnt."""
         bias = self._bias(suffix)
-        return bias.clamp(max=self.bias_max) if self.learn_bias and self.bias_max < math.inf else bias
+        bounded = self.learn_bias and self.bias_max <= torch.finfo(bias.dtype).max
+        return bias.clamp(max=self.bias_max) if bounded else bias
 
     def _recurrent_weight(self, suffix: str) -> Tensor | None:
         """The recurrent weights to run with: without autapses the diagonal is 0 and gets no gradient."""
@@ -334,8 +340,7 @@ class Neurons(HasConstants):
         Nothing requires it: every call clamps them, and all that is written from a layer is clamped too.
         """
         for suffix in self._suffixes:
-            if self.learn_bias:
-                self._bias(suffix).clamp_(max=self.bias_max)
+            self._bias(suffix).copy_(self._acting_bias(suffix))
             for name in self.learnable:
                 getattr(self, f"{name}{suffix}").clamp_(*domain(name, self.max_delay))
 
@@ -421,13 +426,6 @@ class Neurons(HasConstants):
         stored = name in self._stored() and name not in self.learnable  # a state_dict may have brought others
         present = [getattr(self, f"{name}{suffix}") for suffix in self._suffixes if stored]
         return shown_parameter(initial, present, self._spread.get(name))
-
-
-def _check_bias_max(bias_max: float) -> float:
-    number = as_float("bias_max", bias_max)
-    if math.isnan(number):
-        raise ValueError("bias_max: expected a number, got nan")
-    return number
 
 
 def over_space(values: Tensor, dimensions: int) -> Tensor:
