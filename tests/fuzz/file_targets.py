@@ -285,8 +285,8 @@ def config(draw: Draw) -> None:
 
 @functools.cache
 def exported(kind: int) -> bytes:
-    """The file of a small network: without and with recurrent weights, resonant, delayed, of integers, sounds, maps, and
-    of sequences that it standardises.
+    """The file of a small network: without and with recurrent weights, resonant, delayed, of integers, sounds, maps,
+    and sequences that it standardises.
     """
     path = workspace("exported") / "made"
     if kind == 4:
