@@ -140,6 +140,7 @@ def test_it_keeps_numbers_of_its_own() -> None:
     Refusal("mean", lambda: Standardise(torch.zeros(2, 2), torch.ones(2, 2))),
     Refusal("mean", lambda: Standardise([], [])),
     Refusal("mean", lambda: Standardise(torch.zeros(2).to_sparse(), torch.ones(2))),
+    Refusal("mean", lambda: Standardise(torch.zeros(2, device="meta"), torch.ones(2))),
     Message("mean: expected finite numbers, got inf", lambda: Standardise(np.array([1e39]), [1.0])),
     Message("mean: expected finite numbers, got nan", lambda: Standardise([0.0, torch.nan], [1.0, 1.0])),
     Message(r"deviation: expected shape \(2,\), as mean has, got \(1,\)", lambda: Standardise([0.0, 1.0], [1.0])),

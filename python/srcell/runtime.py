@@ -116,7 +116,7 @@ class Network:
     """An exported network, as ``load`` returns it.
 
     It is immutable: threads may share it, and a copy is the same object. It holds the bytes of its file, so that it can
-    be pickled.
+    be pickled. If it was exported with a ``srcell.Standardise``, every call, also of a stream, standardises its inputs.
 
     Attributes:
         layers: the sizes of each layer.

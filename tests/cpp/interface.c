@@ -1,6 +1,6 @@
-/* What srcell.h promises of layers that resonate or have delays, in C99: interface RESONANT.srcell PLAIN.srcell
-   DELAYED.srcell, all of 64 inputs. DELAYED has delays of its inputs to 30 steps at most. tools/check_library.sh
-   compiles and runs it. */
+/* What srcell.h promises of layers that resonate or have delays, and of sequences, in C99: interface RESONANT.srcell
+   PLAIN.srcell DELAYED.srcell, all of 64 inputs. DELAYED has delays of its inputs to 30 steps at most.
+   tools/check_library.sh compiles and runs it. */
 #include <math.h>
 #include <srcell.h>
 #include <stdio.h>
@@ -31,6 +31,15 @@ int main(int count, char** arguments) {
     CHECK(srcell_stream_quadrature(other, 0, q) == SRCELL_BAD_ARGUMENT);
     CHECK(srcell_stream_quadrature(stream, 2, q) == SRCELL_BAD_ARGUMENT);
     free(q);
+
+    float values[64];
+    int64_t steps = 0;
+    for (int k = 0; k < 64; ++k) values[k] = (float)(k % 5) / 4;
+    CHECK(srcell_stream_feed(other, values, NULL) == SRCELL_OK); /* without an encoder an element is a step */
+    CHECK(!srcell_stream_feed(other, values, &steps) && steps == 1);
+    CHECK(srcell_stream_feed(other, NULL, NULL) == SRCELL_BAD_ARGUMENT && strstr(srcell_error(), "values: expected"));
+    values[63] = NAN;
+    CHECK(srcell_stream_feed(other, values, &steps) == SRCELL_BAD_ARGUMENT && strstr(srcell_error(), "no NaN"));
 
     CHECK(srcell_network_delay(delayed, 0) > 1 && srcell_network_delay(delayed, 0) <= 31);
     CHECK(srcell_network_delay(delayed, 1) == 0 && srcell_network_delay(delayed, 2) == -1);

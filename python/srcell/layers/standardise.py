@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._arguments import check_bool, describe, require_dense
+from .._arguments import check_bool, describe, require_dense, require_values
 from ..events import EventBatch
 from ..functional.layer import check_lengths
 from ..ops._memory import zero_padding
@@ -168,6 +168,7 @@ def _floats(name: str, given: Any) -> Tensor:
         reason = str(error).partition("\n")[0]
         raise TypeError(f"{name}: expected floats, got {type(given).__name__}: {reason}") from None
     require_dense(name, made)
+    require_values(name, made)
     if not made.is_floating_point():
         raise TypeError(f"{name}: expected floats, got {describe(made)}")
     return made
