@@ -27,13 +27,15 @@ SRCELL_HOST_DEVICE constexpr int64_t checkpoint_rows(bool resonant, bool traced)
 SRCELL_HOST_DEVICE constexpr int first_of_checkpoint(bool traced) { return traced ? kI + 1 : kI; }
 
 // Holds a bias at its bound: `grad` has the gradients of `count` neurons, from this one on, that have the same bias. If
-// the bias is beyond the bound and a descent along their sum would raise it further, they become 0.
-template <class T>
+// the bias is beyond the bound and a descent along their sum would raise it further, they become 0. V is the value type
+// of one number.
+template <class V, class T>
 SRCELL_INLINE void hold_bias(const CellParameters<T>& cell, int64_t neuron, T* grad, int64_t count) {
     if (!(cell.of[kBias].at(neuron) > cell.bias_max)) return;
-    T sum = 0;
-    for (int64_t k = 0; k < count; ++k) sum += grad[k];
-    for (int64_t k = 0; k < count && sum < 0; ++k) grad[k] = 0;
+    V sum = splat<V>(0);
+    for (int64_t k = 0; k < count; ++k) sum = sum + splat<V>(grad[k]);
+    const bool raises = less(sum, splat<V>(0));
+    for (int64_t k = 0; k < count && raises; ++k) grad[k] = 0;
 }
 
 // The compile-time options of a backward pass.

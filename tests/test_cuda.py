@@ -13,7 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from srcell import SRC, EventBatch, IntegerSRC, delay, rate_encode
 from srcell.functional import src, src_linear
+from srcell.functional.layer import Cell, Recurrence, UserArguments
+from srcell.functional.synapse import linear
 from srcell.ops import _gpu
+from srcell.ops._layer import LayerArguments
+from srcell.ops.src import src as src_operator
 from support.gpu import (
     Host,
     check_against_the_cpu,
@@ -28,7 +32,7 @@ from support.gpu import (
     needs_card,
     training_step,
 )
-from support.inputs import MODES, STATE, make_layer, noise, with_values
+from support.inputs import CONSTANTS, MODES, STATE, make_layer, noise, with_values
 from support.linear import on_dense, on_dense_at_events
 from support.operators import layer_call
 
@@ -387,6 +391,46 @@ def test_a_build_without_cuda_kernels_raises_an_error_with_the_remedy(monkeypatc
     monkeypatch.setattr(_gpu, "cuda_module", missing)
     with pytest.raises(RuntimeError, match=r"current: is on cpu, for which this build .* SRCELL_CUDA=ON pip install"):
         src(torch.zeros(2, 1, 3), -6.0)
+
+
+@FLOATS
+@pytest.mark.parametrize("channels", [1, 4, 36])
+@pytest.mark.parametrize("batch", [1, 20, 0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bounded_biases_of_channels_are_bit_identical_to_the_cpu(gpu, dtype, channels, batch, sign):
+    """36 channels of one neuron each are neurons with a bias of their own."""
+    current = torch.randn(40, batch, 36, dtype=dtype, generator=torch.Generator().manual_seed(7)) * 3
+    bias = torch.linspace(-7, -3, channels, dtype=dtype)
+    options = CONSTANTS, "straight_through", True, "relu", 0, -5.5, channels
+
+    def run(current, bias):
+        each = bias.repeat_interleave(36 // channels)
+        layer = LayerArguments(each, [], [], None, None, None, None, *options)
+        made = src_operator(current, layer, save=False, trace_integrator=False, half_spikes=False)
+        return [sign * x for x in made[:4]]
+
+    _, (_, grad) = check_against_the_cpu(gpu, run, leaves(current, bias))
+    assert not batch or ((grad == 0) <= (bias > -5.5)).all()
+    assert not batch or channels == 1 or grad.any()
+
+
+@FLOATS
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("per_neuron", [False, True])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bounded_biases_behind_a_synapse_are_bit_identical_to_the_cpu(gpu, dtype, recurrent, per_neuron, sign):
+    given, events = make_case("graded", (40, 20, 37), recurrent=recurrent, dtype=dtype)
+    bias = torch.linspace(-7, -3, 37, dtype=dtype) if per_neuron else torch.tensor(-3.0, dtype=dtype)
+
+    def run(weight, bias, weight_hh):
+        recurrence = Recurrence(weight_hh if recurrent else None)
+        of_layer = UserArguments(bias, None, Cell(), "relu", True, recurrence, -5.5)
+        spikes, state = linear(moved(events, weight.device), weight, of_layer)
+        return [sign * x for x in (spikes, *state)]
+
+    weight_hh = given["weight_hh"] if recurrent else torch.zeros((), dtype=dtype)
+    _, (_, grad, _) = check_against_the_cpu(gpu, run, leaves(given["weight"], bias, weight_hh))
+    assert ((grad == 0) <= (bias > -5.5)).all() and (grad.any() or not per_neuron)
 
 
 @pytest.mark.parametrize("name", ["src", "src float16", "src_dense events", "src_dense gemm", "src_events"])

@@ -75,6 +75,11 @@ def test_a_network_of_the_group_becomes_a_float_model(sizes: tuple[int, ...], tm
         torch.testing.assert_close(found.detach()[:20].double(), expected[:20], rtol=1e-3, atol=1e-3)
         spikes = found.detach().double()
     assert all(layer.bias_max == -4.5 for layer in model.src_layers())
+    for bound in (-7.0, -5.5):
+        network = hardware.read_group(write_group(tmp_path, arrays, cell_config={"bias_max": bound})).to_float()
+        for k, layer in enumerate(network.src_layers()):
+            assert layer.bias_max == arrays[f"l{k}_bias"].max() > bound
+        assert all(map(torch.equal, network.layer_spikes(input), model.layer_spikes(input)))
     export(model, tmp_path / "net.srcell")
     assert srcell.runtime.load(tmp_path / "net.srcell").run(input.numpy()).shape == (3, sizes[-1] // 4)
 

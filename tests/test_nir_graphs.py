@@ -92,6 +92,22 @@ def test_learnt_initial_states_and_other_types_are_kept(options: dict[str, Any],
     assert torch.equal(again.h0_l0, layer.h0_l0) and again.weight_ih_l0.dtype == dtype
 
 
+@pytest.mark.parametrize("maps", [False, True])
+def test_biases_above_the_default_bound_come_back(maps: bool) -> None:
+    """They are the bound of the layer, so it computes with them, also while it is trained."""
+    layer = SRCConv2d(1, 3, 3, bias_max=0.0) if maps else SRC(16, 3, bias_max=0.0)
+    ((name, bias),) = [(name, x) for name, x in layer.named_parameters() if name.startswith("bias")]
+    with torch.no_grad():
+        bias.copy_(torch.tensor([-3.3, -6.0, -1.7]))
+    network = from_graph(to_graph(layer, dt=0.001, input_shape=(1, 4, 4) if maps else None))
+    found = network[0].layer if isinstance(network, nn.Sequential) else network.layer
+    assert torch.equal(found.get_parameter(name), bias) and found.bias_max == bias.max().item()
+    x = torch.rand(20, 2, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = layer(x.unflatten(2, (1, 4, 4)) if maps else x)[0]
+        assert expected.any() and torch.equal(network(x), expected)
+
+
 def test_a_convolution_in_float64_comes_back() -> None:
     layer = SRCConv2d(1, 2, 3, dtype=torch.float64, alpha=0.5)
     network = from_graph(to_graph(layer, dt=0.001, input_shape=(1, 4, 4)))

@@ -107,6 +107,13 @@ def lively(net: Any) -> Any:
     return net
 
 
+def with_biases(layer: SRC) -> SRC:
+    """The layer with biases on both sides of its bound."""
+    with torch.no_grad():
+        layer.bias_l0.copy_(torch.linspace(-6.5, 0, len(layer.bias_l0)))
+    return layer
+
+
 FREQUENCIES = srcell.spread_frequencies(0.05, 2)
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "hidden layers": lambda: SRCClassifier(INPUTS, [30, 20], 5, initial_state="rest", readout_alpha=1.0),
@@ -160,6 +167,7 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
         full_gradient=True,
         **dtype,
     ),
+    "bounded biases": lambda **dtype: with_biases(SRC(INPUTS, 20, initial_state="rest", **dtype)),
     "a fixed bias": lambda **dtype: SRC(INPUTS, 20, learn_bias=False, bias_init=-5.5, **dtype),
     "currents": lambda **dtype: GivenCurrents(),
 }

@@ -460,6 +460,6 @@ void reduce_parameters(const CellBackward<T>& p) {
         if (!stride) sum_rows(sums, neurons, 1, 1);
         for (int64_t n = 0; n < wanted; ++n) target[n] = sums[n];
         const int64_t copies = stride ? p.cell.bias_copies : 1;
-        for (int64_t n = 0; s == kBias && n < wanted; n += copies) hold_bias(p.cell, n, target + n, copies);
+        for (int64_t n = 0; s == kBias && n < wanted; n += copies) hold_bias<T>(p.cell, n, target + n, copies);
     }
 }

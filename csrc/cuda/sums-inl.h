@@ -95,7 +95,7 @@ struct SumRows {
             sum_chunks(at.elements, left, step, 0, 1);
         }
         *at.target = rows ? *at.elements : T(0);
-        if (at.holds_bias) hold_bias(cell, at.number, at.target, 1);
+        if (at.holds_bias) hold_bias<Value<T>>(cell, at.number, at.target, 1);
     }
 };
 
@@ -108,7 +108,7 @@ struct HoldChannels {
 
     SRCELL_INLINE void run(const Place& place) const {
         const int64_t channel = place.item(), first = channel * cell.bias_copies;
-        if (channel < channels) hold_bias(cell, first, grad + first, cell.bias_copies);
+        if (channel < channels) hold_bias<Value<T>>(cell, first, grad + first, cell.bias_copies);
     }
 };
 

@@ -22,6 +22,7 @@ from .._arguments import as_int
 from .._parameters import PARAMETERS
 from ..data import LatencyEncoding, RateEncoding
 from ..layers import SRC, LeakyReadout
+from ..layers.options import DEFAULTS
 from ..models import SRCClassifier
 from ._arrays import by_rows
 
@@ -126,7 +127,8 @@ class GroupNetwork:
         cell: Any = {name: tensors[name] for name in PARAMETERS if name in tensors}
         neurons, inputs = weight.shape
         largest = max([self.bias_max, *numbers.bias.tolist()])  # a network computes with the biases that it has
-        bounds: Any = {"bias_max": largest, "full_gradient": True, "learn_initial_state": True}
+        bounds: Any = {"bias_max": largest, "bias_init": min(DEFAULTS["bias_init"], largest)}
+        bounds |= {"full_gradient": True, "learn_initial_state": True}
         layer = SRC(inputs, neurons, **cell, **bounds)
         with torch.no_grad():
             for name in ("weight_ih", "bias", "i0", "h0", "hs0"):

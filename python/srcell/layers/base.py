@@ -248,7 +248,7 @@ class Neurons(HasConstants):
 
     def _acting_bias(self, suffix: str) -> Tensor:
         """The bias that the kernels compute with: at most ``bias_max`` if it is learnt."""
-        bias = self._bias(suffix)
+        bias = in_work_dtype(self._bias(suffix))
         bounded = self.learn_bias and self.bias_max <= torch.finfo(bias.dtype).max
         return bias.clamp(max=self.bias_max) if bounded else bias
 
@@ -337,10 +337,11 @@ class Neurons(HasConstants):
     def constrain_(self) -> None:
         """Clamp the bias to <= ``bias_max`` and learnable parameters to their domains, in place.
 
-        Nothing requires it: every call clamps them, and all that is written from a layer is clamped too.
+        Nothing requires it: every call clamps them, and exported files hold the clamped values.
         """
         for suffix in self._suffixes:
-            self._bias(suffix).copy_(self._acting_bias(suffix))
+            if self.learn_bias:
+                self._bias(suffix).copy_(self._acting_bias(suffix))
             for name in self.learnable:
                 getattr(self, f"{name}{suffix}").clamp_(*domain(name, self.max_delay))
 
