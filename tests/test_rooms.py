@@ -58,13 +58,17 @@ ALLOWED = {
     "reference": set(),
     "data": {"_arguments", "events", "runtime"},
     "hardware": {"_arguments", "data", "functional", "layers", "models"},
-    "evaluation": {"_arguments", "_processes", "data", "events", "functional", "layers", "models"},
+    "evaluation": {
+        *("_arguments", "_export", "_processes", "data", "events", "functional", "layers", "models", "recording"),
+    },
     "benchmark": {"_arguments", "_info", "_export", "events", "functional", "layers", "models", "reference", "runtime"},
     "training": {
         *("_arguments", "_info", "_processes", "data", "diagnosis", "evaluation", "events", "functional", "layers"),
         *("models", "recording"),
     },
-    "cli": {"_info", "benchmark", "data", "diagnosis", "layers", "training"},
+    "cli": {
+        *("_arguments", "_info", "benchmark", "data", "diagnosis", "evaluation", "layers", "models", "training"),
+    },
     # Public names of parts of training.
     "plots": {"training"},
     "__init__": {"_names", "_public", "runtime"},

@@ -31,7 +31,8 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
 
     Raises:
         FileNotFoundError: there is no run in that folder, or it has not finished.
-        ValueError: a file is corrupt or of a newer version, or the device is not available.
+        ValueError: a file is corrupt or of a newer version, the run trained a network of your own, or the device is not
+            available.
         ImportError: a dependency of the extra "train" is not installed.
 
     Example:
@@ -49,10 +50,13 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
 
     """
     from .training import build_model, load_weights
+    from .training.config import OWN
     from .training.run_folder import RunFolder
 
     place = present_device(device)
     folder = RunFolder.open(run)
+    if folder.config.dataset == OWN:
+        raise ValueError(f"{folder.path}: {folder.NO_NETWORK}")
     weights = folder.load_model()
     if folder.data is None:
         raise ValueError(f"{folder.path}: expected the sizes of the run's data in its config.json, found none")

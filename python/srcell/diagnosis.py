@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from .layers import SRC, IntegerSRC, SRCConv2d
 from .layers.base import Neurons
 from .layers.exported import exported
 from .layers.options import DEFAULTS
-from .recording import Recorded, record, recorded_modules
+from .recording import Recorded, outputs_of, record
 
 # At |i| = 3 rho the derivative of the tanh, 1 - tanh(3)^2, is 0.0099: the drive passes a hundredth of the gradient.
 SATURATED_AT = 3.0
@@ -161,7 +161,7 @@ def diagnose(
     if loss is not None and not callable(loss):
         raise TypeError(f"loss: expected a function of output and targets, got {describe(loss)}")
     learns = targets is not None or loss is not None
-    with record(model) as recording, _outputs(model) as outputs, _unchanged(model), torch.set_grad_enabled(learns):
+    with record(model) as recording, outputs_of(model) as outputs, _unchanged(model), torch.set_grad_enabled(learns):
         given = _watched(input, model) if learns else input
         output = model(given) if lengths is None else model(given, lengths=lengths)
         if not recording:
@@ -467,20 +467,6 @@ def _check_elements(layers: list[_Layer], name: str) -> None:
             )
         if not layer.valid.any():
             raise ValueError(f"{name}: expected a sample with at least one step, got lengths of 0 in {layer.name}")
-
-
-@contextmanager
-def _outputs(model: nn.Module) -> Iterator[dict[nn.Module, list[Tensor]]]:
-    """Keep the spikes that each module of SRC layers returns in the block, in the graph of autograd."""
-    found: dict[nn.Module, list[Tensor]] = {}
-
-    def keep(module: nn.Module, _: Any, output: tuple[Tensor, Any]) -> None:
-        found.setdefault(module, []).append(output[0])
-
-    with ExitStack() as hooks:
-        for module in recorded_modules(model).values():
-            hooks.enter_context(module.register_forward_hook(keep))
-        yield found
 
 
 @contextmanager

@@ -1,24 +1,31 @@
-"""Evaluates a network: accuracy, confusion matrix, and the events, spikes and synaptic operations of an inference.
+"""Evaluates a network: accuracy or error, and the events, spikes and synaptic operations of an inference.
 
 Training and the command line call it.
 """
 
 from __future__ import annotations
 
+import inspect
+import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
 
 from ._arguments import describe
+from ._export import Part, parts_of
 from ._processes import Processes
 from .data import EventLoader
+from .data.dataset import of_every_step
 from .events import EventBatch
 from .functional import count_spikes, delay
 from .functional.layer import in_work_dtype
-from .layers import SRC, IntegerSRC
+from .layers import SRC, IntegerSRC, LeakyReadout, LinearReadout, Standardise
 from .models import Classifier
+from .recording import Recorded, outputs_of, record
 
 
 class LayerCounts(NamedTuple):
@@ -35,6 +42,9 @@ class LayerCounts(NamedTuple):
         additions: synaptic operations of its events if its outputs are binary, else 0.
         multiply_adds: synaptic operations of its events if its outputs are graded, else 0.
 
+    Of a network that is no chain of fully connected layers without delays, and no classifier of ``srcell.models``, both
+    are NaN.
+
     """
 
     events: float
@@ -47,14 +57,18 @@ class Evaluation(NamedTuple):
     """Results of a network on some samples.
 
     Attributes:
-        accuracy: fraction of samples classified correctly; with a label for each step, of steps.
-        confusion: (C, C) int64, number of samples, or steps, by true class (row) and predicted class (column).
+        accuracy: fraction of samples classified correctly; with a label for each step, of steps. NaN for targets.
+        confusion: (C, C) int64, number of samples, or steps, by true class (row) and predicted class (column); (0, 0)
+            for targets.
         counts: activity of the input and of every layer, first to last. The last layer's events pass through the
             weights of the readout.
         rates: for each neuron of each layer, the fraction of its elements that are active: (N,), or (C, H, W) for a
             convolutional layer.
-        loss: mean cross-entropy (nats).
+        loss: mean cross-entropy (nats), or mean squared error for targets.
         clamped: how often the integrator i of an integer neuron left its bounds and was clamped.
+        answers: number of samples, or steps.
+        r2: for targets, 1 - (sum of squared errors) / (sum of squared deviations from the mean), over all values; NaN
+            for labels.
 
     """
 
@@ -64,6 +78,8 @@ class Evaluation(NamedTuple):
     rates: list[Tensor]
     loss: float
     clamped: int = 0
+    answers: int = 0
+    r2: float = math.nan
 
     @property
     def synaptic_operations(self) -> float:
@@ -73,27 +89,33 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate(
-    model: Classifier,
+    model: nn.Module,
     loader: EventLoader,
     device: torch.device | str = "cpu",
     group: Processes | None = None,
     *,
     binary: bool = False,
+    dense: bool = False,
 ) -> Evaluation:
     """Run the network over the samples of a loader.
 
     Args:
-        model: a network of ``srcell.models``. For a module of your own count its correct answers in your own loop.
+        model: a network of ``srcell.models``, or any module that holds SRC layers and returns logits or values, (B, C),
+            or of every step, (T, B, C).
         loader: the samples, loaded without ``shuffle``: pairs of an ``EventBatch`` and labels (B,), or labels (B, T)
-            for the answers at every step; steps past a sample's length do not count.
+            for the answers at every step; steps past a sample's length do not count. Or targets, of floats, (B, C) or
+            (B, T, C).
         device: the network's device.
         group: processes that share the loader's batches; by default this process alone.
-        binary: every layer passes on 1 where s > 0.5 and 0 elsewhere, instead of s.
+        binary: every layer passes on 1 where s > 0.5 and 0 elsewhere, instead of s; only for networks of
+            ``srcell.models``.
+        dense: call a module of your own with tensors (T, B, K) instead of ``EventBatch``, or (B, T, K) if one of its
+            modules has ``batch_first``; if samples differ in length, with ``lengths=`` too.
 
     Raises:
-        TypeError: another model, or a loader of tensors.
-        ValueError: the loader has no samples, or labels of a wrong shape, or a label is not one of the network's
-            classes.
+        TypeError: a model that is no module, or a loader of tensors.
+        ValueError: the model holds no SRC layers, its output does not fit the labels, the loader has no samples, or
+            labels of a wrong shape, or a label is not one of the network's classes.
 
     Example:
         >>> import torch
@@ -105,21 +127,14 @@ def evaluate(
         (tensor(8), 2)
 
     """
-    if not isinstance(model, Classifier):
-        raise TypeError(f"model: expected a classifier of srcell.models, got {describe(model)}")
-    group, was_training, with_values = group or Processes(), model.training, False
-    layers: list[Any] = model.src_layers()
-    classes, fan_outs = model.readout.num_classes, model.fan_outs()
-    confusion = torch.zeros(classes * classes, dtype=torch.int64)
-    active = [torch.zeros(ways.shape, dtype=torch.float64) for ways in fan_outs]
-    crossings = torch.zeros(len(fan_outs), dtype=torch.float64)
-    # Operations through delayed weights are counted on arrival, and those through the other weights by `fan_outs`.
-    of_arrivals = torch.zeros(len(fan_outs), dtype=torch.float64)
-    delayed = {k: layers[k - 1].hidden_size if k else int(fan_outs[0][0]) for k in model.delays}
-    for k, ways in delayed.items():
-        fan_outs[k] -= ways
-    elements, loss = (torch.zeros((), dtype=torch.float64) for _ in range(2))
-    clamped, samples = torch.tensor(-getattr(model, "clamped", 0)), torch.tensor(0)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a module, got {describe(model)}")
+    if binary and not isinstance(model, Classifier):
+        raise TypeError(f"binary: expected False for a model that is no classifier of srcell.models, got {binary}")
+    group, was_training = group or Processes(), model.training
+    activity: _Activity | None = None
+    score = _Score()
+    clamped = torch.tensor(-getattr(model, "clamped", 0))
     model.eval()
     try:
         for batch, labels in loader:
@@ -129,48 +144,227 @@ def evaluate(
                     f"collate_fn=srcell.data.collate, got a batch of {describe(batch)}"
                 )
             events = batch.to(device)
-            spikes = model.layer_spikes(events, binary=binary)
-            samples += len(labels)
-            logits = model.readout(spikes[-1], lengths=events.lengths, every_step=labels.dim() == 2)
-            if labels.dim() == 2:
-                logits, labels = _answers_of_steps(logits, labels, events.lengths)
-            if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-                wrong = int(labels[(labels < 0) | (labels >= classes)][0])
-                raise ValueError(f"loader: expected labels in [0, {classes}), the network's classes, got {wrong}")
-            confusion += (labels * classes + logits.argmax(1).cpu()).bincount(minlength=classes * classes)
-            loss += cross_entropy(logits, labels.to(device), reduction="sum").cpu()
-            with_values = with_values or events.values is not None
-            if model.delay is not None:
-                arrived = model.delay(events, return_state=False)[0]
-                with_values = with_values or arrived.values is not None
-                of_arrivals[0] += arrived.num_events * delayed[0] // model.delay.taps
-            elements += batch.num_steps
-            active[0] += events.indices.cpu().bincount(minlength=events.shape[2])
-            crossings[0] += events.num_events
-            for k, output in enumerate(spikes, start=1):
-                counted = count_spikes(output)
-                active[k] += counted.events.cpu()
-                crossings[k] += counted.spikes.sum().cpu()
-                if k in delayed:
-                    of_arrivals[k] += _count_arrivals(layers[k - 1], output, events.lengths) * delayed[k]
+            output, spikes, layers = answer(model, events, of_every_step(labels), dense=dense, binary=binary)
+            activity = activity or _Activity(model, events, spikes, layers, binary)
+            activity.add(events, spikes)
+            score.add(*paired(output, labels.to(device), events.lengths))
     finally:
         model.train(was_training)
     clamped += getattr(model, "clamped", 0)
-    for tensor in (confusion, crossings, elements, loss, clamped, samples, of_arrivals, *active):
-        group.sum(tensor)
-    answers = int(confusion.sum())
-    if not answers:
+    group.sum(clamped)
+    if activity is None:
         raise ValueError("loader: expected at least one sample to evaluate on, got none")
-    confusion = confusion.view(classes, classes)
-    counts = []
-    for k, (sums, ways) in enumerate(zip(active, fan_outs, strict=True)):
-        events_, others, arrivals = (float(x / samples) for x in (sums.sum(), (sums * ways).sum(), of_arrivals[k]))
-        graded = not (binary or isinstance(layers[k - 1], IntegerSRC)) if k else with_values
-        multiply_adds = others * graded + arrivals * (graded or (k in delayed and not _are_whole(model, k)))
-        additions = others + arrivals - multiply_adds
-        counts.append(LayerCounts(events_, float(crossings[k] / samples), additions, multiply_adds))
-    accuracy, rates = int(confusion.trace()) / answers, [sums / elements for sums in active[1:]]
-    return Evaluation(accuracy, confusion, counts, rates, float(loss) / answers, int(clamped))
+    counts, rates = activity.means(group)
+    return score.means(group)._replace(counts=counts, rates=rates, clamped=int(clamped))
+
+
+def answer(
+    model: nn.Module, events: EventBatch, every_step: bool = False, *, dense: bool = False, binary: bool = False
+) -> tuple[Tensor, list[Tensor], list[Recorded]]:
+    """A network's output, the spikes of each layer, and the layers of a module that is no ``Classifier``.
+
+    ``events`` are on the network's device; ``dense`` and ``binary`` are those of ``evaluate``.
+    """
+    if isinstance(model, Classifier):
+        spikes = model.layer_spikes(events, binary=binary)
+        return model.readout(spikes[-1], lengths=events.lengths, every_step=every_step), spikes, []
+    input, lengths = as_input(model, events, dense)
+    with record(model) as recording, outputs_of(model) as outputs:
+        output = model(input) if lengths is None else model(input, lengths=lengths)
+    layers, turned = list(recording.values()), dense and is_batch_first(model)
+    if not isinstance(output, Tensor) or output.dim() != 2 + every_step:
+        wanted = "(T, B, C), an answer at every step" if every_step else "(B, C), an answer for each sample"
+        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else describe(output)
+        raise ValueError(
+            f"model: expected the output {wanted}, for labels of that form, got {got}: let the network end in a "
+            "readout, whose every_step says which it is"
+        )
+    # The outputs of modules are in the graph of autograd; those of the layers inside a stacked one are not.
+    last = {layer.module: layer for layer in layers}
+    spikes = []
+    for layer in layers:
+        made = outputs[layer.module] if last[layer.module] is layer else [layer.spikes]
+        by_sample = turned and getattr(layer.module, "batch_first", False) and last[layer.module] is layer
+        spikes.append(torch.cat([x.transpose(0, 1) if by_sample else x for x in made]))
+    return output.transpose(0, 1) if turned and every_step else output, spikes, layers
+
+
+def is_batch_first(model: nn.Module) -> bool:
+    """Whether a network takes dense inputs (B, T, ...)."""
+    return any(getattr(module, "batch_first", False) for module in model.modules())
+
+
+def as_input(model: nn.Module, events: EventBatch, dense: bool) -> tuple[Tensor | EventBatch, Tensor | None]:
+    """What a module is called with: its input, and the lengths that it gets beside it, if any."""
+    if not dense:
+        return events, None
+    if events.lengths is not None and "lengths" not in inspect.signature(model.forward).parameters:
+        raise ValueError(
+            "model: expected a forward that takes lengths, for samples of different lengths, got one of "
+            f"{type(model).__name__} without: srcell.Sequential passes them on"
+        )
+    input = events.to_dense(next((x.dtype for x in model.parameters() if x.is_floating_point()), torch.float32))
+    return input.transpose(0, 1) if is_batch_first(model) else input, events.lengths
+
+
+def paired(output: Tensor, labels: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Outputs (A, C) with their labels (A,) or targets (A, C), of the A samples, or of all steps that they have."""
+    targets = labels.is_floating_point()
+    expected = output.shape[:-1] if output.dim() == 2 else (output.shape[1], output.shape[0])
+    if tuple(labels.shape[: 1 if output.dim() == 2 else 2]) != tuple(expected) or labels.dim() < len(expected):
+        forms = "labels (B,) or (B, T)" if not targets else "targets (B, C) or (B, T, C)"
+        raise ValueError(f"loader: expected {forms} = {tuple(expected)}, got {tuple(labels.shape)}")
+    if output.dim() == 3:
+        taken = torch.ones(labels.shape[:2], dtype=torch.bool, device=output.device)
+        if lengths is not None:
+            taken = torch.arange(labels.shape[1], device=output.device) < lengths.to(output.device)[:, None]
+        output, labels = output.transpose(0, 1)[taken], labels[taken]
+    values = output.shape[1]
+    if targets and labels.shape != output.shape:
+        raise ValueError(f"loader: expected targets of {values} values, the network's, got {labels.shape[-1]}")
+    if not targets and len(labels) and not 0 <= labels.min() <= labels.max() < values:
+        wrong = int(labels[(labels < 0) | (labels >= values)][0])
+        raise ValueError(f"loader: expected labels in [0, {values}), the network's classes, got {wrong}")
+    return output, labels
+
+
+def summed_loss(output: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """The cross-entropies of outputs (A, C) and labels (A,), or the mean squared errors of targets (A, C), summed."""
+    if labels.is_floating_point():
+        return mse_loss(output, labels.to(output.dtype), reduction="sum") / max(output.shape[1], 1)
+    return cross_entropy(output, labels, reduction="sum", label_smoothing=label_smoothing)
+
+
+class _Score:
+    """Sums over the answers of a network."""
+
+    def __init__(self) -> None:
+        self.confusion = torch.zeros(0, dtype=torch.int64)
+        self.answers, self.loss = torch.tensor(0), torch.zeros((), dtype=torch.float64)
+        self.moments = torch.zeros(3, 0, dtype=torch.float64)  # of targets: sums, squares, and those of the errors
+
+    def add(self, output: Tensor, labels: Tensor) -> None:
+        """Add the answers of a batch, as ``paired`` gives them."""
+        values = output.shape[1]
+        if labels.is_floating_point():
+            targets, errors = labels.double(), labels.double() - output.double()
+            sums = torch.stack([targets.sum(0), targets.square().sum(0), errors.square().sum(0)]).cpu()
+            self.moments = sums + (self.moments if self.moments.numel() else 0)
+        else:
+            found = (labels * values + output.argmax(1)).cpu().bincount(minlength=values * values)
+            self.confusion = found + (self.confusion if self.confusion.numel() else 0)
+        self.answers += len(labels)
+        self.loss += summed_loss(output, labels).cpu()
+
+    def means(self, group: Processes) -> Evaluation:
+        """The evaluation, without the activity of the layers, over all processes."""
+        for tensor in (self.confusion, self.answers, self.loss, self.moments):
+            group.sum(tensor)
+        answers = int(self.answers)
+        if not answers:
+            raise ValueError("loader: expected at least one sample to evaluate on, got none")
+        classes = math.isqrt(len(self.confusion))
+        confusion, accuracy, r2 = self.confusion.view(classes, classes), math.nan, math.nan
+        if classes:
+            accuracy = int(confusion.trace()) / answers
+        elif self.moments.numel():
+            sums, squares, errors = self.moments
+            spread = float((squares - sums.square() / answers).sum())
+            r2 = 1 - float(errors.sum()) / spread if spread > 0 else math.nan
+        return Evaluation(accuracy, confusion, [], [], float(self.loss) / answers, 0, answers, r2)
+
+
+class _Activity:
+    """Sums over the events of a network's input and layers; ``layers`` are those of a module of the user's own."""
+
+    def __init__(
+        self, model: nn.Module, events: EventBatch, spikes: list[Tensor], layers: list[Recorded], binary: bool
+    ) -> None:
+        self.model, self.binary, self.with_values = model, binary, False
+        self.samples, self.elements = torch.tensor(0), torch.zeros((), dtype=torch.float64)
+        self.fan_outs: list[Tensor] | None = None
+        self.layers: list[Any] = [layer.module for layer in layers]
+        self.standardise: Standardise | None = None
+        if isinstance(model, Classifier):
+            self.layers, self.fan_outs, self.standardise = list(model.src_layers()), model.fan_outs(), model.standardise
+        elif chain := _chain(model, layers):
+            self.standardise = chain[0] if isinstance(chain[0], Standardise) else None
+            self.fan_outs = _fan_outs(layers, chain[-1], events.shape[2])
+        shapes = [events.shape[2:], *(layer.shape[2:] for layer in spikes)]
+        self.active = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
+        self.crossings, self.of_arrivals = torch.zeros(2, len(shapes), dtype=torch.float64)
+        # Operations through delayed weights are counted on arrival, and those through the other weights by `fan_outs`.
+        self.delayed: dict[int, int] = {}
+        if isinstance(model, Classifier) and self.fan_outs is not None:
+            first = int(self.fan_outs[0][0])
+            self.delayed = {k: self.layers[k - 1].hidden_size if k else first for k in model.delays}
+            for k, ways in self.delayed.items():
+                self.fan_outs[k] -= ways
+
+    def add(self, events: EventBatch, spikes: Sequence[Tensor]) -> None:
+        """Add a batch."""
+        if self.standardise is not None:  # the events that the weights get
+            events = cast(EventBatch, self.standardise(events))
+        delays = self.model.delay if isinstance(self.model, Classifier) else None
+        self.samples += len(events)
+        self.elements += events.num_steps
+        self.with_values = self.with_values or events.values is not None
+        if delays is not None:
+            arrived = delays(events, return_state=False)[0]
+            self.with_values = self.with_values or arrived.values is not None
+            self.of_arrivals[0] += arrived.num_events * self.delayed[0] // delays.taps
+        self.active[0] += events.indices.cpu().bincount(minlength=events.shape[2])
+        self.crossings[0] += events.num_events
+        for k, output in enumerate(spikes, start=1):
+            counted = count_spikes(output)
+            self.active[k] += counted.events.cpu()
+            self.crossings[k] += counted.spikes.sum().cpu()
+            if k in self.delayed:
+                self.of_arrivals[k] += _count_arrivals(self.layers[k - 1], output, events.lengths) * self.delayed[k]
+
+    def means(self, group: Processes) -> tuple[list[LayerCounts], list[Tensor]]:
+        """The counts of an inference and the rates of the neurons, over all processes."""
+        for tensor in (self.crossings, self.elements, self.samples, self.of_arrivals, *self.active):
+            group.sum(tensor)
+        counts = []
+        for k, sums in enumerate(self.active):
+            events, spikes = float(sums.sum() / self.samples), float(self.crossings[k] / self.samples)
+            if self.fan_outs is None:
+                counts.append(LayerCounts(events, spikes, math.nan, math.nan))
+                continue
+            of_others, arrivals = ((sums * self.fan_outs[k]).sum(), self.of_arrivals[k])
+            others, arrivals = (float(x / self.samples) for x in (of_others, arrivals))
+            graded = not (self.binary or isinstance(self.layers[k - 1], IntegerSRC)) if k else self.with_values
+            whole = k not in self.delayed or _are_whole(cast(Classifier, self.model), k)
+            multiply_adds = others * graded + arrivals * (graded or not whole)
+            counts.append(LayerCounts(events, spikes, others + arrivals - multiply_adds, multiply_adds))
+        return counts, [sums / self.elements for sums in self.active[1:]]
+
+
+def _chain(model: nn.Module, layers: Sequence[Recorded]) -> list[Any]:
+    """The modules of a chain of fully connected layers without delays that ends in a readout; else none."""
+    try:
+        parts: list[Any] = [part.module for part in parts_of(Part("model", model))]
+    except (TypeError, ValueError):
+        return []
+    kinds = (Standardise, SRC, IntegerSRC, LeakyReadout, LinearReadout)
+    if not all(isinstance(part, kinds) and not getattr(part, "delayed", False) for part in parts):
+        return []
+    found = [
+        (part, k) for part in parts if isinstance(part, SRC | IntegerSRC) for k in range(getattr(part, "num_layers", 1))
+    ]
+    ends = bool(parts) and isinstance(parts[-1], LeakyReadout | LinearReadout)
+    return parts if ends and found == [(layer.module, layer.number) for layer in layers] else []
+
+
+def _fan_outs(layers: Sequence[Recorded], readout: Any, inputs: int) -> list[Tensor]:
+    """The outgoing weights of each input and neuron of a chain, recurrent ones included."""
+    modules: list[Any] = [layer.module for layer in layers]
+    sizes = [inputs, *(module.hidden_size for module in modules), readout.num_classes]
+    own = [0, *(module.hidden_size if getattr(module, "recurrent", False) else 0 for module in modules)]
+    return [
+        torch.full((size,), above + recurrent) for (size, above), recurrent in zip(pairwise(sizes), own, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -191,17 +385,6 @@ def _count_arrivals(layer: SRC, spikes: Tensor, lengths: Tensor | None = None) -
     delays = in_work_dtype(cast(Tensor, layer.delay_hh_l0)).clamp(0, layer.max_delay).expand(layer.hidden_size)
     arrived = delay(events, delays, max_delay=layer.max_delay, delay_width=layer.delay_width)
     return cast(EventBatch, arrived).num_events
-
-
-def _answers_of_steps(logits: Tensor, labels: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Logits (A, C) and labels (A,) of all A steps that samples have, of logits (T, B, C) and labels (B, T)."""
-    if labels.shape != (logits.shape[1], logits.shape[0]):
-        expected = (logits.shape[1], logits.shape[0])
-        raise ValueError(f"loader: expected labels (B,) or (B, T) = {expected}, got {tuple(labels.shape)}")
-    taken = torch.ones(labels.shape, dtype=torch.bool)
-    if lengths is not None:
-        taken = torch.arange(labels.shape[1]) < lengths.cpu()[:, None]
-    return logits.transpose(0, 1)[taken.to(logits.device)], labels[taken]
 
 
 def _are_whole(model: Classifier, part: int) -> bool:

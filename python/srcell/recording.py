@@ -6,7 +6,8 @@ While a recording is open, layers pass their calls to it. A recording must never
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +114,20 @@ def recorded_modules(model: nn.Module) -> dict[str, Neurons | IntegerSRC]:
         for name, module in model.named_modules()
         if isinstance(module, Neurons | IntegerSRC)
     }
+
+
+@contextmanager
+def outputs_of(model: nn.Module) -> Iterator[dict[nn.Module, list[Tensor]]]:
+    """Keep the spikes that each module of SRC layers returns in the block, in the graph of autograd."""
+    found: dict[nn.Module, list[Tensor]] = {}
+
+    def keep(module: nn.Module, _: Any, output: tuple[Tensor, Any]) -> None:
+        found.setdefault(module, []).append(output[0])
+
+    with ExitStack() as hooks:
+        for module in recorded_modules(model).values():
+            hooks.enter_context(module.register_forward_hook(keep))
+        yield found
 
 
 class _Adder:

@@ -8,6 +8,7 @@ from pathlib import Path
 from .. import training
 from .options import add_run_options, run_options
 from .parser import Parser
+from .progress import result_text
 from .terminal import put
 
 
@@ -24,7 +25,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Print the test accuracy of a run's network, and the events, spikes and operations of an inference."""
     folder = training.RunFolder.open(arguments.run_folder)
     evaluation = training.evaluate_run(folder, run_options(arguments), binary=arguments.binary)
-    put(f"test accuracy {evaluation.accuracy:.2%} on {int(evaluation.confusion.sum())} samples")
+    put(f"{result_text(evaluation)} on {evaluation.answers} samples")
     if folder.config.integer:
         put(f"integrators clamped to their bounds: {evaluation.clamped:,} times")
     put(f"{'a mean inference':18}{'events':>12}{'spikes':>12}{'additions':>14}{'multiply-adds':>16}")

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import data
 from .._settings import settings_of
+from ..data.own import is_own
 from ..training.config import GROUPS, SETTINGS, TrainingConfig
 from ..training.options import RunOptions
 from ..training.presets import PRESETS
 
 DEFAULT_PRESET = "best"
+DATASETS = f"{', '.join(data.NAMES)}; or your own, FOLDER/ or FILE.py:FUNCTION"
 METAVARS: dict[type, str] = {int: "N", float: "X", str: "NAME", tuple: "N"}
 LABEL = 25  # columns of the presets' names in the help
 
@@ -34,7 +37,7 @@ class TrainingHelp(argparse.Action):
             raise ValueError(f"--help: expected all or nothing after it, got {values!r}: put it before --help")
         if values is None:
             preset = getattr(namespace, "preset", None) or DEFAULT_PRESET
-            config = TrainingConfig.preset(preset, dataset or "digits", **given_settings(namespace))
+            config = TrainingConfig.preset(preset, named(dataset or "digits"), **given_settings(namespace))
             used = config.used()
             for action in parser._actions:
                 if action.dest in SETTINGS and action.dest != "dataset":
@@ -108,6 +111,8 @@ def typed(value: object) -> str:
 
 def presets_text(dataset: str | None, *, every: bool) -> str:
     """The presets of a data set, or of every one, as options: the settings that differ from their defaults."""
+    if dataset and is_own(dataset):
+        dataset = data.kind(dataset)
     if not (dataset or every):
         return "srcell train DATASET --help shows the settings and presets of a data set, --help all shows all."
     lines = ["presets, as options:"]
@@ -128,6 +133,16 @@ def presets_text(dataset: str | None, *, every: bool) -> str:
                 options, 78, initial_indent=f"{label:{LABEL}}", subsequent_indent=" " * LABEL, break_on_hyphens=False
             )
     return "\n".join(lines)
+
+
+def named(dataset: str) -> str:
+    """The name of a data set; that of a folder ends in a slash."""
+    return f"{dataset}/" if dataset not in data.NAMES and "/" not in dataset and Path(dataset).is_dir() else dataset
+
+
+def short(dataset: str) -> str:
+    """A data set's name as part of a folder's name: of a folder or a file its own name."""
+    return Path(dataset.partition(".py:")[0]).name or "data"
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -15,7 +15,9 @@ import torch
 from .._extras import extra
 from .._info import info
 from ..diagnosis import Diagnosis
+from ..evaluation import Evaluation
 from ..layers import SRCConv2d
+from ..models import Classifier
 from ..training import EpochMetrics, Observer, Tally, Trainer
 from .terminal import is_first_process, say
 
@@ -70,7 +72,7 @@ class EpochLines(Shown):
         say(
             f"epoch {metrics.epoch}/{self.epochs}"
             f"  loss {metrics.train_loss:.4f}"
-            f"  accuracy {metrics.train_accuracy:.1%}"
+            f"{accuracy_text('accuracy', metrics.train_accuracy)}"
             f"{validation_text(metrics)}"
             f"  spike rate {metrics.spike_rate:.2%}"
             f"  {metrics.seconds:.1f} s"
@@ -97,7 +99,7 @@ class ProgressBar(Shown):
             self.task,
             completed=fraction,
             description=f"epoch {epoch}/{self.epochs}",
-            status=f"loss {tally.loss:.3f}  accuracy {tally.accuracy:.1%}{self.validation}",
+            status=f"loss {tally.loss:.3f}{accuracy_text('accuracy', tally.accuracy)}{self.validation}",
         )
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
@@ -111,8 +113,22 @@ class ProgressBar(Shown):
 
 
 def validation_text(metrics: EpochMetrics) -> str:
-    """The validation accuracy as text, empty without validation samples."""
-    return "" if math.isnan(metrics.validation_accuracy) else f"  validation {metrics.validation_accuracy:.1%}"
+    """The validation accuracy as text, or the loss for targets; empty without validation samples."""
+    if math.isnan(metrics.train_accuracy) and not math.isnan(metrics.validation_loss):
+        return f"  validation {metrics.validation_loss:.3g}"
+    return accuracy_text("validation", metrics.validation_accuracy)
+
+
+def result_text(evaluation: Evaluation) -> str:
+    """What a test found: the accuracy, or the error and R2 for targets."""
+    if len(evaluation.confusion):
+        return f"test accuracy {evaluation.accuracy:.2%}"
+    return f"test error {evaluation.loss:.4g} (mean squared), R2 {evaluation.r2:.3f},"
+
+
+def accuracy_text(name: str, accuracy: float) -> str:
+    """An accuracy with its name as text, empty for NaN."""
+    return "" if math.isnan(accuracy) else f"  {name} {accuracy:.1%}"
 
 
 def header_of(out: Path, preset: str | None) -> Callable[[Trainer], Iterator[str]]:
@@ -122,19 +138,25 @@ def header_of(out: Path, preset: str | None) -> Callable[[Trainer], Iterator[str
         config, model = trainer.config, trainer.model
         counts = ", ".join(f"{count:,} {part}" for part, count in trainer.sample_counts.items())
         yield f"data     {config.dataset}: {counts} samples"
-        inputs = "x".join(map(str, model.input_shape))
-        channels = "".join(f"-{channels}c" for channels in config.channels)
-        sizes = "".join(f"-{layer.hidden_size}" for layer in model.src_layers() if not isinstance(layer, SRCConv2d))
-        if config.integer:
-            sizes += f", integers with weights of {' '.join(map(str, config.weight_bits))} bits"
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        chosen = "" if preset is None else f", preset {preset}"
-        yield f"network  {inputs}{channels}{sizes}, {parameters:,} parameters{chosen}, seed {config.seed}"
+        yield f"network  {_sizes(trainer)}{'' if preset is None else f', preset {preset}'}, seed {config.seed}"
         device = next(model.parameters()).device
         yield f"machine  {device}, threads {torch.get_num_threads()}, {info()['isa']}"
         yield f"folder   {out}"
 
     return header
+
+
+def _sizes(trainer: Trainer) -> str:
+    """The sizes of a run's network, and the number of its parameters."""
+    config, model = trainer.config, trainer.model
+    sizes = type(model).__name__
+    if isinstance(model, Classifier):
+        channels = "".join(f"-{channels}c" for channels in config.channels)
+        sizes = "x".join(map(str, model.input_shape)) + channels
+        sizes += "".join(f"-{layer.hidden_size}" for layer in model.src_layers() if not isinstance(layer, SRCConv2d))
+        if config.integer:
+            sizes += f", integers with weights of {' '.join(map(str, config.weight_bits))} bits"
+    return f"{sizes}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters"
 
 
 @contextmanager

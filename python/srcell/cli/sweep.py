@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import data, training
+from .. import training
+from .._arguments import check_known
 from ..training import RunOptions, sweep
 from ..training.config import SETTINGS, TrainingConfig
-from .options import DEFAULT_PRESET, add_training_options, given_settings, run_options
+from .options import DATASETS, DEFAULT_PRESET, add_training_options, given_settings, named, run_options, short
 from .parser import Parser, new_command
 from .progress import shown_progress
 from .terminal import folder_of, is_first_process, print_table, put, tell
@@ -32,7 +33,7 @@ def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None
     """Add ``srcell sweep``."""
     usage = "srcell sweep DATASET [options] [settings]"
     parser = new_command(commands, "sweep", line, TEXT, EXAMPLES, usage=usage)
-    parser.add_argument("dataset", help=f"data set to train on: {', '.join(data.NAMES)}")
+    parser.add_argument("dataset", help=f"data set to train on: {DATASETS}")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of the runs [the one of --seed]")
     parser.add_argument(
         "--vary",
@@ -49,8 +50,9 @@ def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None
 def run(arguments: argparse.Namespace) -> None:
     """Train once for each seed and each combination of values; write and print a summary."""
     options, preset = run_options(arguments), arguments.preset or DEFAULT_PRESET
-    runs = sweep.plan(preset, arguments.dataset, given_settings(arguments), variations(arguments))
-    with folder_of(arguments.out, f"sweep-{arguments.dataset}") as out:
+    dataset = named(arguments.dataset)
+    runs = sweep.plan(preset, dataset, given_settings(arguments), variations(arguments))
+    with folder_of(arguments.out, f"sweep-{short(dataset)}") as out:
         train_all(runs, out, options)
 
 
@@ -151,7 +153,7 @@ def parse_variation(words: list[str]) -> tuple[str, list[Any]]:
     options = {setting.option[2:].replace("-", "_"): name for name, setting in SETTINGS.items() if name != "dataset"}
     known = options | {field: field for field in options.values()}
     key = name.removeprefix("--").replace("-", "_")
-    data.check_name(key, tuple(known), "setting")
+    check_known(key, tuple(known), "setting")
     if not texts:
         raise ValueError(f"--vary {name}: expected values after it")
     field = known[key]

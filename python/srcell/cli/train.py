@@ -5,11 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .. import data, training
+from .. import training
 from ..training import TrainingConfig
-from .options import DEFAULT_PRESET, TrainingHelp, add_training_options, given_settings, run_options
+from .options import (
+    DATASETS,
+    DEFAULT_PRESET,
+    TrainingHelp,
+    add_training_options,
+    given_settings,
+    named,
+    run_options,
+    short,
+)
 from .parser import Parser, new_command
-from .progress import header_of, shown_progress
+from .progress import header_of, result_text, shown_progress
 from .terminal import folder_of, is_first_process, say
 
 TEXT = """\
@@ -22,6 +31,8 @@ examples:
   srcell train digits
   srcell train mnist --preset fast --seed 1 --download
   srcell train mnist --hidden 512 512 --lr 5e-3 --data data
+  srcell train recordings/    a folder of WAV, CSV or .npz files
+  srcell train data.py:load   a function that returns a srcell.data.Dataset
   srcell train --resume runs/mnist-20260101-120000"""
 
 
@@ -31,7 +42,7 @@ def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None
     parser = new_command(commands, "train", line, TEXT, EXAMPLES, usage=usage, add_help=False)
     text = "show the settings that the data set and the options before it use; all: every setting"
     parser.add_argument("-h", "--help", action=TrainingHelp, metavar="all", help=text)
-    parser.add_argument("dataset", nargs="?", help=f"data set to train on: {', '.join(data.NAMES)}")
+    parser.add_argument("dataset", nargs="?", help=f"data set to train on: {DATASETS}")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder, new or empty [runs/<dataset>-<time>]")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in that folder")
     add_training_options(parser)
@@ -49,12 +60,12 @@ def train(arguments: argparse.Namespace) -> None:
         with shown_progress(header_of(out, None)) as observer:
             run = training.resume(out, observer, options)
     elif arguments.dataset is None:
-        raise ValueError(f"expected a data set: one of {', '.join(data.NAMES)}")
+        raise ValueError(f"expected a data set: {DATASETS}")
     else:
         preset = arguments.preset or DEFAULT_PRESET
-        config = TrainingConfig.preset(preset, arguments.dataset, **given)
-        with folder_of(arguments.out, config.dataset) as out, shown_progress(header_of(out, preset)) as observer:
+        config = TrainingConfig.preset(preset, named(arguments.dataset), **given)
+        with folder_of(arguments.out, short(config.dataset)) as out, shown_progress(header_of(out, preset)) as observer:
             run = training.train(config, out, observer, options)
     if is_first_process():
         seconds = sum(metrics.seconds for metrics in run.history)
-        say(f"test accuracy {run.evaluation.accuracy:.2%} after {seconds:.1f} s of training, run folder {out}")
+        say(f"{result_text(run.evaluation)} after {seconds:.1f} s of training, run folder {out}")

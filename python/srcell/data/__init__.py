@@ -22,6 +22,7 @@ from .encodings import HeldEncoding, LatencyEncoding, RateEncoding, RecallEncodi
 from .generated import load_adding, load_intervals
 from .images import load_digits, load_fashion_mnist, load_mnist
 from .loader import EventLoader
+from .own import from_arrays, is_own, kind_of, load_own
 from .recordings import load_dvs_gesture, load_nmnist, load_shd, load_ssc
 from .sequences import load_delayed_recall, load_japanese_vowels, load_pixel_mnist, load_row_mnist
 from .sounds import LabelledSounds, read_wav
@@ -47,6 +48,7 @@ __all__ = [
     "check_name",
     "class_names",
     "collate",
+    "from_arrays",
     "load",
     "load_adding",
     "load_delayed_recall",
@@ -99,12 +101,14 @@ NAMES = tuple(LOADERS)
 def load(
     name: str, root: str | Path = "data", *, download: bool = False, cache: bool = False, prefix: int = 20
 ) -> Dataset:
-    """Load a data set by name.
+    """Load a data set by name, or one of your own.
 
     Args:
         name: one of ``NAMES``: "digits", "mnist", "fashion-mnist"; as sequences "seqmnist-rows", "seqmnist" (pixel by
             pixel), "psmnist" (permuted pixels), "japanese-vowels"; "delayed-recall"; and the recordings "nmnist",
-            "dvs128-gesture", "shd", "ssc", "intervals", "adding"; and the sounds "spoken-digits".
+            "dvs128-gesture", "shd", "ssc", "intervals", "adding"; and the sounds "spoken-digits". Or a data set of your
+            own: ``FILE.py:FUNCTION``, a function that returns a ``Dataset``, or what ``from_arrays`` takes, as a tuple;
+            or a folder, ``FOLDER/``, of WAV files, CSV files or .npz files, as the page "My own data" says.
         root: the folder that holds the files; see the function of the data set, such as ``load_mnist``. The digits come
             with scikit-learn; delayed recall, intervals and adding are generated.
         download: download missing files into ``root``; not for Japanese Vowels.
@@ -125,6 +129,8 @@ def load(
 
     """
     check_name(name)
+    if is_own(name):
+        return load_own(name)
     loader = LOADERS[name]
     options = {"root": root, "download": download, "cache": cache, "prefix": prefix}
     return loader(**{option: options[option] for option in signature(loader).parameters if option in options})
@@ -158,14 +164,23 @@ def class_names(name: str) -> tuple[str, ...]:
     return ()
 
 
-def check_name(name: str, names: Sequence[str] = NAMES, what: str = "data set") -> None:
-    """Raise unless a name is one of ``names``.
+def check_name(name: str) -> None:
+    """Raise unless a name is one of ``NAMES``, or one of a data set of the user's own, which may not be there.
 
     Raises:
         ValueError: the name is none of them; the message suggests a similar one.
 
     """
-    check_known(name, names, what)
+    if not is_own(name):
+        check_known(name, NAMES, "data set")
+
+
+def kind(name: str) -> str:
+    """The kind of a data set's samples: "images", "sequences", "events" or "sounds"; one's own is loaded for it."""
+    if is_own(name):
+        return kind_of(load_own(name).train)
+    kinds = {"sequences": SEQUENTIAL, "events": RECORDED, "sounds": SOUNDS}
+    return next((kind for kind, names in kinds.items() if name in names), "images")
 
 
 def collate(samples: Sequence[tuple[EventBatch, Any]]) -> tuple[EventBatch, Any]:

@@ -43,7 +43,7 @@ class LabelledEvents(NamedTuple):
 
     Attributes:
         events: (T, B, K), with lengths unless all samples have T steps.
-        labels: (B,), int64 in 0..num_classes-1.
+        labels: (B,), int64 in 0..num_classes-1; of every step (B, T). Or targets, floats: (B, C), or (B, T, C).
 
     """
 
@@ -64,7 +64,8 @@ class LabelledEvents(NamedTuple):
         """The samples of the given numbers, in that order; T becomes the largest of their lengths."""
         index = as_integers("index", index, self.events.device)
         lengths = None if self.events.lengths is None else self.events.lengths[index]
-        return LabelledEvents(self.events._gathered(index, longest(lengths)), self.labels[index])
+        most = longest(lengths)
+        return LabelledEvents(self.events._gathered(index, most), _chosen(self.labels, index, most))
 
 
 class LabelledSequences(NamedTuple):
@@ -72,7 +73,7 @@ class LabelledSequences(NamedTuple):
 
     Attributes:
         values: (B, S, K), float32; 0 past the end of a shorter sequence.
-        labels: (B,), int64 in 0..num_classes-1.
+        labels: (B,), int64 in 0..num_classes-1; of every element (B, S). Or targets, floats: (B, C), or (B, S, C).
         lengths: (B,), int64 in 1..S, number of elements of each sequence; None if all have S.
 
     """
@@ -88,7 +89,18 @@ class LabelledSequences(NamedTuple):
     def select(self, index: Tensor) -> LabelledSequences:
         """The samples of the given numbers, in that order; S becomes the largest of their lengths."""
         lengths = None if self.lengths is None else self.lengths[index]
-        return LabelledSequences(self.values[index, : longest(lengths)], self.labels[index], lengths)
+        most = longest(lengths)
+        return LabelledSequences(self.values[index, :most], _chosen(self.labels, index, most), lengths)
+
+
+def _chosen(labels: Tensor, index: Tensor, most: int | None) -> Tensor:
+    """The labels of the samples with the given numbers, those of every step up to the largest of their lengths."""
+    return labels[index, :most] if of_every_step(labels) else labels[index]
+
+
+def of_every_step(labels: Tensor) -> bool:
+    """Whether labels (B, T) or targets (B, T, C) are of every step, and not of whole samples."""
+    return labels.dim() == (3 if labels.is_floating_point() else 2)
 
 
 Samples: TypeAlias = LabelledImages | LabelledSequences | LabelledEvents | LabelledSounds
@@ -100,9 +112,10 @@ class Dataset(NamedTuple):
     Attributes:
         train: the samples to train on.
         test: the samples held out for testing.
-        num_classes: the number of classes.
+        num_classes: the number of classes, C; of targets, the number of their values.
         input_shape: channels, height and width; their product is K, the number of inputs. (K, 1, 1) for sequences,
             and (1, 1, 1) for sounds, whose encoding determines the number of inputs.
+        class_names: the names of the classes, by label; empty if the labels name themselves, and for targets.
 
     """
 
@@ -110,6 +123,7 @@ class Dataset(NamedTuple):
     test: Samples
     num_classes: int
     input_shape: tuple[int, int, int]
+    class_names: tuple[str, ...] = ()
 
     @property
     def input_size(self) -> int:

@@ -47,7 +47,8 @@ class EventLoader:
     Args:
         samples: images, sequences, sounds or recordings. Sounds are encoded anew in every epoch; to encode them once,
             pass ``LabelledEvents(encoding(sounds.waves, lengths=sounds.lengths), sounds.labels)``.
-        encoding: how images, sequences or sounds become events; None for recordings.
+        encoding: how images, sequences or sounds become events; None for recordings. For sequences None is
+            ``HeldEncoding(hold=1)``.
         batch_size: samples per batch, of all processes together; the last batch of an epoch may be smaller.
         shuffle: draw order and spikes anew in each epoch.
         seed: seed of order and spikes.
@@ -59,8 +60,8 @@ class EventLoader:
         samples: as given.
 
     Raises:
-        TypeError: ``samples`` is a whole data set; images lack an encoding, sequences a ``HeldEncoding``, or sounds a
-            ``SoundEncoding``.
+        TypeError: ``samples`` is a whole data set; images lack an encoding or sounds a ``SoundEncoding``; or sequences
+            have another encoding than a ``HeldEncoding``.
         ValueError: a number is outside its range, or the encoding is for sounds of another sampling rate.
         ChildProcessError: a worker died during the iteration.
 
@@ -94,6 +95,8 @@ class EventLoader:
                 raise TypeError(f"encoding: expected a SoundEncoding for sounds, got {describe(encoding)}")
             if encoding.rate != samples.rate:
                 raise ValueError(f"encoding: expected one for sounds of {samples.rate} Hz, got {encoding.rate} Hz")
+        if isinstance(samples, LabelledSequences) and encoding is None:
+            encoding = HeldEncoding(hold=1)
         if isinstance(samples, LabelledSequences) and not isinstance(encoding, HeldEncoding):
             raise TypeError(f"encoding: expected a HeldEncoding for sequences, got {describe(encoding)}")
         if not isinstance(samples, LabelledEvents) and encoding is None:

@@ -108,7 +108,7 @@ class LabelledSounds(NamedTuple):
 
         """
         label_of = _labels_of(Path(folder), labels)
-        names = _in_order(set(label_of.values()))
+        names = in_order(set(label_of.values()))
         number = {name: k for k, name in enumerate(names)}
         waves = [read_wav(path, rate) for path in label_of]
         return cls.of(waves, [number[label] for label in label_of.values()], rate), names
@@ -263,7 +263,7 @@ def _label_in_name(path: Path) -> str:
     return path.stem.partition("_")[0]
 
 
-def _in_order(names: set[str]) -> tuple[str, ...]:
+def in_order(names: set[str]) -> tuple[str, ...]:
     """Class names in ascending order, numerically if all are integers."""
     integers = all(re.fullmatch(r"-?[0-9]{1,18}", name) for name in names)
     return tuple(sorted(names, key=lambda name: (int(name), name) if integers else (0, name)))

@@ -24,14 +24,17 @@ from .._settings import (
     settings_of,
     size,
 )
+from ..data.own import is_own
 from ..models import networks
 from ..models.build import check_kind, kind_of, options_of
 from ..models.networks import NetworkSettings
 from .encoding import EncodingSettings
-from .presets import PRESETS
+from .presets import OF_OWN, PRESETS
+
+OWN = "own"  # the data set of a run whose network and samples the caller made
 
 # Settings added since srcell 0.2.0. A new setting must be listed here, or else older run folders cannot be read.
-ADDED = frozenset({"patience", "rho", "rs"})
+ADDED = frozenset({"patience", "rho", "rs", "standardise"})
 # Those that had another name in srcell 0.2.0.
 BEFORE = {old: RENAMED[old] for old in ("delay", "lateral", "lateral_delay", "recurrent_grad")}
 
@@ -107,7 +110,7 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
 
     """
 
-    dataset: str = setting("digits", "name of a data set, as in srcell.data.load", choices=data.NAMES, noun="data set")
+    dataset: str = setting("digits", "name of a data set, as in srcell.data.load", "or FOLDER/, or FILE.py:FUNCTION")
     train_samples: int = size(
         0, "number of training samples, drawn by the seed; 0: all", "drawn from those not held out", least=0
     )
@@ -125,6 +128,10 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
             value = as_setting(field.name, getattr(self, field.name), type(field.default))
             object.__setattr__(self, field.name, value)
             field.metadata["setting"].check(field.name, value)
+        if self.dataset != OWN:
+            data.check_name(self.dataset)
+        if self.encoding not in ("rate", "latency") and not is_own(self.dataset):
+            raise ValueError(f"encoding: expected rate or latency for {self.dataset}, got {self.encoding!r}")
         check_kind(self)
         check_needs(dataclasses.asdict(self), SETTINGS)
         self.check_network()
@@ -138,13 +145,18 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
                 "patience: expected 0 where delays are learnt with whole_delays or a delay_width that falls, because "
                 f"the network is another one at the end, got {self.patience}"
             )
-        if self.integer and self.dataset in data.SEQUENTIAL:
+        kind = "" if self.dataset == OWN else self.kind_of(self.dataset)
+        if self.standardise and kind != "sequences":
+            raise ValueError(f"standardise: expected False for {kind or 'a network of your own'}, got True")
+        if self.integer and kind == "sequences":
             raise ValueError(f"dataset: expected spikes or images for integer neurons, got {self.dataset!r}")
-        if self.integer and self.dataset in data.SOUNDS and not self.threshold:
+        if self.integer and kind == "sounds" and not self.threshold:
             raise ValueError("threshold: expected above 0, for spikes of sounds, with integer neurons, got 0.0")
 
     def used(self) -> set[str]:
         """The settings that act on the chosen data set and network."""
+        if self.dataset == OWN:
+            return {name for name in GROUPS["training"] if lacking(SETTINGS[name], dataclasses.asdict(self)) is None}
         found = {*GROUPS["training"], "integer", "channels", *options_of(kind_of(self)), *self.used_by(self.dataset)}
         found -= {"temperature"} if self.readout == "linear" else {"readout_window"}
         return {name for name in found if lacking(SETTINGS[name], dataclasses.asdict(self)) is None}
@@ -181,6 +193,8 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
     def preset(cls, name: str, dataset: str, **changes: Any) -> TrainingConfig:
         """Build the configuration of a preset for a data set, with ``changes`` applied.
 
+        A data set of your own is loaded, and has the presets of its kind: images, sequences, events or sounds.
+
         "reference" has the constants of the authors' configuration: rate coding of 200 steps with gain 0.25 after 20
         silent steps, no hidden layer, ten neurons per class. The other presets are srcell's own. "best" is for
         accuracy. "fast" is for a validation accuracy of more than 97 % on MNIST within two minutes on two cores. "deep"
@@ -193,8 +207,12 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
         """
         check_known(name, tuple(PRESETS), "preset")
         data.check_name(dataset)
-        settings = {"dataset": dataset, **PRESETS[name].get("", {}), **PRESETS[name].get(dataset, {}), **changes}
-        return cls(**settings)
+        found = [PRESETS[name].get("", {}), PRESETS[name].get(dataset, {})]
+        if is_own(dataset):
+            kind = data.kind(dataset)
+            found.append(OF_OWN[kind] | (PRESETS[name].get(kind, {})))
+        settings = {name: value for each in (*found, changes) for name, value in each.items()}
+        return cls(dataset=dataset, **settings)
 
 
 TrainingConfig.__init__ = renamed(*BEFORE)(TrainingConfig.__init__)  # type: ignore[method-assign]

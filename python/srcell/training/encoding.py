@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .. import data
 from .._settings import positive_fraction, setting, size
+from ..data.own import is_own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,13 +14,21 @@ class EncodingSettings:
     """The encoding of a configuration; which settings act depends on the data set."""
 
     encoding: str = setting(
-        "rate", "encoding of images: rate or latency", "event-camera recordings need none", choices=("rate", "latency")
+        "rate",
+        "encoding of images: rate or latency; of your own data also held, sound or none",
+        "recordings of events need none, sequences are held, sounds are sound",
+        choices=("rate", "latency", "held", "sound", "none"),
     )
     steps: int = size(100, "steps per encoded sample", "after the silent prefix")
     prefix: int = size(20, "silent steps before each sample", least=0)
     gain: float = positive_fraction(0.5, "rate coding: probability that a pixel of value 1 fires in a step")
     thinned: bool = setting(
         False, "rate coding: let no pixel fire in two consecutive steps", "as in rate_encode", needs=("encoding=rate",)
+    )
+    standardise: bool = setting(
+        False,
+        "standardise each input of a sequence",
+        "to mean 0 and standard deviation 1 over the elements of the training samples, as srcell.Standardise",
     )
     hold: int = size(4, "steps for which each element of a sequence, or frame of a sound, is held")
     frame: float = setting(0.01, "seconds of a frame of a sound", "as in SoundEncoding", least=0, open_least=True)
@@ -28,14 +37,25 @@ class EncodingSettings:
     )
     recall_delay: int = size(200, "steps of noise between symbol and cue in delayed recall", least=0)
 
+    def kind_of(self, dataset: str) -> str:
+        """The kind of a data set's samples, as ``srcell.data.kind``; of one's own, that of the encoding."""
+        if is_own(dataset):
+            return KINDS.get(self.encoding, "images")
+        return data.kind(dataset)
+
     def used_by(self, dataset: str) -> tuple[str, ...]:
         """The settings that act on a data set."""
-        if dataset in data.RECORDED:
-            return ("prefix",)
-        if dataset in data.SOUNDS:
-            return ("hold", "frame", "threshold")
-        if dataset in data.SEQUENTIAL:
-            return ("hold", "prefix")
+        own = ("encoding",) if is_own(dataset) else ()
         if dataset == "delayed-recall":
             return ("recall_delay",)
-        return ("encoding", "steps", "prefix", *(("gain", "thinned") if self.encoding == "rate" else ()))
+        of_images = ("encoding", "steps", "prefix", *(("gain", "thinned") if self.encoding == "rate" else ()))
+        return {
+            "events": own or ("prefix",),
+            "sounds": (*own, "hold", "frame", "threshold"),
+            "sequences": (*own, "standardise", "hold", "prefix"),
+            "images": of_images,
+        }[self.kind_of(dataset)]
+
+
+# The encodings of one's own data that are not images.
+KINDS = {"held": "sequences", "sound": "sounds", "none": "events"}

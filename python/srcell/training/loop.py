@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+from torch import nn
 
 from .. import data
+from .._arguments import describe
 from .._interrupted import Interrupted
 from .._processes import Processes, processes, stop_signals
-from ..data import EventLoader
+from ..data import Dataset, EventLoader
+from ..data.own import as_dataset, is_own
 from ..evaluation import Evaluation, evaluate
-from ..models import Classifier
-from .config import TrainingConfig
+from .config import GROUPS, OWN, TrainingConfig
 from .metrics import EpochMetrics
 from .network import build_model, load_weights
 from .observer import Observer
@@ -34,34 +37,60 @@ if TYPE_CHECKING:
 class TrainedRun(NamedTuple):
     """The result of ``train``: the network in evaluation mode, the metrics of each epoch, the test set's evaluation."""
 
-    model: Classifier
+    model: nn.Module
     history: list[EpochMetrics]
     evaluation: Evaluation
 
 
+@overload
 def train(
-    config: TrainingConfig, out: str | Path, observer: Observer | None = None, options: RunOptions | None = None
+    model: TrainingConfig, out: str | Path, /, observer: Observer | None = None, options: RunOptions | None = None
+) -> TrainedRun: ...
+@overload
+def train(
+    model: nn.Module,
+    dataset: Dataset | Sequence[Any],
+    out: str | Path,
+    /,
+    observer: Observer | None = None,
+    options: RunOptions | None = None,
+    **settings: Any,
+) -> TrainedRun: ...
+def train(  # type: ignore[misc]  # positional arguments of both forms
+    model: Any, *given: Any, observer: Any = None, options: Any = None, **settings: Any
 ) -> TrainedRun:
-    """Train a network and write a run folder.
+    """Train a network and write a run folder: ``train(config, out)`` or ``train(model, dataset, out, **settings)``.
 
-    The optimiser is AdamW, the loss cross-entropy; images are encoded anew in every epoch. The validation samples are
-    evaluated after each epoch, the test set once, at the end of the run; both are always encoded as the same spikes.
-    Under ``torchrun`` the processes share each batch, and the first process writes the files and calls the observer.
+    The optimiser is AdamW; the loss is cross-entropy for labels, the mean squared error for targets; images are encoded
+    anew in every epoch. The validation samples are evaluated after each epoch, the test set once, at the end of the
+    run; both are always encoded as the same spikes. Under ``torchrun`` the processes share each batch, and the first
+    process writes the files and calls the observer.
 
     SIGINT and SIGTERM end the run after the current optimiser step, with a checkpoint (the state that ``resume``
     continues from).
 
     Args:
-        config: what to train.
+        model: a ``TrainingConfig``, which describes network and data; or a network of your own, which is trained in
+            place: a module that holds SRC layers, and returns logits (B, C), or values (B, C) for targets; with labels
+            or targets of every step (T, B, C), as a readout with ``every_step=True`` does. It is called with an
+            ``EventBatch``, which its attribute ``encoder``, such as a ``RateEncoding``, makes of the samples;
+            sequences without an encoder come as tensors, (T, B, K), or (B, T, K) if one of its modules has
+            ``batch_first``; with ``lengths=`` if they differ in length.
+        dataset: with a network of your own, the samples: a ``srcell.data.Dataset``, or the arguments of
+            ``srcell.data.from_arrays`` as a tuple: (x, y), or (x, y, x_test, y_test).
         out: the run folder, created here. Its files are config.json, metrics.csv (one row per epoch) and
             checkpoint.safetensors; at the end of the run also model.safetensors, result.json, plots and report.html,
             one page with all of the plots. If TensorBoard is installed, the metrics are in the subfolder tensorboard as
             well. No other process can write to the run folder during the run.
         observer: called after every batch and epoch.
         options: options of this machine.
+        settings: with a network of your own, the settings of its training, by the names that ``TrainingConfig`` has for
+            them: epochs, batch_size, learning_rate, schedule, patience, weight_decay, clip_norm, label_smoothing,
+            rate_penalty, target_rate, delay_learning_rate, train_samples, validation, seed.
 
     Raises:
-        ValueError: an unknown name, or a corrupt file of the data set.
+        TypeError: ``model`` is neither, or a setting is not one of training.
+        ValueError: an unknown name, or a corrupt file of the data set; or the output does not fit the labels.
         FileNotFoundError: the data set is not where ``options`` says.
         FileExistsError: ``out`` exists and is not an empty folder.
         BlockingIOError: another process is training in ``out``.
@@ -72,16 +101,46 @@ def train(
 
     Example:
         >>> import tempfile
+        >>> import torch, srcell
         >>> with tempfile.TemporaryDirectory() as out:
         ...     run = train(TrainingConfig(hidden_sizes=(), epochs=1, steps=5), out)
         >>> [metrics.epoch for metrics in run.history]
         [1]
+        >>> x, y = torch.randn(40, 12, 3), torch.arange(40) % 2  # 40 sequences of 12 steps, 3 inputs
+        >>> net = srcell.Sequential(srcell.SRC.for_sequences(3, 16), srcell.LinearReadout(16, 2))
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     run = train(net, (x, y), out, epochs=2, learning_rate=1e-2)
+        >>> run.model is net, run.evaluation.answers
+        (True, 8)
 
     """
-    return _run(config, out, observer, options or RunOptions())
+    if isinstance(model, TrainingConfig):
+        if settings:
+            raise TypeError(f"train: expected no settings beside a TrainingConfig, got {', '.join(settings)}")
+        out, observer, options = _bound(("out", "observer", "options"), given, (observer, options), "a TrainingConfig")
+        return _run(model, out, observer, options or RunOptions())
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a network, or a TrainingConfig, got {describe(model)}")
+    names = ("dataset", "out", "observer", "options")
+    dataset, out, observer, options = _bound(names, given, (observer, options), "a network")
+    unknown = [name for name in settings if name not in GROUPS["training"] or name == "dataset"]
+    if unknown:
+        raise TypeError(
+            f"settings: expected settings of training, because the network is given, got {', '.join(unknown)}: they "
+            f"are {', '.join(name for name in GROUPS['training'] if name != 'dataset')}"
+        )
+    own = OwnRun(model, as_dataset(dataset))
+    return _run(TrainingConfig(dataset=OWN, **settings), out, observer, options or RunOptions(), own=own)
 
 
-def resume(out: str | Path, observer: Observer | None = None, options: RunOptions | None = None) -> TrainedRun:
+def resume(
+    out: str | Path,
+    observer: Observer | None = None,
+    options: RunOptions | None = None,
+    *,
+    model: nn.Module | None = None,
+    dataset: Dataset | Sequence[Any] | None = None,
+) -> TrainedRun:
     """Continue a stopped or killed run from its last checkpoint.
 
     The final weights are bit for bit those of an uninterrupted run.
@@ -90,9 +149,12 @@ def resume(out: str | Path, observer: Observer | None = None, options: RunOption
         out: the run folder.
         observer: as in ``train``.
         options: as in ``train``; they may differ from those that the run was started with.
+        model: of a run with a network of your own, that network, built as before; its weights are replaced.
+        dataset: of such a run, its samples, as in ``train``.
 
     Raises:
         FileNotFoundError: there is no run in that folder, or the data set is not where ``options`` or the run says.
+        TypeError: ``model`` and ``dataset`` are missing, or not wanted.
         ValueError: the configuration or the checkpoint is corrupt, of another network or of a newer version.
         BlockingIOError, ChildProcessError, Interrupted, FloatingPointError, ImportError: as in ``train``.
 
@@ -100,7 +162,32 @@ def resume(out: str | Path, observer: Observer | None = None, options: RunOption
     from .run_folder import RunFolder
 
     run = RunFolder.open(out)
-    return _run(run.config, out, observer, _options_of(run, options), run)
+    is_own = run.config.dataset == OWN
+    if is_own != (model is not None) or is_own != (dataset is not None):
+        expected = "model= and dataset=, as they were given to train" if is_own else "no model and no dataset"
+        raise TypeError(f"{out}: expected {expected}, for a run of {_subject(run.config)}")
+    own = OwnRun(model, as_dataset(dataset)) if model is not None else None
+    return _run(run.config, out, observer, _options_of(run, options), run, own)
+
+
+class OwnRun(NamedTuple):
+    """The network and the samples of a run that the caller made."""
+
+    model: nn.Module
+    dataset: Dataset
+
+
+def _subject(config: TrainingConfig) -> str:
+    return "a network of your own" if config.dataset == OWN else f"the data set {config.dataset}"
+
+
+def _bound(names: Sequence[str], given: Sequence[Any], keywords: Sequence[Any], beside: str) -> list[Any]:
+    """The values of positional arguments, of which the last two may be keywords."""
+    values = [*given, *keywords[max(0, len(given) - len(names) + 2) :]]
+    required = len(names) - 2
+    if not required <= len(given) <= len(names) or len(values) != len(names):
+        raise TypeError(f"train: expected {' and '.join(names[:required])} after {beside}, got {len(given)} arguments")
+    return values
 
 
 def _run(
@@ -109,6 +196,7 @@ def _run(
     observer: Observer | None,
     options: RunOptions,
     resumed: RunFolder | None = None,
+    own: OwnRun | None = None,
 ) -> TrainedRun:
     """Train from the start, or from a run's checkpoint."""
     # Imported here because it needs the extra "train": the command line's help and errors work without it.
@@ -116,9 +204,10 @@ def _run(
 
     with processes(options.own_device) as group, ExitStack() as held:
         folder = None if resumed is None else held.enter_context(_writer(group, out, resumed.lock))
-        dataset = load_data(config, options)
-        used = RunData(str(data_folder(options)), dataset.input_shape, dataset.num_classes)
-        trainer = Trainer(config, dataset, options, group)
+        dataset = load_data(config, options) if own is None else own.dataset
+        names = _class_names(config, dataset)
+        used = RunData(str(data_folder(options)), dataset.input_shape, dataset.num_classes, names)
+        trainer = Trainer(config, dataset, options, group, None if own is None else own.model)
         if resumed is None:
             folder = held.enter_context(_writer(group, out, partial(RunFolder.create, out, config, used)))
         elif (found := resumed.read_checkpoint()) is not None:
@@ -129,6 +218,11 @@ def _run(
             return _train_to_the_end(trainer, out, folder, observer or Observer())
         finally:
             trainer.leave()
+
+
+def _class_names(config: TrainingConfig, dataset: Dataset) -> tuple[str, ...]:
+    own = config.dataset == OWN or is_own(config.dataset)
+    return dataset.class_names if own else data.class_names(config.dataset)
 
 
 @contextmanager
@@ -197,9 +291,8 @@ def _train_to_the_end(trainer: Trainer, out: str | Path, folder: RunFolder | Non
     trainer.model.eval()
     if folder is not None:
         events, labels = next(iter(trainer.test_loader(batch_size=1)))
-        names = data.class_names(trainer.config.dataset)
         diagnosis = trainer.diagnose_test()
-        folder.finish(trainer.model, trainer.history, evaluation, events, int(labels), names, diagnosis)
+        folder.finish(trainer.model, trainer.history, evaluation, events, labels[0], diagnosis)
     group.max(0)  # a barrier: no process leaves the group while another still needs it
     return TrainedRun(trainer.model, trainer.history, evaluation)
 
@@ -217,6 +310,8 @@ def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary
         ValueError: the weights are corrupt or of another network.
 
     """
+    if folder.config.dataset == OWN:
+        raise ValueError(f"{folder.path}: {folder.NO_NETWORK}")
     options = _options_of(folder, options)
     dataset = load_data(folder.config, options)
     model = build_model(folder.config, dataset.input_shape, dataset.num_classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,14 +18,17 @@ class EpochMetrics(NamedTuple):
 
     Attributes:
         epoch: 1 for the first.
-        train_loss: mean cross-entropy (nats) of the training samples, each evaluated in its optimiser step.
-        train_accuracy: fraction of the training samples classified correctly, each evaluated in its optimiser step.
-        validation_accuracy: fraction of the validation samples classified correctly after the epoch; NaN if there are
-            no validation samples.
+        train_loss: mean cross-entropy (nats), or squared error for targets, of the training samples, each evaluated in
+            its optimiser step.
+        train_accuracy: fraction of the training samples classified correctly, each evaluated in its optimiser step; NaN
+            for targets.
+        validation_accuracy: fraction of the validation samples classified correctly after the epoch; NaN for targets,
+            and if there are no validation samples.
         spike_rate: fraction of the elements (neuron, step, sample) of all layers that are active (s > 0) in training.
         learning_rate: learning rate of the epoch's last optimiser step.
         seconds: wall time of the epoch, evaluation included.
-        validation_loss: mean cross-entropy (nats) of the validation samples after the epoch; NaN if there are none.
+        validation_loss: mean cross-entropy (nats), or squared error, of the validation samples after the epoch; NaN if
+            there are none.
 
     """
 
@@ -41,13 +45,17 @@ class EpochMetrics(NamedTuple):
 def best_epoch(history: Sequence[EpochMetrics]) -> int:
     """The epoch of the highest validation accuracy and, among equals, of the lowest validation loss; 0 without any.
 
+    For targets, which have no accuracy, it is that of the lowest loss.
+
     Example:
         >>> rows = [EpochMetrics(k + 1, 1.0, 0.5, x, 0.1, 0.01, 1.0, 1.0) for k, x in enumerate([0.7, 0.9, 0.8])]
         >>> best_epoch(rows)
         2
 
     """
-    best = max(history, key=lambda row: (row.validation_accuracy, -row.validation_loss), default=None)
+    accuracies = [0 if math.isnan(row.validation_accuracy) else row.validation_accuracy for row in history]
+    ranked = zip(accuracies, (-row.validation_loss for row in history), history, strict=True)
+    best = max(ranked, key=lambda row: row[:2], default=(0, 0, None))[2]
     return 0 if best is None else best.epoch
 
 
@@ -62,21 +70,33 @@ class Tally:
     def __init__(self, sums: Sequence[float] = (0, 0, 0, 0, 0)) -> None:
         self.sums = torch.tensor(sums, dtype=torch.float64)
 
-    def add(self, loss: float, logits: Tensor, labels: Tensor, spikes: list[Tensor]) -> None:
-        """Add a batch: its summed loss, logits (B, C), labels (B,) and the spikes (T, B, N) of each layer."""
+    def add(self, loss: float, output: Tensor, labels: Tensor, spikes: list[Tensor]) -> None:
+        """Add a batch.
+
+        Args:
+            loss: summed over the A answers.
+            output: (A, C).
+            labels: (A,), or targets (A, C).
+            spikes: (T, B, N) of each layer, B samples.
+
+        """
         elements = sum(layer.numel() for layer in spikes)
         active = sum(int(count_spikes(layer).events.sum()) for layer in spikes)
-        batch = (len(labels), loss, count_correct(logits, labels), elements, active)
+        samples, answers = spikes[0].shape[1], len(labels)
+        correct = math.nan if labels.is_floating_point() else count_correct(output, labels)
+        # With an answer at every step, a sample counts as one.
+        scale = 1 if answers == samples else samples / max(answers, 1)
+        batch = (samples, scale * loss, scale * correct, elements, active)
         self.sums += torch.tensor(batch, dtype=torch.float64)
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy of the samples."""
+        """Mean cross-entropy, or squared error, of the samples."""
         return float(self.sums[1] / self.sums[0])
 
     @property
     def accuracy(self) -> float:
-        """Fraction of the samples classified correctly."""
+        """Fraction of the samples classified correctly; NaN for targets."""
         return float(self.sums[2] / self.sums[0])
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from .. import data
 from ..data.loader import derived_seed
+from ..layers import Standardise
 from ..models import Classifier
 from ..models.build import build
 from .config import TrainingConfig
@@ -26,8 +27,10 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, WEIGHTS))
         model = build(config, input_shape, num_classes)
-    model.config = config
-    model.encoder = None if config.dataset in data.RECORDED else make_encoding(config)
+        if config.standardise:  # training computes the numbers, or the weights of a file have them
+            inputs = math.prod(input_shape)
+            model.standardise = Standardise(torch.zeros(inputs), torch.ones(inputs))
+    model.config, model.encoder = config, make_encoding(config)
     return model
 
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from .._processes import Processes
-from ..models import Classifier
+from ..layers import SRC, Delay
 from .config import TrainingConfig
 
 
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW, with weight decay on the weight matrices only; learnt delays have a learning rate of their own."""
-    delays = [*model.delays.values()] if isinstance(model, Classifier) and config.learn_delays else []
+    delays = learnt_delays(model)
     delayed = {id(delay) for delay in delays}
     parameters = [parameter for parameter in model.parameters() if id(parameter) not in delayed]
     groups: list[dict[str, Any]] = [
@@ -27,6 +27,13 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
     if delays:
         groups.append({"params": delays, "weight_decay": 0.0, "lr": config.delay_learning_rate})
     return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def learnt_delays(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a network that are delays."""
+    layers = (module for module in model.modules() if isinstance(module, SRC | Delay))
+    named = ((name, x) for layer in layers for name, x in layer.named_parameters(recurse=False))
+    return [parameter for name, parameter in named if name.startswith("delay")]
 
 
 def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:

@@ -49,9 +49,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def learning_curve(history: list[EpochMetrics]) -> Figure:
-    """Plot loss, accuracy and rate over the epochs, one panel each."""
-    figure = new_figure(12, 3.6)
-    for panel, (quantity, scale, curves) in zip(figure.subplots(1, 3), CURVES, strict=True):
+    """Plot loss, accuracy and rate over the epochs, one panel each; for targets, which have no accuracy, two."""
+    curves_of = [
+        (quantity, scale, {name: label for name, label in curves.items() if not isnan(getattr(history[0], name))})
+        for quantity, scale, curves in CURVES
+    ]
+    if not any(name == "train_accuracy" for name in curves_of[1][2]):
+        curves_of = [("mean squared error", *curves_of[0][1:]), curves_of[2]]
+    figure = new_figure(4 * len(curves_of), 3.6)
+    for panel, (quantity, scale, curves) in zip(figure.subplots(1, len(curves_of)), curves_of, strict=True):
         for name, label in curves.items():
             known = [row for row in history if not isnan(getattr(row, name))]
             if known:

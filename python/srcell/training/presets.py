@@ -89,6 +89,22 @@ _SEQUENCES = {
     },
 }
 
+_OWN_SEQUENCES = {
+    **_SEQUENCE,
+    "hidden_sizes": (128,),
+    "rho": 10.0,
+    "rs": -4.0,
+    "zs_hyp": 0.2,
+    "omega": 0.02,
+    "highest_omega": 1.0,
+    "standardise": True,
+    "readout_alpha": 1.0,
+    "hold": 1,
+    "epochs": 60,
+    "batch_size": 16,
+    "learning_rate": 1e-2,
+}
+
 # Marked bits that must be remembered to the end. Marks may be a step apart: refractory times are short.
 _ADDING = {
     **_SEQUENCE,
@@ -121,10 +137,20 @@ _INTERVALS = {
     "delay_learning_rate": 0.1,
 }
 
+# One's own data: its encoding. Sequences are standardised, and the cell is that of SRC.for_sequences.
+OF_OWN: dict[str, dict[str, Any]] = {
+    "images": {},
+    "sequences": {"encoding": "held"},
+    "sounds": {"encoding": "sound"},
+    "events": {"encoding": "none"},
+}
+
 # Settings of each preset: those for every data set under "", those for one data set under its name.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "best": {
         **_SEQUENCES,
+        "sequences": _OWN_SEQUENCES,
+        "sounds": _SEQUENCES["spoken-digits"],
         "intervals": _INTERVALS,
         "adding": _ADDING,
         "mnist": {"epochs": 25, **_IMAGES_512},

@@ -49,7 +49,7 @@ def _check_metrics(metrics: EpochMetrics, epoch: int) -> None:
     largest = torch.finfo(torch.float32).max
     most = EpochMetrics(epoch, largest, 1, 1, 1, 1, largest, largest)
     possible = (
-        0 <= value <= limit or (name.startswith("validation_") and math.isnan(value))
+        0 <= value <= limit or (math.isnan(value) and (name.startswith("validation_") or name == "train_accuracy"))
         for name, value, limit in zip(metrics._fields, metrics, most, strict=True)
     )
     if not isinstance(metrics.epoch, int) or metrics.epoch != epoch or not all(possible):

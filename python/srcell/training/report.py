@@ -8,13 +8,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
+from math import isnan
 from string import Template
 from typing import Any
 
 from .._info import info
 from ..diagnosis import HEAD, Diagnosis
 from ..evaluation import Evaluation
-from .config import SETTINGS, TrainingConfig
+from .config import OWN, SETTINGS, TrainingConfig
 from .metrics import EpochMetrics, best_epoch
 
 # The caption of each picture, in the order of the page.
@@ -106,24 +107,29 @@ def page(
 
     """
     seconds = sum(metrics.seconds for metrics in history)
+    result = {"test accuracy": f"{evaluation.accuracy:.2%}"}
+    if not len(evaluation.confusion):
+        result = {"test error": f"{evaluation.loss:.4g}", "R2": f"{evaluation.r2:.3f}"}
     figures = {
-        "test accuracy": f"{evaluation.accuracy:.2%}",
-        "test samples": f"{int(evaluation.confusion.sum()):,}",
+        **result,
+        "test samples": f"{evaluation.answers:,}",
         "epochs": str(len(history)),
         **({"weights of epoch": str(best_epoch(history))} if config.patience else {}),
         "training": f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min",
         "events per inference": f"{sum(layer.events for layer in evaluation.counts):,.0f}",
-        "synaptic operations": f"{evaluation.synaptic_operations:,.0f}",
     }
+    if not isnan(operations := evaluation.synaptic_operations):
+        figures["synaptic operations"] = f"{operations:,.0f}"
     layers = [
-        (f"layer {k}" if k else "input", *(f"{count:,.0f}" for count in layer))
+        (f"layer {k}" if k else "input", *("" if isnan(count) else f"{count:,.0f}" for count in layer))
         for k, layer in enumerate(evaluation.counts)
     ]
-    settings = [(name, _shown(getattr(config, name)), setting.text) for name, setting in SETTINGS.items()]
+    used = config.used() if config.dataset == OWN else SETTINGS.keys()
+    settings = [(name, _shown(getattr(config, name)), x.text) for name, x in SETTINGS.items() if name in used]
     changed = {name for name, setting in SETTINGS.items() if getattr(config, name) != setting.default}
     sizes = "-".join(str(rate.numel()) for rate in evaluation.rates)
     return PAGE.substitute(
-        title=escape(f"{config.dataset}: {evaluation.accuracy:.2%} with {sizes} neurons"),
+        title=escape(f"{config.dataset}: {next(iter(result.values()))} with {sizes} neurons"),
         subtitle=escape(f"A run of srcell {info()['version']}, seed {config.seed}."),
         figures="".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in figures.items()),
         pictures="\n".join(_picture(name, images[name], text) for name, text in CAPTIONS.items() if name in images),

@@ -10,16 +10,16 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._extras import extra
 from .._files import is_partial, remove_partial_files, write_atomically
 from .._info import info
 from .._settings import LARGEST
+from ..models import Classifier
 from . import plots, report
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .config import TrainingConfig
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from ..diagnosis import Diagnosis
     from ..evaluation import Evaluation
     from ..events import EventBatch
-    from ..models import Classifier
-
 
 LOCK = ".lock"
 FILES = (
@@ -51,13 +49,15 @@ class RunData(NamedTuple):
     Attributes:
         folder: folder of the data sets, as given.
         input_shape: channels, height and width.
-        num_classes: the number of classes.
+        num_classes: the number of classes, or of the values of targets.
+        class_names: the names of the classes, by label; empty if the labels name themselves.
 
     """
 
     folder: str
     input_shape: tuple[int, int, int]
     num_classes: int
+    class_names: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> RunData:
@@ -67,12 +67,15 @@ class RunData(NamedTuple):
             ValueError, TypeError, KeyError, AttributeError: the record has another form.
 
         """
-        folder, input_shape, classes = (record[name] for name in cls._fields)
+        folder, input_shape, classes = (record[name] for name in cls._fields[:3])
+        names = record.get("class_names", [])  # new in 0.3
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"data: expected the names of classes, got {names!r:.200}")
         sizes = [*input_shape, classes]
         if not isinstance(folder, str) or not all(type(size) is int and 1 <= size <= LARGEST for size in sizes):
             raise ValueError(f"data: expected a folder and sizes, got {record!r:.200}")
         channels, height, width = input_shape
-        return cls(folder, (channels, height, width), classes)
+        return cls(folder, (channels, height, width), classes, tuple(names))
 
 
 class RunFolder:
@@ -85,6 +88,12 @@ class RunFolder:
         checkpoint: path of the checkpoint.
 
     """
+
+    NO_NETWORK = (
+        "expected a network that its configuration describes, got one of your own: build it, load the weights with "
+        "srcell.training.load_weights(network, folder.load_model(), ''), and call srcell.export or "
+        "srcell.evaluation.evaluate"
+    )
 
     def __init__(self, path: Path, config: TrainingConfig, data: RunData | None = None) -> None:
         self.path, self.config, self.data = path, config, data
@@ -205,27 +214,26 @@ class RunFolder:
 
     def finish(
         self,
-        model: Classifier,
+        model: nn.Module,
         history: list[EpochMetrics],
         evaluation: Evaluation,
         sample: EventBatch,
-        label: int,
-        class_names: Sequence[str] = (),
+        label: Tensor,
         diagnosis: Diagnosis | None = None,
     ) -> None:
-        """Write the model, the result, the plots (one of the delays only if they are learnt) and the report.
+        """Write the model, the result, the plots that this run has, and the report.
 
         Args:
             model: in evaluation mode.
             history: one row per epoch.
             evaluation: the evaluation of the test set.
             sample: a batch of one test sample, for the raster and the traces.
-            label: its class.
-            class_names: as returned by ``srcell.data.class_names``.
+            label: its class, (), or other labels or targets.
             diagnosis: of the model on test samples, for the report.
 
         """
         record: dict[str, Any] = {"config": dataclasses.asdict(self.config)}
+        class_names = self.data.class_names if self.data is not None else ()
         if self.data is not None:
             record |= {"input_shape": self.data.input_shape, "num_classes": self.data.num_classes}
         write_checkpoint(self.path / "model.safetensors", model.state_dict(), record)
@@ -233,14 +241,15 @@ class RunFolder:
         kept = best_epoch(history) if self.config.patience else len(history)
         further = {"epoch": kept, "seconds": sum(row.seconds for row in history)}
         self._write_json("result.json", summarise(evaluation) | further)
-        figures = {
-            "learning_curve.png": plots.learning_curve(history),
-            "raster.png": plots.raster(model, sample, label, self.config.prefix, class_names),
-            "traces.png": plots.traces(model, sample, label, self.config.prefix, class_names),
-            "rates.png": plots.rates(evaluation),
-            "confusion.png": plots.confusion(evaluation, class_names),
-        }
-        if self.config.learn_delays:
+        figures = {"learning_curve.png": plots.learning_curve(history)}
+        if isinstance(model, Classifier) and not label.dim():
+            sample_plots = {"raster.png": plots.raster, "traces.png": plots.traces}
+            shown = (model, sample, int(label), self.config.prefix, class_names)
+            figures |= {name: plot(*shown) for name, plot in sample_plots.items()}
+        figures["rates.png"] = plots.rates(evaluation)
+        if len(evaluation.confusion):
+            figures["confusion.png"] = plots.confusion(evaluation, class_names)
+        if self.config.learn_delays and isinstance(model, Classifier):
             untrained = build_model(self.config, model.input_shape, model.readout.num_classes)
             figures["delays.png"] = plots.delays(untrained.delays, model.delays)
         images = {}
@@ -289,9 +298,17 @@ def require_empty(path: Path) -> None:
 
 def summarise(evaluation: Evaluation) -> dict[str, Any]:
     """The numbers of an evaluation, for result.json."""
-    return {
+    found = {
         "test_accuracy": evaluation.accuracy,
+        "test_loss": evaluation.loss,
+        "test_r2": evaluation.r2,
         "events_per_inference": sum(layer.events for layer in evaluation.counts),
         "synops_per_inference": evaluation.synaptic_operations,
-        "layers": [layer._asdict() for layer in evaluation.counts],
     }
+    layers = [_known(layer._asdict()) for layer in evaluation.counts]
+    return {**_known(found), "layers": layers}
+
+
+def _known(numbers: dict[str, float]) -> dict[str, float | None]:
+    """Numbers with None for NaN, which JSON lacks."""
+    return {name: None if math.isnan(x) else x for name, x in numbers.items()}

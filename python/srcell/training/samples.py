@@ -10,6 +10,7 @@ from .. import data
 from ..data import Dataset, LabelledEvents, LabelledSounds, Samples, SoundEncoding
 from ..data.encodings import Encoding
 from ..data.loader import derived_seed
+from ..data.own import is_own
 from .config import TrainingConfig
 from .options import RunOptions, data_folder
 
@@ -26,28 +27,39 @@ def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
         ValueError, ImportError: as in ``srcell.data.load``.
 
     """
+    if is_own(config.dataset):
+        return encoded(data.load(config.dataset), make_encoding(config))
     root = Path(data_folder(options))
     try:
         loaded = data.load(config.dataset, root, download=options.download, cache=options.cache, prefix=config.prefix)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error} (looked in {root.absolute()})") from error
-    encoding = make_encoding(config)
-    if not isinstance(encoding, SoundEncoding):
-        return loaded
-    train, test = (_encoded(samples, encoding) for samples in (loaded.train, loaded.test))
-    return loaded._replace(train=train, test=test, input_shape=(encoding.inputs, 1, 1))
+    return encoded(loaded, make_encoding(config))
+
+
+def encoded(dataset: Dataset, encoding: Encoding | None) -> Dataset:
+    """The data set, with its sounds encoded: once, for all epochs."""
+    sounds = dataset.train, dataset.test
+    if not isinstance(encoding, SoundEncoding) or not isinstance(dataset.train, LabelledSounds):
+        return dataset
+    train, test = (_encoded(samples, encoding) for samples in sounds)
+    return dataset._replace(train=train, test=test, input_shape=(encoding.inputs, 1, 1))
 
 
 def _encoded(samples: Samples, encoding: SoundEncoding) -> LabelledEvents:
-    assert isinstance(samples, LabelledSounds) and samples.rate == encoding.rate
+    if not isinstance(samples, LabelledSounds) or samples.rate != encoding.rate:
+        raise ValueError(f"dataset: expected sounds of {encoding.rate} Hz, got {samples!r:.80}")
     return LabelledEvents(encoding(samples.waves, lengths=samples.lengths), samples.labels)
 
 
-def make_encoding(config: TrainingConfig) -> Encoding:
-    """The encoder of a run's images, sequences or sounds."""
-    if config.dataset in data.SOUNDS:
+def make_encoding(config: TrainingConfig) -> Encoding | None:
+    """The encoder of a run's images, sequences or sounds; None for recordings of events."""
+    kind = config.kind_of(config.dataset)
+    if kind == "events":
+        return None
+    if kind == "sounds":
         return SoundEncoding(frame=config.frame, hold=config.hold, threshold=config.threshold)
-    if config.dataset in data.SEQUENTIAL:
+    if kind == "sequences":
         return data.HeldEncoding(config.hold, config.prefix)
     if config.dataset == "delayed-recall":
         return data.RecallEncoding(config.recall_delay)

@@ -11,22 +11,23 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .._processes import Processes
-from ..data import Dataset, EventLoader
+from ..data import Dataset, EventLoader, LabelledSequences
+from ..data.dataset import of_every_step
 from ..data.loader import derived_seed
 from ..diagnosis import Diagnosis, diagnose
-from ..evaluation import Evaluation, evaluate
+from ..evaluation import Evaluation, answer, as_input, evaluate, is_batch_first, paired, summed_loss
 from ..events import EventBatch
+from ..layers import LeakyReadout, Standardise
 from ..models import Classifier
 from .config import TrainingConfig
 from .metrics import EpochMetrics, Tally, best_epoch
 from .network import build_model, check_weights, load_weights
-from .optimisation import delay_width, delays_are_fixed, make_optimizer, make_schedule, rate_pull
+from .optimisation import delay_width, delays_are_fixed, learnt_delays, make_optimizer, make_schedule, rate_pull
 from .options import RunOptions
 from .progress import read_groups, read_history, read_moments
-from .samples import EVALUATION_BATCH, EVALUATION_SEED, make_encoding, split
+from .samples import EVALUATION_BATCH, EVALUATION_SEED, encoded, split
 
 DROPOUT = 4  # purpose of a derived seed; data/loader.py has others
 DIAGNOSED = 64  # samples
@@ -41,12 +42,14 @@ class Trainer:
         dataset: the data set.
         options: options of this machine.
         group: the processes that train the network together; by default this process alone.
+        model: a network of your own, which is trained in place; by default ``build_model`` makes one.
 
     Attributes:
         config: as given.
         options: as given.
         group: as given.
         model: the network in its current state.
+        dense: whether a network of your own is called with tensors: for sequences, if it has no ``encoder``.
         sample_counts: number of samples under "training", "validation" and "test".
         tally: this process's sums over the batches of the current epoch.
         history: metrics of each finished epoch.
@@ -61,14 +64,20 @@ class Trainer:
         dataset: Dataset,
         options: RunOptions | None = None,
         group: Processes | None = None,
+        model: nn.Module | None = None,
     ) -> None:
         self.options, self.group = options or RunOptions(), group or Processes()
         self.config, self.tally = config, Tally()
         self.history: list[EpochMetrics] = []
         self._device = torch.device(self.options.own_device)
+        self._is_own = model is not None
+        model = build_model(config, dataset.input_shape, dataset.num_classes) if model is None else model
+        encoding = getattr(model, "encoder", None)
+        dataset = encoded(dataset, encoding)
+        self.dense = encoding is None and isinstance(dataset.train, LabelledSequences)
         self._load = partial(
             EventLoader,
-            encoding=make_encoding(config),
+            encoding=encoding,
             seed=EVALUATION_SEED,
             num_workers=self.options.num_workers,
             rank=self.group.rank,
@@ -79,8 +88,11 @@ class Trainer:
         if config.patience and not len(validation.labels):
             raise ValueError(f"patience: expected 0 without validation samples, got {config.patience}")
         self.sample_counts = {name: len(samples.labels) for name, samples in parts.items()}
-        self.model = build_model(config, dataset.input_shape, dataset.num_classes).to(self._device)
-        self._network = self.group.wrap(LayersAndLogits(self.model))
+        if config.standardise and isinstance(training, LabelledSequences):
+            cast(Classifier, model).standardise = Standardise.of(training.values, training.lengths)
+        self.model: Any = model.to(self._device)
+        self._every_step = of_every_step(dataset.train.labels)
+        self._network = self._wrapped()
         self.loader = self._load(training, batch_size=config.batch_size, shuffle=True, seed=config.seed)
         self._validation = self._load(validation, batch_size=EVALUATION_BATCH)
         self._test_samples = dataset.test
@@ -119,7 +131,7 @@ class Trainer:
         total = self._total_tally()
         accuracy = loss = math.nan
         if len(self._validation):
-            validation = evaluate(self.model, self._validation, self._device, self.group)
+            validation = self._evaluate(self._validation)
             accuracy, loss = validation.accuracy, validation.loss
         metrics = EpochMetrics(
             epoch=len(self.history) + 1,
@@ -162,17 +174,15 @@ class Trainer:
             num_workers=0,
         )
         loader.set_epoch(1)
-        events, labels = next(iter(loader))
-        return diagnose(self.model, events.to(self._device), labels if done == 1 else None)
+        return self._diagnose(loader, with_gradients=done == 1)
 
     def diagnose_test(self) -> Diagnosis:
         """Diagnose the network on samples of the test set, drawn alike in every run."""
-        events, labels = next(iter(self._load(self._test_samples, batch_size=DIAGNOSED, shuffle=True)))
-        return diagnose(self.model, events.to(self._device), labels)
+        return self._diagnose(self._load(self._test_samples, batch_size=DIAGNOSED, shuffle=True), with_gradients=True)
 
     def test(self) -> Evaluation:
         """Evaluate on the test set."""
-        return evaluate(self.model, self.test_loader(), self._device, self.group)
+        return self._evaluate(self.test_loader())
 
     def test_loader(self, batch_size: int = EVALUATION_BATCH) -> EventLoader:
         """A loader of the test set; its spikes are the same in every run."""
@@ -210,6 +220,12 @@ class Trainer:
         missing = sorted(RECORD - record.keys())
         if missing:
             raise ValueError(f"{source}: cannot resume: the checkpoint lacks {', '.join(missing)}")
+        weights, best = (
+            {name.removeprefix(part): x for name, x in tensors.items() if name.startswith(part)}
+            for part in ("model.", "best.")
+        )
+        if self._is_own:
+            check_weights(self.model, weights, source)
         try:
             config = TrainingConfig.from_dict(record["config"])
             moments, groups = read_moments(self.optimizer, tensors), read_groups(self.optimizer, record["groups"])
@@ -219,10 +235,6 @@ class Trainer:
             raise ValueError(f"{source}: cannot resume from this checkpoint ({reason})") from error
         if config != self.config:
             raise ValueError(f"{source}: belongs to another configuration than the run's config.json")
-        weights, best = (
-            {name.removeprefix(part): x for name, x in tensors.items() if name.startswith(part)}
-            for part in ("model.", "best.")
-        )
         if self.config.patience and history:
             check_weights(self.model, best, source)
             self._best = {name: x.clone() for name, x in best.items()}
@@ -237,43 +249,54 @@ class Trainer:
 
     def _prepare_delays(self, epoch: int) -> None:
         """Set the width of the epoch, and fix delays that are learnt but end whole. Repeating it changes nothing."""
+        if self._is_own:  # whole_delays and delay_width are settings of a network that srcell builds
+            return
         self.model.set_delay_width(delay_width(self.config, epoch))
         if delays_are_fixed(self.config, epoch) and any(delay.requires_grad for delay in self.model.delays.values()):
             self.model.round_delays_()
             # DistributedDataParallel expects a gradient of every parameter that required one when it was made.
-            self._network = self.group.wrap(LayersAndLogits(self.model))
+            self._network = self._wrapped()
 
     def _train_batch(self, events: EventBatch, labels: Tensor) -> None:
-        logits, *spikes = self._forward(events)
-        loss = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.config.label_smoothing)
+        output, *spikes = self._forward(events)
+        output, labels = paired(output, labels, events.lengths)
+        loss = summed_loss(output, labels, self.config.label_smoothing)
         if not loss.isfinite():
             raise FloatingPointError(
                 f"the loss became {loss.item()} in batch {self._batches_done + 1} of epoch {len(self.history) + 1}, "
                 f"at a learning rate of {self._rate:.3g}: use a lower one"
             )
         # DistributedDataParallel averages gradients over processes, but their shares of a batch may differ by a sample.
-        # So the summed loss is divided by the samples of all processes and multiplied by the number of processes.
-        samples = self.loader.samples_in(self._batches_done)
-        objective = self.group.size / samples * loss
+        # So the summed loss is divided by the answers of all processes and multiplied by the number of processes.
+        samples = answers = self.loader.samples_in(self._batches_done)
+        if self._every_step:
+            answers = max(int(self.group.sum(torch.tensor(len(labels)))), 1)
+        objective = self.group.size / answers * loss
         if self.config.rate_penalty:
-            hidden = spikes if self.config.readout == "linear" else spikes[:-1]
-            pull = rate_pull(hidden, self.config.target_rate, samples, self.group)
+            voting = any(isinstance(module, LeakyReadout) for module in self.model.modules())
+            pull = rate_pull(spikes[:-1] if voting else spikes, self.config.target_rate, samples, self.group)
             objective = objective + self.config.rate_penalty * pull
         self.optimizer.zero_grad()
         objective.backward()
         if self.config.clip_norm:
-            delays = {id(delay) for delay in self.model.delays.values()}  # in other units, and often larger
+            delays = {id(delay) for delay in learnt_delays(self.model)}  # in other units, and often larger
             others = [parameter for parameter in self.model.parameters() if id(parameter) not in delays]
             nn.utils.clip_grad_norm_(others, self.config.clip_norm)
         self.optimizer.step()
         self._rate = float(self.optimizer.param_groups[0]["lr"])
         self._schedule.step()
-        self.model.constrain_()
-        self.tally.add(loss.item(), logits, labels, spikes)
+        self._constrain()
+        self.tally.add(loss.item(), output, labels, spikes)
+
+    def _constrain(self) -> None:
+        """Write the bounds of the parameters into them; of a network of one's own, in all layers."""
+        for module in self.model.modules() if self._is_own else [self.model]:
+            if hasattr(module, "constrain_"):
+                module.constrain_()
 
     def _forward(self, events: EventBatch) -> list[Tensor]:
-        """The logits and the spikes of each layer; dropout is seeded by the batch's place in the run."""
-        if not self.config.dropout:
+        """The output and the spikes of each layer; what is drawn there is seeded by the batch's place in the run."""
+        if not (self._is_own or self.config.dropout):
             return cast("list[Tensor]", self._network(events))
         self.model.shared_batch = (self.loader.samples_in(self._batches_done), self.group.rank, self.group.size)
         try:
@@ -283,18 +306,41 @@ class Trainer:
         finally:
             self.model.shared_batch = None
 
+    def _wrapped(self) -> nn.Module:
+        return self.group.wrap(OutputAndLayers(self.model, self._every_step, self.dense and self._is_own))
+
+    def _evaluate(self, loader: EventLoader) -> Evaluation:
+        return evaluate(self.model, loader, self._device, self.group, dense=self.dense and self._is_own)
+
+    def _diagnose(self, loader: EventLoader, *, with_gradients: bool) -> Diagnosis:
+        events, labels = next(iter(loader))
+        events, labels = events.to(self._device), labels.to(self._device)
+
+        def loss(output: Tensor, labels: Tensor) -> Tensor:
+            output = output.transpose(0, 1) if self._every_step and is_batch_first(self.model) else output
+            output, labels = paired(output, labels, events.lengths)
+            return summed_loss(output, labels) / max(len(labels), 1)
+
+        input, lengths = as_input(self.model, events, self.dense and self._is_own)
+        plain = not self._every_step and not labels.is_floating_point()
+        # A classifier answers once, unless it is asked otherwise.
+        answers = with_gradients and not (self._every_step and isinstance(self.model, Classifier))
+        return diagnose(
+            self.model, input, labels if answers else None, loss if answers and not plain else None, lengths
+        )
+
     def _total_tally(self) -> Tally:
         return Tally(self.group.sum(self.tally.sums.clone()).tolist())
 
 
-class LayersAndLogits(nn.Module):
+class OutputAndLayers(nn.Module):
     """Returns everything that a training step needs from one call, as DistributedDataParallel requires."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: nn.Module, every_step: bool, dense: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.every_step, self.dense = model, every_step, dense
 
     def forward(self, events: EventBatch) -> list[Tensor]:
-        """The logits, then the spikes of each layer."""
-        spikes = self.model.layer_spikes(events)
-        return [self.model.readout(spikes[-1], lengths=events.lengths), *spikes]
+        """The output, then the spikes of each layer."""
+        output, spikes, _ = answer(self.model, events, self.every_step, dense=self.dense)
+        return [output, *spikes]
