@@ -27,6 +27,7 @@ from srcell import benchmark, cli, data, evaluation, functional, hardware, model
 from srcell.cli.bench import bench
 from srcell.cli.options import given_settings
 from srcell.cli.sweep import variations
+from srcell.data.own import is_own
 from srcell.training import sweep
 from support.calls import EXPORTS_ONNX
 
@@ -44,6 +45,8 @@ DIRECTIVES |= {"{drawn}", "{measured}", "{summary}", "{command-help}"}  # of doc
 NOT_HERE = {"mnist", "fashion-mnist", "nmnist", "psmnist", "spoken-digits"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 SECONDS = 100  # a command that takes longer is assumed to hang
+
+MAKES_FILES = {"docs/howto/own-data.md"}  # the first Python block makes the files that the commands read
 
 NEEDS = {
     "docs/howto/camera-events.md": ("nir",),
@@ -152,7 +155,8 @@ def split_launcher(words: list[str]) -> tuple[list[str], list[str]]:
 def check_command(words: list[str]) -> argparse.Namespace:
     """Parse the arguments of srcell; settings and benchmark cases are checked as well."""
     arguments = cli.build_parser().parse_args(words)
-    if words[0] == "train" and arguments.dataset is not None:
+    own = arguments.dataset if words[0] == "train" and is_own(arguments.dataset or "") else None
+    if words[0] == "train" and arguments.dataset is not None and (own is None or Path(own).exists()):
         training.TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **given_settings(arguments))
     if words[0] == "sweep":
         given, varied = given_settings(arguments), variations(arguments)
@@ -166,7 +170,8 @@ def runs_here(arguments: argparse.Namespace, folder: Path) -> bool:
     """Whether a command can run here: no download, no GPU, no minutes, and no run folder that is missing."""
     if arguments.run is bench or getattr(arguments, "device", "cpu") != "cpu":
         return False
-    if getattr(arguments, "dataset", None) in NOT_HERE:
+    dataset = getattr(arguments, "dataset", None) or ""
+    if dataset in NOT_HERE or (is_own(dataset) and not (folder / dataset).exists()):
         return False
     needed = getattr(arguments, "run_folder", None) or getattr(arguments, "resume", None)
     return needed is None or (folder / needed).exists()
@@ -178,6 +183,8 @@ def test_console_examples_print_the_shown_output(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    if page in MAKES_FILES:
+        exec(next(block.text for block in BLOCKS[page] if block.tag == "python"), {})
     checker, flags = doctest.OutputChecker(), doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     for command in commands_of(page):
         launcher, words = split_launcher(command.words)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import srcell
 from srcell import data
+from srcell._answers import summed_loss
 from srcell.cli import main
 from srcell.data import EventLoader, LabelledEvents, LabelledImages, LabelledSequences, LabelledSounds
 from srcell.evaluation import evaluate
@@ -184,7 +185,7 @@ def test_a_network_of_ones_own_learns_every_kind_of_labels(kind: str, batch_firs
         answer = model(given[None] if batch_first else given[:, None]).detach()
         answer = answer.reshape(-1, 2) if "every" in kind else answer
         wanted = dataset.test.labels[k][: len(values)] if "every" in kind else dataset.test.labels[k : k + 1]
-        errors += float(srcell.evaluation.summed_loss(answer, wanted))
+        errors += float(summed_loss(answer, wanted))
         right += 0 if wanted.is_floating_point() else int((answer.argmax(1) == wanted).sum())
     assert run.evaluation.loss == pytest.approx(errors / run.evaluation.answers, rel=1e-4)
     result = json.loads((tmp_path / "run" / "result.json").read_text())

@@ -28,6 +28,7 @@ EVERYWHERE = {
     "_state",
 }
 ALLOWED = {
+    "_answers": {"_arguments", "events", "models", "recording"},
     "_arguments": {"ops"},
     "_extras": set(),
     "_files": set(),
@@ -59,11 +60,13 @@ ALLOWED = {
     "data": {"_arguments", "events", "runtime"},
     "hardware": {"_arguments", "data", "functional", "layers", "models"},
     "evaluation": {
-        *("_arguments", "_export", "_processes", "data", "events", "functional", "layers", "models", "recording"),
+        *("_answers", "_arguments", "_export", "_processes", "data", "events", "functional", "layers", "models"),
+        "recording",
     },
     "benchmark": {"_arguments", "_info", "_export", "events", "functional", "layers", "models", "reference", "runtime"},
     "training": {
-        *("_arguments", "_info", "_processes", "data", "diagnosis", "evaluation", "events", "functional", "layers"),
+        *("_answers", "_arguments", "_info", "_processes", "data", "diagnosis", "evaluation", "events", "functional"),
+        "layers",
         *("models", "recording"),
     },
     "cli": {

@@ -12,12 +12,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from .._answers import answer, as_input, is_batch_first, paired, summed_loss
 from .._processes import Processes
 from ..data import Dataset, EventLoader, LabelledSequences
 from ..data.dataset import of_every_step
 from ..data.loader import derived_seed
 from ..diagnosis import Diagnosis, diagnose
-from ..evaluation import Evaluation, answer, as_input, evaluate, is_batch_first, paired, summed_loss
+from ..evaluation import Evaluation, evaluate
 from ..events import EventBatch
 from ..layers import LeakyReadout, Standardise
 from ..models import Classifier
