@@ -100,7 +100,7 @@ def test_biases_above_the_default_bound_come_back(maps: bool) -> None:
     with torch.no_grad():
         bias.copy_(torch.tensor([-3.3, -6.0, -1.7]))
     network = from_graph(to_graph(layer, dt=0.001, input_shape=(1, 4, 4) if maps else None))
-    found = network[0].layer if isinstance(network, nn.Sequential) else network.layer
+    found = next(module for module in network.modules() if isinstance(module, type(layer)))
     assert torch.equal(found.get_parameter(name), bias) and found.bias_max == bias.max().item()
     x = torch.rand(20, 2, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
