@@ -16,7 +16,7 @@ from srcell.training.run_folder import RunFolder
 from srcell.training.samples import make_encoding
 from support.runs import TINY
 
-NAMES = [name for name, setting in SETTINGS.items() if type(setting.default) is str]
+NAMES = [name for name, setting in SETTINGS.items() if setting.choices]
 LEARNT = {"input_delay": 5, "learn_delays": True}
 
 

@@ -137,7 +137,7 @@ def test_latencies_and_recordings_pass_through() -> None:
     Refusal("epoch", lambda: make_loader().set_epoch(-1)),
     Refusal("first_batch", lambda: make_loader(25).set_epoch(0, first_batch=3)),
     Message("model: expected SRC layers in it, got none in Linear", lambda: evaluate_it(nn.Linear(20, 2))),
-    Message("model: expected a module, got a function", lambda: evaluate_it(evaluate_it), TypeError),
+    Message("model: expected a module, got function", lambda: evaluate_it(evaluate_it), TypeError),
     Message(
         "loader: expected pairs of an EventBatch and labels, .*, got a batch of a tensor",
         lambda: evaluate_it(SRCClassifier(20, [], 2), [(torch.zeros(30, 2, 20), torch.zeros(2).long())]),
