@@ -19,13 +19,16 @@ from torch import Tensor, nn
 import srcell
 from srcell import data
 from srcell._answers import summed_loss
+from srcell._processes import Processes
 from srcell.cli import main
 from srcell.data import EventLoader, LabelledEvents, LabelledImages, LabelledSequences, LabelledSounds
+from srcell.data.own import load_once
 from srcell.evaluation import evaluate
 from srcell.events import EventBatch
 from srcell.models import SRCClassifier
 from srcell.training import Interrupted, Observer, RunFolder, Trainer, TrainingConfig, load_weights, resume, train
 from srcell.training.config import OWN
+from srcell.training.optimisation import learnt_delays, rate_pull
 from support.refusals import Message, refusals
 from support.runs import all_steps, assert_equal_weights, run_to_the_end
 
@@ -47,6 +50,13 @@ class Whole(nn.Module):
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         spikes, _ = self.layer(self.dropout(self.linear(input)), lengths=lengths)
         return self.readout(spikes, lengths=lengths)
+
+
+class Strange(Whole):
+    """A network whose state is not of tensors alone."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"a": 1}
 
 
 def sequential(*, every_step: bool = False, batch_first: bool = False) -> srcell.Sequential:
@@ -136,8 +146,20 @@ def test_other_labels_have_their_shapes(kind: str, shape: tuple[int, ...]) -> No
     ),
     Message("x: expected real numbers, got an EventBatch", lambda: data.from_arrays(events(), [0]), TypeError),
     Message("y: expected a label or a target for each of 10", lambda: data.from_arrays(RAGGED, NAMES[:9])),
-    Message("y: expected labels", lambda: data.from_arrays(RAGGED, 3), TypeError),
+    Message("y: expected labels .B,. or targets, got int", lambda: data.from_arrays(RAGGED, 3), TypeError),
     Message("y: expected integers or texts", lambda: data.from_arrays(RAGGED, [1j] * 10), TypeError),
+    Message("y: expected integers .*, got .S1", lambda: data.from_arrays(RAGGED, [b"a"] * 10), TypeError),
+    Message("y: expected all labels alike", lambda: data.from_arrays(RAGGED, [[1.0] * (k % 2 + 2) for k in range(10)])),
+    Message("y: expected one label or target", lambda: data.from_arrays(RAGGED, np.zeros((10, 0)))),
+    Message("y: expected at least two classes, got a", lambda: data.from_arrays(RAGGED, ["a"] * 10)),
+    Message(
+        "y: expected labels, integers or texts, or",
+        lambda: data.from_arrays(RAGGED, NAMES, RAGGED, [0.5] * 10),
+        TypeError,
+    ),
+    Message("y_test: expected labels of samples or", lambda: data.from_arrays(RAGGED, NAMES, *pair_of(KINDS[2]))),
+    Message("x: expected numbers in sample 0, .*complex", lambda: data.from_arrays([[1j]] * 2, [0, 1]), TypeError),
+    Message("test: expected a fraction", lambda: data.from_arrays(RAGGED, NAMES, test=math.nan)),
     Message("y: expected finite targets", lambda: data.from_arrays(RAGGED, [math.inf] * 10)),
     Message("y: expected one label or target, or one for", lambda: data.from_arrays(RAGGED, [[1, 2]] * 10)),
     Message("y_test: expected labels together with x_test", lambda: data.from_arrays(RAGGED, NAMES, RAGGED)),
@@ -149,8 +171,8 @@ def test_other_labels_have_their_shapes(kind: str, shape: tuple[int, ...]) -> No
     Message("settings: .*, got speed", lambda: fit(speed=3), TypeError),
     Message("epochs: expected at least 1", lambda: fit(epochs=0)),
     Message("model: expected a network, or a TrainingConfig", lambda: train("digits", RAGGED, "o"), TypeError),  # type: ignore
-    Message("train: expected dataset and out after a network", lambda: train(sequential(), (RAGGED, NAMES)), TypeError),  # type: ignore
-    Message("train: expected no settings beside", lambda: train(TrainingConfig(), "out", epochs=2), TypeError),  # type: ignore
+    Message("_train_model.. missing 1 .*'out'", lambda: train(sequential(), (RAGGED, NAMES)), TypeError),  # type: ignore
+    Message("_train_config.. got an .*'epochs'", lambda: train(TrainingConfig(), "out", epochs=2), TypeError),  # type: ignore
 )
 def test_bad_arguments_raise_an_error_that_names_them(refusal: Message, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
@@ -246,7 +268,7 @@ def test_a_stopped_run_is_resumed_with_its_network_and_its_samples(tmp_path: Pat
     whole = train(copy.deepcopy(first), (RAGGED, NAMES), tmp_path / "whole", **options)
     with pytest.raises(Interrupted):
         train(copy.deepcopy(first), (RAGGED, NAMES), tmp_path / "run", observer=Stop(), **options)
-    with pytest.raises(TypeError, match="expected model= and dataset=, as they were given to train, for a run of a"):
+    with pytest.raises(ValueError, match="expected model= and dataset=, as they were given to train, for a run of a"):
         resume(tmp_path / "run")
     with pytest.raises(ValueError, match="weights of another network"):
         resume(tmp_path / "run", model=sequential(), dataset=(RAGGED, NAMES))
@@ -264,7 +286,7 @@ def test_a_stopped_run_is_resumed_with_its_network_and_its_samples(tmp_path: Pat
 
 def test_a_run_of_a_data_set_takes_no_network(tmp_path: Path) -> None:
     train(TrainingConfig(hidden_sizes=(), epochs=1, steps=3, train_samples=20), tmp_path)
-    with pytest.raises(TypeError, match="expected no model and no dataset, for a run of the data set digits"):
+    with pytest.raises(ValueError, match="expected no model and no dataset, for a run of the data set digits"):
         resume(tmp_path, model=sequential(), dataset=(RAGGED, NAMES))
 
 
@@ -320,6 +342,180 @@ def test_the_work_of_a_chain_is_counted_as_a_classifiers(readout: str, recurrent
     assert math.isnan(unknown.synaptic_operations) and unknown.counts[0].events == ours.counts[0].events
 
 
+def test_a_network_that_does_not_fit_its_samples_leaves_no_folder(tmp_path: Path) -> None:
+    x = np.stack([x[:4] for x in RAGGED])
+    empty = LabelledSequences(torch.zeros(0, 4, 3), torch.zeros(0, dtype=torch.int64))
+    full = data.from_arrays(x, NAMES).train
+    silent = Whole()
+    silent.forward = lambda input, lengths=None: input[-1]  # type: ignore[method-assign, assignment]
+    cases: list[tuple[nn.Module, Any, str]] = [
+        (sequential(every_step=True), (x, NAMES), r"model: expected the output \(B, C\)"),
+        (sequential(), (x, [0, 1, 2] * 3 + [5]), r"dataset: expected labels in \[0, 2\), the network's classes, got"),
+        (nn.Linear(3, 2), (x, NAMES), "model: expected SRC layers in it, got none in Linear"),
+        (silent, (x, NAMES), "model: expected a forward that calls its SRC layers"),
+        (Strange(), (x, NAMES), r"model: expected a state_dict of tensors, got dict under _extra_state"),
+        (sequential(), data.Dataset(full, empty, 2, (3, 1, 1)), "dataset: expected samples for test, got none"),
+        (
+            sequential(),
+            data.Dataset(empty, full, 2, (3, 1, 1)),
+            "validation: expected a fraction that leaves a sample to",
+        ),
+    ]
+    for model, dataset, message in cases:
+        with pytest.raises((TypeError, ValueError), match=message):
+            train(model, dataset, tmp_path / "run", validation=0)
+        assert not (tmp_path / "run").exists()
+    held = sequential(every_step=True)
+    held.encoder = data.HeldEncoding(hold=2)  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="hold, prefix: expected 1 and 0 with labels of every element, got 2 and 0"):
+        train(held, (x, (x[:, :, 0] > 0).astype(int)), tmp_path / "run")
+    train(sequential(), (x, NAMES), tmp_path / "run", epochs=1)
+
+
+class Odd(nn.Module):
+    """A frozen module, one that has no influence, tied weights, a layer called on more samples, and a cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen, self.unused = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.frozen.requires_grad_(False)
+        self.first, self.second = srcell.SRC.for_sequences(1, 4), srcell.SRCCell(12, 6)
+        self.tied = nn.Linear(6, 2)
+        self.also_tied = nn.Linear(6, 2)
+        self.also_tied.weight = self.tied.weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        steps, batch, inputs = input.shape
+        folded = self.frozen(input).reshape(steps, batch * inputs, 1)
+        spikes = self.first(folded)[0].reshape(steps, batch, inputs * 4)
+        state, sums = None, torch.zeros((), dtype=input.dtype)
+        for step in spikes:
+            out, state = self.second(step, state)
+            sums = sums + self.tied(out) + self.also_tied(out)
+        return sums
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_networks_of_every_form_train_resume_and_end(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    x, first = np.stack([x[:4] for x in RAGGED]), Odd().to(dtype)
+    config = TrainingConfig(dataset=OWN, epochs=2, batch_size=3, learning_rate=1e-2, rate_penalty=0.5, validation=0.2)
+    dataset = data.from_arrays(x, NAMES)
+    undisturbed, begun, resumed = (Trainer(config, dataset, model=copy.deepcopy(first)) for _ in range(3))
+    run_to_the_end(undisturbed)
+    for _ in islice(all_steps(begun), 1):
+        pass
+    assert begun.tally.sums[0] == 3 and begun.tally.sums[3] == 4 * (3 * 3 * 4 + 3 * 6)
+    tensors, record = begun.state()
+    resumed.load_state(tensors, json.loads(json.dumps(record)))
+    assert_equal_weights(run_to_the_end(resumed).model, undisturbed.model)
+    assert torch.equal(undisturbed.model.frozen.weight, first.frozen.weight)
+    assert not torch.equal(undisturbed.model.tied.bias, first.tied.bias)
+    model = copy.deepcopy(first)
+    run = train(model, dataset, tmp_path / "run", epochs=1)
+    again = Odd().to(dtype)
+    load_weights(again, RunFolder.open(tmp_path / "run").load_model(), "")
+    assert_equal_weights(again, run.model)
+
+
+def test_the_penalty_on_rates_does_not_depend_on_how_a_layer_is_called(tmp_path: Path) -> None:
+    spikes = torch.rand(5, 12, 4).requires_grad_()
+    whole = rate_pull([spikes], 0.1, 12, 12, Processes())
+    folded = rate_pull([spikes], 0.1, 4, 4, Processes())  # three rows of each of four samples
+    assert torch.equal(whole, folded)
+
+
+def test_delays_are_optimised_in_one_order() -> None:
+    """That of ``Classifier.delays``, in which checkpoints have their moments."""
+    model = SRCClassifier(6, [8, 7], 2, input_delay=5, recurrent=True, recurrent_delay=4, learn_delays=True)
+    assert [id(x) for x in learnt_delays(model)] == [id(x) for x in model.delays.values()]
+    chain = srcell.Sequential(*model.export_parts())
+    assert [id(x) for x in learnt_delays(chain)] == [id(x) for x in model.delays.values()]
+
+
+def test_train_takes_its_arguments_by_name(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Seen(Observer):
+        def on_epoch(self, metrics: Any) -> None:
+            seen.append(metrics.epoch)
+
+    config = TrainingConfig(hidden_sizes=(), epochs=1, steps=3, train_samples=20)
+    train(config=config, out=tmp_path / "a", observer=Seen())
+    train(config, out=tmp_path / "b", options=srcell.training.RunOptions())
+    train(model=sequential(), dataset=(RAGGED, NAMES), out=tmp_path / "c", observer=Seen(), epochs=2)
+    train(sequential(), (RAGGED, NAMES), tmp_path / "d", Seen(), epochs=1)
+    assert seen == [1, 1, 2, 1]
+
+
+def test_other_samples_are_no_samples_of_the_run(tmp_path: Path) -> None:
+    train(sequential(), (RAGGED, NAMES), tmp_path / "run", epochs=1)
+    for dataset, message in (
+        ((RAGGED, ["b", "z"] * 5), "expected the classes that the run began with"),
+        ((RAGGED, NAMES[::-1]), "expected the training and test samples, and a checksum of their labels"),
+        ((RAGGED[:8], NAMES[:8]), "expected the training and test samples, and a checksum"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            resume(tmp_path / "run", model=sequential(), dataset=dataset)
+    assert RunFolder.open(tmp_path / "run").data.class_names == ("a", "b")  # type: ignore[union-attr]
+
+
+def test_silent_steps_are_not_standardised() -> None:
+    settings: dict[str, Any] = {"dataset": "japanese-vowels", "standardise": True}
+    with pytest.raises(ValueError, match=r"prefix: expected 0 with standardise, .*, got 20"):
+        TrainingConfig(**settings)
+    assert TrainingConfig(**settings, prefix=0).standardise
+
+
+def test_an_integer_layer_of_ones_own_counts_its_clamped_integrators() -> None:
+    layer = srcell.IntegerSRC(64, 10, weight_bits=16)
+    with torch.no_grad():
+        layer.weight_ih_l0.fill_(1)
+    model = nn.Sequential(srcell.SpikesOnly(layer), srcell.LeakyReadout(2, 5))
+    samples = LabelledEvents(EventBatch.from_dense(torch.ones(30, 2, 64)), torch.arange(2))
+    found = evaluate(model, EventLoader(samples))
+    assert found.clamped == int(layer.clamped) > 0
+
+
+def test_a_sweep_of_targets_is_refused_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.py").write_text("import numpy as np\ndef load(): return np.ones((20, 4, 1)), np.arange(20.0)")
+    assert main(["sweep", "m.py:load", "--seeds", "0", "1", "--out", "s"]) == 2
+    assert "m.py:load: expected labels for a sweep" in capsys.readouterr().err and not Path("s").exists()
+    assert main(["train", "m.py:load", "--epochs", "1", "--hidden", "4", "--out", "run"]) == 0
+    assert "test error " in capsys.readouterr().out
+    assert main(["eval", "run"]) == 0
+    assert "R2 " in capsys.readouterr().out.splitlines()[0]
+    assert main(["train", "m.py"]) == 2
+    assert "unknown data set 'm.py', a file: expected m.py:FUNCTION" in capsys.readouterr().err
+
+
+def test_files_that_were_changed_are_read_again(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,label\n" + "1,up\n2,down\n" * 5)
+    name = f"{tmp_path}/"
+    once = load_once(name)
+    assert load_once(name) is once and once.class_names == ("down", "up")
+    (tmp_path / "a.csv").write_text("x,label\n" + "1,left\n2,right\n" * 6)
+    assert load_once(name).class_names == data.load(tmp_path).class_names == ("left", "right")
+
+
+def test_folders_may_be_links_and_parts_may_have_capitals(tmp_path: Path) -> None:
+    for part in ("Train", "Test"):
+        for label in ("a", "b"):
+            path = tmp_path / "real" / part / label / "1.csv"
+            path.parent.mkdir(parents=True)
+            path.write_text("x,y\n1,2\n" if label == "a" else "y,x\n4,3\n")
+    (tmp_path / "data").mkdir()
+    for part in ("Train", "Test"):
+        (tmp_path / "data" / part).symlink_to(tmp_path / "real" / part)
+    (tmp_path / "real" / "Train" / "a" / "up").symlink_to(tmp_path / "real")
+    dataset = data.load(f"{tmp_path}/data/")
+    assert isinstance(dataset.train, LabelledSequences) and dataset.class_names == ("a", "b")
+    assert dataset.train.values.tolist() == [[[1, 2]], [[3, 4]]]  # columns by their names
+
+
 def write_wav(path: Path, samples: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     wavfile.write(path, 8000, (1000 * GENERATOR.normal(size=samples)).astype(np.int16))
@@ -351,13 +547,11 @@ def test_an_npz_file(tmp_path: Path) -> None:
     assert isinstance(dataset.train, LabelledSequences) and dataset.class_names == ("a", "b")
     assert dataset.train.lengths is not None and len(dataset.train.labels) == 8
     np.savez(tmp_path / "all.npz", x=x, y=np.array(NAMES), x_test=x[:3], y_test=np.array(NAMES[:3]))
-    srcell.data.own.load_own.cache_clear()
     dataset = data.load(f"{tmp_path}/")
     assert len(dataset.train.labels) == 10 and dataset.test.labels.tolist() == [1, 0, 1]
     (tmp_path / "all.npz").unlink()
     for part in ("train", "test"):
         np.savez(tmp_path / f"{part}.npz", x=x, y=x[:, :, :1], lengths=lengths)
-    srcell.data.own.load_own.cache_clear()
     dataset = data.load(f"{tmp_path}/")
     assert isinstance(dataset.test, LabelledSequences) and dataset.test.labels.shape == (10, 6, 1)
     assert dataset.test.lengths is not None and dataset.test.lengths.tolist() == lengths.tolist()
@@ -393,9 +587,7 @@ def test_csv_files(tmp_path: Path) -> None:
 
 def folder(tmp_path: Path, **files: str | bytes) -> str:
     for name, content in files.items():
-        path = tmp_path / name.replace("__", "/").replace("_csv", ".csv").replace("_npz", ".npz").replace(
-            "_txt", ".txt"
-        )
+        path = tmp_path / re.sub("_(csv|npz|txt|wav)$", r".\1", name.replace("__", "/"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
     return f"{tmp_path}/"
@@ -409,12 +601,20 @@ def folder(tmp_path: Path, **files: str | bytes) -> str:
         ({"a_txt": "x", "b_csv": "x", "c_npz": "x"}, r"expected WAV or CSV files .*, got \.csv, \.npz"),
         ({"a_csv": "x,y\n1,2\n"}, r"a\.csv: expected a column 'label', got x, y"),
         ({"a_csv": "label\n1\n"}, r"a\.csv: expected columns of numbers beside label, got none"),
-        ({"a_csv": "x,label\n1\n"}, r"a\.csv: expected 2 columns in line 2, got another number"),
-        ({"a_csv": "x,label\n1,2,3\n"}, r"a\.csv: expected 2 columns in line 2, got another number"),
+        ({"a_csv": "x,label\n1\n"}, r"a\.csv: expected 2 columns, got 1 in line 2"),
+        ({"a_csv": "x,label\n1,2,3\n"}, r"a\.csv: expected 2 columns, got 3 in line 2"),
         ({"a_csv": "x,label\nabc,2\n"}, r"a\.csv: expected finite numbers, got 'abc' in line 2, column x"),
         ({"a_csv": "x,label\n1,0\nnan,1\n"}, r"a\.csv: expected finite numbers, got 'nan' in line 3, column x"),
         ({"a_csv": "x,label\n"}, r"a\.csv: expected rows below its first line, got none"),
-        ({"a_csv": ""}, r"a\.csv: expected rows below its first line, got none"),
+        ({"a_csv": ""}, r"a\.csv: expected a name for each column in its first line, got \[\]"),
+        ({"a_csv": "x,label\n1, up\n\n2,\n"}, r"a\.csv: expected a label in line 4, got an empty one"),
+        ({"a__1_csv": "1,2\n3,4\n", "b__1_csv": "1,2\n3,4\n"}, r"1\.csv: expected a name for each column"),
+        ({"a__1_csv": "x,y\n3,4\n", "b__1_csv": "x,z\n3,4\n"}, r"1\.csv: expected the columns x, y, found no y"),
+        ({"train_csv": "x,label\n1,0\n2,1\n", "test_csv": "y,label\n1,0\n"}, r"test\.csv: expected the columns of"),
+        ({"a__1_csv": "x\n1\n", "a__2_csv": "x\n1\n"}, "y: expected at least two classes, got a"),
+        ({"train__a__1_csv": "x\n1\n", "val__a__2_csv": "x\n1\n"}, "expected the folders train and test and no others"),
+        ({"train__a__1_csv": "x\n1\n"}, "expected the folders train and test and no others, got train"),
+        ({"a_wav": "x", "b_wav": "x"}, r"expected a folder for each label, or names such as yes_1\.wav"),
         ({"a_csv": "x,x,label\n1,2,3\n"}, r"a\.csv: expected a name for each column"),
         ({"a_csv": b"x,label\n\xff,1\n"}, r"a\.csv: cannot be read as CSV"),
         ({"a_csv": "x,label\n1,0\n", "b_csv": "x,label\n1,0\n"}, r"expected one file, or train and test, got a\.csv"),
@@ -443,7 +643,8 @@ def test_a_folder_that_does_not_say_what_it_is(
         ("def other(): pass", ValueError, "expected a function 'load' in it, found other"),
         ("def load(): return 3", ValueError, r"data\.py:load: dataset: expected a srcell.data.Dataset, a pair"),
         ("def load(): return [[0.0]], [1, 2]", ValueError, r"data\.py:load: y: expected a label"),
-        ("def load(): raise KeyError('mine')", KeyError, "mine"),
+        ("def load(): raise KeyError('mine')", ValueError, r"data\.py:load: KeyError: 'mine'"),
+        ("def load(", ValueError, r"data\.py:load: SyntaxError"),
     ],
 )
 def test_a_function_that_returns_no_data_set(text: str, error: type[Exception], message: str, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ EVERYWHERE = {
     "_state",
 }
 ALLOWED = {
-    "_answers": {"_arguments", "events", "models", "recording"},
+    "_answers": {"_arguments", "events", "layers", "models", "recording"},
     "_arguments": {"ops"},
     "_extras": set(),
     "_files": set(),

@@ -6,6 +6,7 @@ Evaluation and training call this file.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from ._arguments import describe
 from .events import EventBatch
+from .layers import LeakyReadout, LinearReadout
+from .layers.base import Neurons
 from .models import Classifier
 from .recording import Recorded, outputs_of, record
 
@@ -30,7 +33,9 @@ def answer(
     input, lengths = as_input(model, events, dense)
     with record(model) as recording, outputs_of(model) as outputs:
         output = model(input) if lengths is None else model(input, lengths=lengths)
-    layers, turned = list(recording.values()), dense and is_batch_first(model)
+    layers = list(recording.values())
+    if not layers:
+        raise ValueError("model: expected a forward that calls its SRC layers, got one that calls none of them")
     if not isinstance(output, Tensor) or output.dim() != 2 + every_step:
         wanted = "(T, B, C), an answer at every step" if every_step else "(B, C), an answer for each sample"
         got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else describe(output)
@@ -43,14 +48,23 @@ def answer(
     spikes = []
     for layer in layers:
         made = outputs[layer.module] if last[layer.module] is layer else [layer.spikes]
-        by_sample = turned and getattr(layer.module, "batch_first", False) and last[layer.module] is layer
+        by_sample = dense and getattr(layer.module, "batch_first", False) and last[layer.module] is layer
+        made = [x if x.dim() == layer.spikes.dim() else x[None] for x in made]  # a cell's has no time
         spikes.append(torch.cat([x.transpose(0, 1) if by_sample else x for x in made]))
-    return output.transpose(0, 1) if turned and every_step else output, spikes, layers
+    return in_time(model, output) if every_step else output, spikes, layers
 
 
 def is_batch_first(model: nn.Module) -> bool:
-    """Whether a network takes dense inputs (B, T, ...)."""
-    return any(getattr(module, "batch_first", False) for module in model.modules())
+    """Whether a network's last readout, or else its first layer, takes dense inputs (B, T, ...)."""
+    kinds: Any = (LeakyReadout, LinearReadout)
+    readouts = [module for module in model.modules() if isinstance(module, kinds)]
+    layers = [module for module in model.modules() if isinstance(module, Neurons)]
+    return any(getattr(module, "batch_first", False) for module in [*readouts[-1:], *layers[:1]][:1])
+
+
+def in_time(model: nn.Module, output: Tensor) -> Tensor:
+    """An output of every step, (B, T, C) of a network with ``batch_first``, as (T, B, C)."""
+    return output.transpose(0, 1) if is_batch_first(model) else output
 
 
 def as_input(model: nn.Module, events: EventBatch, dense: bool) -> tuple[Tensor | EventBatch, Tensor | None]:
@@ -66,13 +80,16 @@ def as_input(model: nn.Module, events: EventBatch, dense: bool) -> tuple[Tensor 
     return input.transpose(0, 1) if is_batch_first(model) else input, events.lengths
 
 
-def paired(output: Tensor, labels: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Outputs (A, C) with their labels (A,) or targets (A, C), of the A samples, or of all steps that they have."""
+def paired(output: Tensor, labels: Tensor, lengths: Tensor | None, name: str = "loader") -> tuple[Tensor, Tensor]:
+    """Outputs (A, C) with their labels (A,) or targets (A, C), of the A samples, or of all steps that they have.
+
+    ``name`` is that of the argument that the labels are from.
+    """
     targets = labels.is_floating_point()
     expected = output.shape[:-1] if output.dim() == 2 else (output.shape[1], output.shape[0])
     if tuple(labels.shape[: 1 if output.dim() == 2 else 2]) != tuple(expected) or labels.dim() < len(expected):
         forms = "labels (B,) or (B, T)" if not targets else "targets (B, C) or (B, T, C)"
-        raise ValueError(f"loader: expected {forms} = {tuple(expected)}, got {tuple(labels.shape)}")
+        raise ValueError(f"{name}: expected {forms} = {tuple(expected)}, got {tuple(labels.shape)}")
     if output.dim() == 3:
         taken = torch.ones(labels.shape[:2], dtype=torch.bool, device=output.device)
         if lengths is not None:
@@ -80,11 +97,17 @@ def paired(output: Tensor, labels: Tensor, lengths: Tensor | None) -> tuple[Tens
         output, labels = output.transpose(0, 1)[taken], labels[taken]
     values = output.shape[1]
     if targets and labels.shape != output.shape:
-        raise ValueError(f"loader: expected targets of {values} values, the network's, got {labels.shape[-1]}")
-    if not targets and len(labels) and not 0 <= labels.min() <= labels.max() < values:
-        wrong = int(labels[(labels < 0) | (labels >= values)][0])
-        raise ValueError(f"loader: expected labels in [0, {values}), the network's classes, got {wrong}")
-    return output, labels
+        raise ValueError(f"{name}: expected targets of {values} values, the network's, got {labels.shape[-1]}")
+    if not targets:
+        check_labels(labels, values, name)
+    return output, labels if targets else labels.long()
+
+
+def check_labels(labels: Tensor, classes: int, name: str) -> None:
+    """Raise unless all labels are classes."""
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise ValueError(f"{name}: expected labels in [0, {classes}), the network's classes, got {int(wrong[0])}")
 
 
 def summed_loss(output: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -12,13 +12,16 @@ class Interrupted(Exception):  # noqa: N818
     Args:
         number: the signal's number.
         out: the run folder.
+        own: whether the caller made the network and the samples.
 
     Attributes:
         signal: the signal's number.
 
     """
 
-    def __init__(self, number: int, out: object) -> None:
+    def __init__(self, number: int, out: object, own: bool = False) -> None:
         command = f"srcell train --resume {shlex.quote(str(out))}"
+        if own:
+            command = f"srcell.training.resume({str(out)!r}, model=..., dataset=...)"
         super().__init__(f"stopped by {signal.Signals(number).name}, after a checkpoint: {command}")
         self.signal = number

@@ -108,8 +108,8 @@ def evaluate(
         group: processes that share the loader's batches; by default this process alone.
         binary: every layer passes on 1 where s > 0.5 and 0 elsewhere, instead of s; only for networks of
             ``srcell.models``.
-        dense: call a module of your own with tensors (T, B, K) instead of ``EventBatch``, or (B, T, K) if one of its
-            modules has ``batch_first``; if samples differ in length, with ``lengths=`` too.
+        dense: call a module of your own with tensors (T, B, K) instead of ``EventBatch``, or (B, T, K) if its readout
+            has ``batch_first``; if samples differ in length, with ``lengths=`` too.
 
     Raises:
         TypeError: a model that is no module, or a loader of tensors.
@@ -133,7 +133,7 @@ def evaluate(
     group, was_training = group or Processes(), model.training
     activity: _Activity | None = None
     score = _Score()
-    clamped = torch.tensor(-getattr(model, "clamped", 0))
+    clamped = torch.tensor(-_clamped(model))
     model.eval()
     try:
         for batch, labels in loader:
@@ -149,12 +149,17 @@ def evaluate(
             score.add(*paired(output, labels.to(device), events.lengths))
     finally:
         model.train(was_training)
-    clamped += getattr(model, "clamped", 0)
+    clamped += _clamped(model)
     group.sum(clamped)
     if activity is None:
         raise ValueError("loader: expected at least one sample to evaluate on, got none")
     counts, rates = activity.means(group)
     return score.means(group)._replace(counts=counts, rates=rates, clamped=int(clamped))
+
+
+def _clamped(model: nn.Module) -> int:
+    """How often integrators of integer neurons were clamped, over all calls."""
+    return sum(int(module.clamped) for module in model.modules() if isinstance(module, IntegerSRC))
 
 
 class _Score:

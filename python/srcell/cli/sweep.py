@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import training
 from .._arguments import check_known
+from ..data.own import is_own, load_once
 from ..training import RunOptions, sweep
 from ..training.config import SETTINGS, TrainingConfig
 from .options import DATASETS, DEFAULT_PRESET, add_training_options, given_settings, named, run_options, short
@@ -51,6 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Train once for each seed and each combination of values; write and print a summary."""
     options, preset = run_options(arguments), arguments.preset or DEFAULT_PRESET
     dataset = named(arguments.dataset)
+    if is_own(dataset) and load_once(dataset).train.labels.is_floating_point():
+        raise ValueError(f"{dataset}: expected labels for a sweep, which compares accuracies, got targets")
     runs = sweep.plan(preset, dataset, given_settings(arguments), variations(arguments))
     with folder_of(arguments.out, f"sweep-{short(dataset)}") as out:
         train_all(runs, out, options)

@@ -5,6 +5,7 @@ Training and the command line use this package.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
@@ -16,13 +17,14 @@ from torch.utils.data import default_collate
 from .._arguments import check_known, describe
 from .._extras import extra
 from ..events import EventBatch
+from .arrays import from_arrays
 from .cochlea import SoundEncoding
 from .dataset import Dataset, LabelledEvents, LabelledImages, LabelledSequences, Samples
 from .encodings import HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding
 from .generated import load_adding, load_intervals
 from .images import load_digits, load_fashion_mnist, load_mnist
 from .loader import EventLoader
-from .own import from_arrays, is_own, kind_of, load_own
+from .own import is_own, load_once, load_own
 from .recordings import load_dvs_gesture, load_nmnist, load_shd, load_ssc
 from .sequences import load_delayed_recall, load_japanese_vowels, load_pixel_mnist, load_row_mnist
 from .sounds import LabelledSounds, read_wav
@@ -99,7 +101,7 @@ NAMES = tuple(LOADERS)
 
 
 def load(
-    name: str, root: str | Path = "data", *, download: bool = False, cache: bool = False, prefix: int = 20
+    name: str | Path, root: str | Path = "data", *, download: bool = False, cache: bool = False, prefix: int = 20
 ) -> Dataset:
     """Load a data set by name, or one of your own.
 
@@ -128,6 +130,7 @@ def load(
         ValueError: unknown data set 'digit': did you mean 'digits'?
 
     """
+    name = os.fspath(name)
     check_name(name)
     if is_own(name):
         return load_own(name)
@@ -171,14 +174,19 @@ def check_name(name: str) -> None:
         ValueError: the name is none of them; the message suggests a similar one.
 
     """
-    if not is_own(name):
-        check_known(name, NAMES, "data set")
+    if is_own(name):
+        return
+    if name not in NAMES and Path(name).is_file():
+        own = f"{name}:FUNCTION" if name.endswith(".py") else "the folder that it is in"
+        raise ValueError(f"unknown data set {name!r}, a file: expected {own}")
+    check_known(name, NAMES, "data set")
 
 
 def kind(name: str) -> str:
     """The kind of a data set's samples: "images", "sequences", "events" or "sounds"; one's own is loaded for it."""
     if is_own(name):
-        return kind_of(load_own(name).train)
+        kinds_of = {LabelledSequences: "sequences", LabelledEvents: "events", LabelledSounds: "sounds"}
+        return kinds_of.get(type(load_once(name).train), "images")
     kinds = {"sequences": SEQUENTIAL, "events": RECORDED, "sounds": SOUNDS}
     return next((kind for kind, names in kinds.items() if name in names), "images")
 

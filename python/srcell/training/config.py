@@ -148,6 +148,11 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
         kind = "" if self.dataset == OWN else self.kind_of(self.dataset)
         if self.standardise and kind != "sequences":
             raise ValueError(f"standardise: expected False for {kind or 'a network of your own'}, got True")
+        if self.standardise and self.prefix:
+            raise ValueError(
+                f"prefix: expected 0 with standardise, because the zeros of silent steps would be standardised too, "
+                f"got {self.prefix}"
+            )
         if self.integer and kind == "sequences":
             raise ValueError(f"dataset: expected spikes or images for integer neurons, got {self.dataset!r}")
         if self.integer and kind == "sounds" and not self.threshold:

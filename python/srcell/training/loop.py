@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from zlib import crc32
 
 from torch import nn
 
@@ -20,7 +21,8 @@ from .._arguments import describe
 from .._interrupted import Interrupted
 from .._processes import Processes, processes, stop_signals
 from ..data import Dataset, EventLoader
-from ..data.own import as_dataset, is_own
+from ..data.arrays import as_dataset
+from ..data.own import is_own
 from ..evaluation import Evaluation, evaluate
 from .config import GROUPS, OWN, TrainingConfig
 from .metrics import EpochMetrics
@@ -31,7 +33,7 @@ from .samples import EVALUATION_BATCH, EVALUATION_SEED, load_data, make_encoding
 from .trainer import Trainer
 
 if TYPE_CHECKING:
-    from .run_folder import RunFolder
+    from .run_folder import RunData, RunFolder
 
 
 class TrainedRun(NamedTuple):
@@ -44,21 +46,18 @@ class TrainedRun(NamedTuple):
 
 @overload
 def train(
-    model: TrainingConfig, out: str | Path, /, observer: Observer | None = None, options: RunOptions | None = None
+    config: TrainingConfig, out: str | Path, observer: Observer | None = None, options: RunOptions | None = None
 ) -> TrainedRun: ...
 @overload
 def train(
     model: nn.Module,
     dataset: Dataset | Sequence[Any],
     out: str | Path,
-    /,
     observer: Observer | None = None,
     options: RunOptions | None = None,
     **settings: Any,
 ) -> TrainedRun: ...
-def train(  # type: ignore[misc]  # positional arguments of both forms
-    model: Any, *given: Any, observer: Any = None, options: Any = None, **settings: Any
-) -> TrainedRun:
+def train(*args: Any, **keywords: Any) -> TrainedRun:
     """Train a network and write a run folder: ``train(config, out)`` or ``train(model, dataset, out, **settings)``.
 
     The optimiser is AdamW; the loss is cross-entropy for labels, the mean squared error for targets; images are encoded
@@ -73,9 +72,9 @@ def train(  # type: ignore[misc]  # positional arguments of both forms
         model: a ``TrainingConfig``, which describes network and data; or a network of your own, which is trained in
             place: a module that holds SRC layers, and returns logits (B, C), or values (B, C) for targets; with labels
             or targets of every step (T, B, C), as a readout with ``every_step=True`` does. It is called with an
-            ``EventBatch``, which its attribute ``encoder``, such as a ``RateEncoding``, makes of the samples;
-            sequences without an encoder come as tensors, (T, B, K), or (B, T, K) if one of its modules has
-            ``batch_first``; with ``lengths=`` if they differ in length.
+            ``EventBatch``, which its attribute ``encoder``, such as a ``RateEncoding``, makes of the samples; sequences
+            without an encoder come as tensors, (T, B, K), or (B, T, K) if its readout has ``batch_first``; with
+            ``lengths=`` if they differ in length.
         dataset: with a network of your own, the samples: a ``srcell.data.Dataset``, or the arguments of
             ``srcell.data.from_arrays`` as a tuple: (x, y), or (x, y, x_test, y_test).
         out: the run folder, created here. Its files are config.json, metrics.csv (one row per epoch) and
@@ -114,20 +113,32 @@ def train(  # type: ignore[misc]  # positional arguments of both forms
         (True, 8)
 
     """
-    if isinstance(model, TrainingConfig):
-        if settings:
-            raise TypeError(f"train: expected no settings beside a TrainingConfig, got {', '.join(settings)}")
-        out, observer, options = _bound(("out", "observer", "options"), given, (observer, options), "a TrainingConfig")
-        return _run(model, out, observer, options or RunOptions())
+    of_config = isinstance(args[0], TrainingConfig) if args else "config" in keywords
+    return _train_config(*args, **keywords) if of_config else _train_model(*args, **keywords)
+
+
+def _train_config(
+    config: TrainingConfig, out: str | Path, observer: Observer | None = None, options: RunOptions | None = None
+) -> TrainedRun:
+    return _run(config, out, observer, options or RunOptions())
+
+
+def _train_model(
+    model: nn.Module,
+    dataset: Dataset | Sequence[Any],
+    out: str | Path,
+    observer: Observer | None = None,
+    options: RunOptions | None = None,
+    **settings: Any,
+) -> TrainedRun:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a network, or a TrainingConfig, got {describe(model)}")
-    names = ("dataset", "out", "observer", "options")
-    dataset, out, observer, options = _bound(names, given, (observer, options), "a network")
-    unknown = [name for name in settings if name not in GROUPS["training"] or name == "dataset"]
+    known = [name for name in GROUPS["training"] if name != "dataset"]
+    unknown = [name for name in settings if name not in known]
     if unknown:
         raise TypeError(
             f"settings: expected settings of training, because the network is given, got {', '.join(unknown)}: they "
-            f"are {', '.join(name for name in GROUPS['training'] if name != 'dataset')}"
+            f"are {', '.join(known)}"
         )
     own = OwnRun(model, as_dataset(dataset))
     return _run(TrainingConfig(dataset=OWN, **settings), out, observer, options or RunOptions(), own=own)
@@ -154,18 +165,19 @@ def resume(
 
     Raises:
         FileNotFoundError: there is no run in that folder, or the data set is not where ``options`` or the run says.
-        TypeError: ``model`` and ``dataset`` are missing, or not wanted.
-        ValueError: the configuration or the checkpoint is corrupt, of another network or of a newer version.
+        ValueError: ``model`` and ``dataset`` are missing, or not wanted; the samples are not those that the run began
+            with; or the configuration or the checkpoint is corrupt, of another network or of a newer version.
         BlockingIOError, ChildProcessError, Interrupted, FloatingPointError, ImportError: as in ``train``.
 
     """
     from .run_folder import RunFolder
 
     run = RunFolder.open(out)
-    is_own = run.config.dataset == OWN
-    if is_own != (model is not None) or is_own != (dataset is not None):
-        expected = "model= and dataset=, as they were given to train" if is_own else "no model and no dataset"
-        raise TypeError(f"{out}: expected {expected}, for a run of {_subject(run.config)}")
+    is_own_run = run.config.dataset == OWN
+    if is_own_run != (model is not None) or is_own_run != (dataset is not None):
+        expected = "model= and dataset=, as they were given to train" if is_own_run else "no model and no dataset"
+        subject = "a network of your own" if is_own_run else f"the data set {run.config.dataset}"
+        raise ValueError(f"{out}: expected {expected}, for a run of {subject}")
     own = OwnRun(model, as_dataset(dataset)) if model is not None else None
     return _run(run.config, out, observer, _options_of(run, options), run, own)
 
@@ -175,19 +187,6 @@ class OwnRun(NamedTuple):
 
     model: nn.Module
     dataset: Dataset
-
-
-def _subject(config: TrainingConfig) -> str:
-    return "a network of your own" if config.dataset == OWN else f"the data set {config.dataset}"
-
-
-def _bound(names: Sequence[str], given: Sequence[Any], keywords: Sequence[Any], beside: str) -> list[Any]:
-    """The values of positional arguments, of which the last two may be keywords."""
-    values = [*given, *keywords[max(0, len(given) - len(names) + 2) :]]
-    required = len(names) - 2
-    if not required <= len(given) <= len(names) or len(values) != len(names):
-        raise TypeError(f"train: expected {' and '.join(names[:required])} after {beside}, got {len(given)} arguments")
-    return values
 
 
 def _run(
@@ -200,13 +199,14 @@ def _run(
 ) -> TrainedRun:
     """Train from the start, or from a run's checkpoint."""
     # Imported here because it needs the extra "train": the command line's help and errors work without it.
-    from .run_folder import RunData, RunFolder
+    from .run_folder import RunFolder
 
     with processes(options.own_device) as group, ExitStack() as held:
         folder = None if resumed is None else held.enter_context(_writer(group, out, resumed.lock))
         dataset = load_data(config, options) if own is None else own.dataset
-        names = _class_names(config, dataset)
-        used = RunData(str(data_folder(options)), dataset.input_shape, dataset.num_classes, names)
+        used = data_of(config, options, dataset)
+        if resumed is not None and resumed.data is not None:
+            resumed.data.check_equal(used, out)
         trainer = Trainer(config, dataset, options, group, None if own is None else own.model)
         if resumed is None:
             folder = held.enter_context(_writer(group, out, partial(RunFolder.create, out, config, used)))
@@ -220,9 +220,16 @@ def _run(
             trainer.leave()
 
 
-def _class_names(config: TrainingConfig, dataset: Dataset) -> tuple[str, ...]:
-    own = config.dataset == OWN or is_own(config.dataset)
-    return dataset.class_names if own else data.class_names(config.dataset)
+def data_of(config: TrainingConfig, options: RunOptions, dataset: Dataset) -> RunData:
+    """What a run folder records about a data set."""
+    from .run_folder import RunData
+
+    sizes = str(data_folder(options)), dataset.input_shape, dataset.num_classes
+    if config.dataset != OWN and not is_own(config.dataset):
+        return RunData(*sizes, data.class_names(config.dataset))
+    parts = dataset.train.labels, dataset.test.labels
+    checksum = crc32(b"".join(labels.cpu().contiguous().numpy().tobytes() for labels in parts))
+    return RunData(*sizes, dataset.class_names, (*map(len, parts), checksum))
 
 
 @contextmanager
@@ -275,7 +282,7 @@ def _train_to_the_end(trainer: Trainer, out: str | Path, folder: RunFolder | Non
                 if stopped or save_now:
                     last_save = save()
                 if stopped:
-                    raise Interrupted(stopped, out)
+                    raise Interrupted(stopped, out, own=trainer.config.dataset == OWN)
             metrics = trainer.finish_epoch()
             last_save = save()
             if folder is not None:
@@ -314,6 +321,8 @@ def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary
         raise ValueError(f"{folder.path}: {folder.NO_NETWORK}")
     options = _options_of(folder, options)
     dataset = load_data(folder.config, options)
+    if folder.data is not None:
+        folder.data.check_equal(data_of(folder.config, options, dataset), folder.path)
     model = build_model(folder.config, dataset.input_shape, dataset.num_classes)
     load_weights(model, folder.load_model(), str(folder.path))
     encoding, workers = make_encoding(folder.config), options.num_workers

@@ -70,19 +70,20 @@ class Tally:
     def __init__(self, sums: Sequence[float] = (0, 0, 0, 0, 0)) -> None:
         self.sums = torch.tensor(sums, dtype=torch.float64)
 
-    def add(self, loss: float, output: Tensor, labels: Tensor, spikes: list[Tensor]) -> None:
+    def add(self, loss: float, output: Tensor, labels: Tensor, spikes: list[Tensor], samples: int) -> None:
         """Add a batch.
 
         Args:
             loss: summed over the A answers.
             output: (A, C).
             labels: (A,), or targets (A, C).
-            spikes: (T, B, N) of each layer, B samples.
+            spikes: (T, B, N) of each layer.
+            samples: B.
 
         """
         elements = sum(layer.numel() for layer in spikes)
         active = sum(int(count_spikes(layer).events.sum()) for layer in spikes)
-        samples, answers = spikes[0].shape[1], len(labels)
+        answers = len(labels)
         correct = math.nan if labels.is_floating_point() else count_correct(output, labels)
         # With an answer at every step, a sample counts as one.
         scale = 1 if answers == samples else samples / max(answers, 1)

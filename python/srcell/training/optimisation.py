@@ -19,21 +19,23 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
     """AdamW, with weight decay on the weight matrices only; learnt delays have a learning rate of their own."""
     delays = learnt_delays(model)
     delayed = {id(delay) for delay in delays}
-    parameters = [parameter for parameter in model.parameters() if id(parameter) not in delayed]
+    parameters = [x for x in model.parameters() if x.requires_grad and id(x) not in delayed]
     groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in parameters if parameter.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [parameter for parameter in parameters if parameter.dim() <= 1], "weight_decay": 0.0},
     ]
-    if delays:
+    if delays := [x for x in delays if x.requires_grad]:
         groups.append({"params": delays, "weight_decay": 0.0, "lr": config.delay_learning_rate})
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
 def learnt_delays(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters of a network that are delays."""
-    layers = (module for module in model.modules() if isinstance(module, SRC | Delay))
+    """The parameters of a network that are delays: of its inputs, then of recurrent weights."""
+    of_inputs = [module.delay for module in model.modules() if isinstance(module, Delay)]
+    layers = (module for module in model.modules() if isinstance(module, SRC))
     named = ((name, x) for layer in layers for name, x in layer.named_parameters(recurse=False))
-    return [parameter for name, parameter in named if name.startswith("delay")]
+    found = [*of_inputs, *(x for name, x in named if name.startswith("delay"))]
+    return [x for x in found if isinstance(x, nn.Parameter)]
 
 
 def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
@@ -65,7 +67,7 @@ def delays_are_fixed(config: TrainingConfig, epoch: int) -> bool:
     return config.learn_delays and config.whole_delays and epoch > config.epochs - max(config.epochs // 4, 1)
 
 
-def rate_pull(spikes: Sequence[Tensor], target: float, samples: int, group: Processes) -> Tensor:
+def rate_pull(spikes: Sequence[Tensor], target: float, samples: int, share: int, group: Processes) -> Tensor:
     """A scalar whose gradient, averaged over the processes, is that of the rate penalty; its value has no meaning.
 
     The penalty is the sum over layers of the mean squared distance between the neurons' mean outputs and the target.
@@ -74,13 +76,16 @@ def rate_pull(spikes: Sequence[Tensor], target: float, samples: int, group: Proc
         spikes: this process's spikes of each hidden layer, (T, B, N) each.
         target: target of the mean output per neuron and step.
         samples: number of samples of the batch, in all processes.
+        share: those of this process.
         group: the processes that share the batch.
 
     """
     pulls = []
     for layer in spikes:
         (steps,) = group.max(layer.shape[0])
+        own = layer.shape[1] / share if share else 1.0  # a layer may be called on several samples for each of the batch
+        count = steps * samples * own
         sums = layer.sum((0, 1))
-        mean = group.sum(sums.detach().clone()) / (steps * samples)
-        pulls.append((2 * (mean - target) * sums).mean() / (steps * samples))
+        mean = group.sum(sums.detach().clone()) / count
+        pulls.append((2 * (mean - target) * sums).mean() / count)
     return group.size * torch.stack(pulls).sum() if pulls else torch.zeros(())

@@ -70,12 +70,13 @@ def _numbers(values: list[Any]) -> list[Any]:
     return values
 
 
-def read_moments(optimizer: Optimizer, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """The optimiser's state of each parameter, from the tensors of a checkpoint."""
+def read_moments(optimizer: Optimizer, tensors: dict[str, Tensor], own: bool = False) -> dict[int, dict[str, Tensor]]:
+    """The optimiser's state of each parameter, from the tensors of a checkpoint; ``own``: of a network of one's own."""
     state: dict[int, dict[str, Tensor]] = defaultdict(dict)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for k, parameter in enumerate(parameters):
-        for key, like in (("step", parameter.new_empty(())), ("exp_avg", parameter), ("exp_avg_sq", parameter)):
+        step = torch.empty((), dtype=torch.promote_types(torch.float32, torch.get_default_dtype()))
+        for key, like in (("step", step), ("exp_avg", parameter), ("exp_avg_sq", parameter)):
             tensor = tensors.get(f"optimizer.{k}.{key}")
             if tensor is None:
                 continue
@@ -85,7 +86,9 @@ def read_moments(optimizer: Optimizer, tensors: dict[str, Tensor]) -> dict[int, 
                 raise ValueError(f"optimizer.{k}.{key}: unexpected value {tensor.item()}")
             state[k][key] = tensor.clone()
     found = sum(map(len, state.values()))
-    if found not in (0, 3 * len(parameters)) or found != sum(name.startswith("optimizer.") for name in tensors):
+    # A parameter of a network of one's own may have no influence; then it has no moments.
+    complete = all(len(moments) == 3 for moments in state.values()) if own else found in (0, 3 * len(parameters))
+    if not complete or found != sum(name.startswith("optimizer.") for name in tensors):
         raise ValueError("the optimiser's state does not fit the network")
     return dict(state)
 

@@ -51,6 +51,7 @@ class RunData(NamedTuple):
         input_shape: channels, height and width.
         num_classes: the number of classes, or of the values of targets.
         class_names: the names of the classes, by label; empty if the labels name themselves.
+        samples: of data of one's own, the numbers of training and test samples and a checksum of their labels.
 
     """
 
@@ -58,6 +59,20 @@ class RunData(NamedTuple):
     input_shape: tuple[int, int, int]
     num_classes: int
     class_names: tuple[str, ...] = ()
+    samples: tuple[int, ...] = ()
+
+    def check_equal(self, other: RunData, source: object) -> None:
+        """Raise unless other data are those of the run, as far as both say what they are.
+
+        Raises:
+            ValueError: they are not.
+
+        """
+        for name in ("class_names", "samples"):
+            expected, got = (getattr(data, name) for data in (self, other))
+            if expected and expected != got and self.samples:
+                what = "training and test samples, and a checksum of their labels" if name == "samples" else "classes"
+                raise ValueError(f"{source}: expected the {what} that the run began with, {expected}, got {got}")
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> RunData:
@@ -71,11 +86,14 @@ class RunData(NamedTuple):
         names = record.get("class_names", [])  # new in 0.3
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"data: expected the names of classes, got {names!r:.200}")
+        samples = record.get("samples", [])
         sizes = [*input_shape, classes]
+        if not isinstance(samples, list) or not all(type(x) is int and x >= 0 for x in samples):
+            raise ValueError(f"data: expected the numbers of samples, got {samples!r:.200}")
         if not isinstance(folder, str) or not all(type(size) is int and 1 <= size <= LARGEST for size in sizes):
             raise ValueError(f"data: expected a folder and sizes, got {record!r:.200}")
         channels, height, width = input_shape
-        return cls(folder, (channels, height, width), classes, tuple(names))
+        return cls(folder, (channels, height, width), classes, tuple(names), tuple(samples))
 
 
 class RunFolder:
@@ -236,7 +254,8 @@ class RunFolder:
         class_names = self.data.class_names if self.data is not None else ()
         if self.data is not None:
             record |= {"input_shape": self.data.input_shape, "num_classes": self.data.num_classes}
-        write_checkpoint(self.path / "model.safetensors", model.state_dict(), record)
+        weights = {name: x.clone() for name, x in model.state_dict().items()}  # tied ones, too
+        write_checkpoint(self.path / "model.safetensors", weights, record)
         self.write_metrics(history)
         kept = best_epoch(history) if self.config.patience else len(history)
         further = {"epoch": kept, "seconds": sum(row.seconds for row in history)}
@@ -244,7 +263,8 @@ class RunFolder:
         figures = {"learning_curve.png": plots.learning_curve(history)}
         if isinstance(model, Classifier) and not label.dim():
             sample_plots = {"raster.png": plots.raster, "traces.png": plots.traces}
-            shown = (model, sample, int(label), self.config.prefix, class_names)
+            prefix = self.config.prefix if "prefix" in self.config.used() else 0
+            shown = (model, sample, int(label), prefix, class_names)
             figures |= {name: plot(*shown) for name, plot in sample_plots.items()}
         figures["rates.png"] = plots.rates(evaluation)
         if len(evaluation.confusion):

@@ -10,7 +10,7 @@ from .. import data
 from ..data import Dataset, LabelledEvents, LabelledSounds, Samples, SoundEncoding
 from ..data.encodings import Encoding
 from ..data.loader import derived_seed
-from ..data.own import is_own
+from ..data.own import is_own, load_once
 from .config import TrainingConfig
 from .options import RunOptions, data_folder
 
@@ -28,7 +28,7 @@ def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
 
     """
     if is_own(config.dataset):
-        return encoded(data.load(config.dataset), make_encoding(config))
+        return encoded(load_once(config.dataset), make_encoding(config))
     root = Path(data_folder(options))
     try:
         loaded = data.load(config.dataset, root, download=options.download, cache=options.cache, prefix=config.prefix)

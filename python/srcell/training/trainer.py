@@ -12,11 +12,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .._answers import answer, as_input, is_batch_first, paired, summed_loss
+from .._answers import answer, as_input, check_labels, in_time, paired, summed_loss
+from .._arguments import describe
 from .._processes import Processes
-from ..data import Dataset, EventLoader, LabelledSequences
+from ..data import Dataset, EventLoader, HeldEncoding, LabelledSequences, Samples
 from ..data.dataset import of_every_step
 from ..data.loader import derived_seed
+from ..data.own import is_own
 from ..diagnosis import Diagnosis, diagnose
 from ..evaluation import Evaluation, evaluate
 from ..events import EventBatch
@@ -71,11 +73,11 @@ class Trainer:
         self.config, self.tally = config, Tally()
         self.history: list[EpochMetrics] = []
         self._device = torch.device(self.options.own_device)
-        self._is_own = model is not None
+        self._given = model is not None
         model = build_model(config, dataset.input_shape, dataset.num_classes) if model is None else model
         encoding = getattr(model, "encoder", None)
         dataset = encoded(dataset, encoding)
-        self.dense = encoding is None and isinstance(dataset.train, LabelledSequences)
+        self.dense = self._given and encoding is None and isinstance(dataset.train, LabelledSequences)
         self._load = partial(
             EventLoader,
             encoding=encoding,
@@ -93,6 +95,13 @@ class Trainer:
             cast(Classifier, model).standardise = Standardise.of(training.values, training.lengths)
         self.model: Any = model.to(self._device)
         self._every_step = of_every_step(dataset.train.labels)
+        if self._every_step and isinstance(encoding, HeldEncoding) and (encoding.hold, encoding.prefix) != (1, 0):
+            raise ValueError(
+                f"hold, prefix: expected 1 and 0 with labels of every element, got {encoding.hold} and "
+                f"{encoding.prefix}"
+            )
+        if self._given or is_own(config.dataset):
+            self._check(parts)
         self._network = self._wrapped()
         self.loader = self._load(training, batch_size=config.batch_size, shuffle=True, seed=config.seed)
         self._validation = self._load(validation, batch_size=EVALUATION_BATCH)
@@ -225,11 +234,12 @@ class Trainer:
             {name.removeprefix(part): x for name, x in tensors.items() if name.startswith(part)}
             for part in ("model.", "best.")
         )
-        if self._is_own:
+        if self._given:
             check_weights(self.model, weights, source)
         try:
             config = TrainingConfig.from_dict(record["config"])
-            moments, groups = read_moments(self.optimizer, tensors), read_groups(self.optimizer, record["groups"])
+            moments = read_moments(self.optimizer, tensors, self._given)
+            groups = read_groups(self.optimizer, record["groups"])
             history = read_history(record, self.loader, self.config.epochs)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             reason = f"{type(error).__name__}: {error}"
@@ -248,9 +258,32 @@ class Trainer:
         # The schedule depends only on the number of steps; its current values are in the optimiser's groups.
         self._schedule.last_epoch = len(self.history) * len(self.loader) + self._batches_done
 
+    @torch.no_grad()
+    def _check(self, parts: dict[str, Samples]) -> None:
+        """Raise unless the network answers samples as the labels want it, before anything is written."""
+        for name, tensor in self.model.state_dict().items():
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"model: expected a state_dict of tensors, got {describe(tensor)} under {name}")
+        training, dense = self.model.training, self.dense
+        self.model.eval()
+        try:
+            for name, samples in parts.items():
+                if not len(samples.labels):
+                    if name == "validation":
+                        continue
+                    raise ValueError(f"dataset: expected samples for {name}, got none")
+                few = self._load(samples.select(torch.arange(min(2, len(samples.labels)))), rank=0, world_size=1)
+                events, labels = next(iter(few))
+                output, *_ = answer(self.model, events.to(self._device), self._every_step, dense=dense)
+                output, _ = paired(output, labels.to(self._device), events.lengths, "dataset")
+                if not samples.labels.is_floating_point():
+                    check_labels(samples.labels, output.shape[-1], "dataset")
+        finally:
+            self.model.train(training)
+
     def _prepare_delays(self, epoch: int) -> None:
         """Set the width of the epoch, and fix delays that are learnt but end whole. Repeating it changes nothing."""
-        if self._is_own:  # whole_delays and delay_width are settings of a network that srcell builds
+        if self._given:  # whole_delays and delay_width are settings of a network that srcell builds
             return
         self.model.set_delay_width(delay_width(self.config, epoch))
         if delays_are_fixed(self.config, epoch) and any(delay.requires_grad for delay in self.model.delays.values()):
@@ -275,7 +308,8 @@ class Trainer:
         objective = self.group.size / answers * loss
         if self.config.rate_penalty:
             voting = any(isinstance(module, LeakyReadout) for module in self.model.modules())
-            pull = rate_pull(spikes[:-1] if voting else spikes, self.config.target_rate, samples, self.group)
+            hidden = spikes[:-1] if voting else spikes
+            pull = rate_pull(hidden, self.config.target_rate, samples, len(events), self.group)
             objective = objective + self.config.rate_penalty * pull
         self.optimizer.zero_grad()
         objective.backward()
@@ -287,17 +321,17 @@ class Trainer:
         self._rate = float(self.optimizer.param_groups[0]["lr"])
         self._schedule.step()
         self._constrain()
-        self.tally.add(loss.item(), output, labels, spikes)
+        self.tally.add(loss.item(), output, labels, spikes, len(events))
 
     def _constrain(self) -> None:
         """Write the bounds of the parameters into them; of a network of one's own, in all layers."""
-        for module in self.model.modules() if self._is_own else [self.model]:
+        for module in self.model.modules() if self._given else [self.model]:
             if hasattr(module, "constrain_"):
                 module.constrain_()
 
     def _forward(self, events: EventBatch) -> list[Tensor]:
         """The output and the spikes of each layer; what is drawn there is seeded by the batch's place in the run."""
-        if not (self._is_own or self.config.dropout):
+        if not (self._given or self.config.dropout):
             return cast("list[Tensor]", self._network(events))
         self.model.shared_batch = (self.loader.samples_in(self._batches_done), self.group.rank, self.group.size)
         try:
@@ -308,21 +342,21 @@ class Trainer:
             self.model.shared_batch = None
 
     def _wrapped(self) -> nn.Module:
-        return self.group.wrap(OutputAndLayers(self.model, self._every_step, self.dense and self._is_own))
+        return self.group.wrap(OutputAndLayers(self.model, self._every_step, self.dense))
 
     def _evaluate(self, loader: EventLoader) -> Evaluation:
-        return evaluate(self.model, loader, self._device, self.group, dense=self.dense and self._is_own)
+        return evaluate(self.model, loader, self._device, self.group, dense=self.dense)
 
     def _diagnose(self, loader: EventLoader, *, with_gradients: bool) -> Diagnosis:
         events, labels = next(iter(loader))
         events, labels = events.to(self._device), labels.to(self._device)
 
         def loss(output: Tensor, labels: Tensor) -> Tensor:
-            output = output.transpose(0, 1) if self._every_step and is_batch_first(self.model) else output
+            output = in_time(self.model, output) if self._every_step else output
             output, labels = paired(output, labels, events.lengths)
             return summed_loss(output, labels) / max(len(labels), 1)
 
-        input, lengths = as_input(self.model, events, self.dense and self._is_own)
+        input, lengths = as_input(self.model, events, self.dense)
         plain = not self._every_step and not labels.is_floating_point()
         # A classifier answers once, unless it is asked otherwise.
         answers = with_gradients and not (self._every_step and isinstance(self.model, Classifier))
