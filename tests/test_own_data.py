@@ -486,7 +486,7 @@ def test_a_sweep_of_targets_is_refused_before_it_begins(
     assert "m.py:load: expected labels for a sweep" in capsys.readouterr().err and not Path("s").exists()
     assert main(["train", "m.py:load", "--epochs", "1", "--hidden", "4", "--out", "run"]) == 0
     assert "test error " in capsys.readouterr().out
-    assert main(["eval", "run"]) == 0
+    assert main(["eval", "run", "--data", "m.py:load"]) == 0
     assert "R2 " in capsys.readouterr().out.splitlines()[0]
     assert main(["train", "m.py"]) == 2
     assert "unknown data set 'm.py', a file: expected m.py:FUNCTION" in capsys.readouterr().err
@@ -683,12 +683,12 @@ def test_the_command_line_trains_resumes_evaluates_and_exports_ones_own_data(
     assert main(["train", "mine.py:load", "--epochs", "12", "--hidden", "16", "--out", "run"]) == 0
     printed = capsys.readouterr().out
     assert "data     mine.py:load: 43 training, 5 validation, 12 test samples" in printed
-    assert main(["eval", "run"]) == 0
+    assert main(["eval", "run", "--data", "mine.py:load"]) == 0
     assert printed.splitlines()[-1].partition(" after")[0] in capsys.readouterr().out
     folder = RunFolder.open("run")
     assert folder.config.standardise and folder.data is not None and folder.data.class_names == ("high", "low")
     assert json.loads(Path("run/result.json").read_text())["test_accuracy"] == 1.0
-    assert main(["train", "--resume", "run"]) == 0
+    assert main(["train", "--resume", "run", "--data", "mine.py:load"]) == 0
     Path("mine.py").unlink()  # a finished run needs no data
     network = srcell.load("run")
     assert isinstance(network.standardise, srcell.Standardise) and 90 < float(network.standardise.mean[1]) < 110

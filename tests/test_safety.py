@@ -17,7 +17,7 @@ import srcell
 from srcell import data
 from srcell._files import partial_name, remove_partial_files, write_atomically
 from srcell.cli import main
-from srcell.training import EpochMetrics, resume, train
+from srcell.training import EpochMetrics, RunOptions, evaluate_run, load_data, resume, train
 from srcell.training.checkpoint import read_checkpoint, write_checkpoint
 from srcell.training.config import TrainingConfig
 from srcell.training.run_folder import LOCK, RunFolder
@@ -171,5 +171,21 @@ def test_names_in_a_file_are_not_paths(tmp_path: Path) -> None:
     (folder / "config.json").write_text(
         json.dumps({"training": dataclasses.asdict(TrainingConfig()) | {"dataset": "../out"}})
     )
-    with pytest.raises(ValueError, match=r"unknown data set '\.\./out'"):
-        RunFolder.open(folder)
+    with pytest.raises(FileNotFoundError, match=r"^\.\./out: no such folder"):
+        load_data(RunFolder.open(folder).config, RunOptions())
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "config.json", "checkpoint.safetensors"]
+
+
+def test_code_that_a_run_folder_names_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text("import numpy as np\ndef load(): return np.ones((20, 4, 1)), [0, 1] * 10\n")
+    train(TrainingConfig.preset("best", "own.py:load", epochs=1, hidden_sizes=(4,)), "run")
+    Path("own.py").write_text("open('trap', 'w').close()\n" + Path("own.py").read_text())
+    folder = RunFolder.open("run")
+    srcell.load("run").export("net.srcell")
+    for call in (lambda: resume("run"), lambda: evaluate_run(folder)):
+        with pytest.raises(ValueError, match=r"run: its samples come from code: --data own.py:load runs it, if you tr"):
+            call()
+    assert not Path("trap").exists()
+    evaluate_run(folder, RunOptions(data="own.py:load"))
+    assert Path("trap").exists()

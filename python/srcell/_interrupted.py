@@ -13,14 +13,15 @@ class Interrupted(Exception):  # noqa: N818
         number: the signal's number.
         out: the run folder.
         own: whether the caller made the network and the samples.
+        code: FILE.py:FUNCTION that made the samples, if one did.
 
     Attributes:
         signal: the signal's number.
 
     """
 
-    def __init__(self, number: int, out: object, own: bool = False) -> None:
-        command = f"srcell train --resume {shlex.quote(str(out))}"
+    def __init__(self, number: int, out: object, own: bool = False, code: str = "") -> None:
+        command = f"srcell train --resume {shlex.quote(str(out))}{f' --data {shlex.quote(code)}' if code else ''}"
         if own:
             command = f"srcell.training.resume({str(out)!r}, model=..., dataset=...)"
         super().__init__(f"stopped by {signal.Signals(number).name}, after a checkpoint: {command}")

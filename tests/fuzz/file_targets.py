@@ -36,7 +36,16 @@ from srcell import SRC, benchmark, export, hardware, runtime, training
 from srcell._files import is_partial, partial_name
 from srcell.cli import main
 from srcell.cli.options import typed
-from srcell.data import Dataset, HeldEncoding, LabelledEvents, LabelledImages, SoundEncoding, load_nmnist
+from srcell.data import (
+    Dataset,
+    HeldEncoding,
+    LabelledEvents,
+    LabelledImages,
+    LabelledSequences,
+    SoundEncoding,
+    load_nmnist,
+)
+from srcell.data.own import load_own
 from srcell.models import SRCClassifier, SRCConvClassifier
 from srcell.training import sweep
 from srcell.training.config import SETTINGS, TrainingConfig
@@ -132,6 +141,58 @@ def strange_idx(draw: Draw) -> bytes:
     sizes = [draw.pick(3, 0, 1, 10, 2**16, 2**31, 2**32 - 1) for _ in range(min(rank, 4))]
     content = bytes(draw.randrange(12) for _ in range(min(math.prod(sizes), draw.pick(200, 100, 0))))
     return struct.pack(f">I{len(sizes)}I", magic, *sizes) + content
+
+
+def own_files(draw: Draw) -> dict[str, bytes]:
+    """The files of a valid data set of one's own."""
+    kind, samples = draw.pick("rows", "samples", "steps", "labels", "npz"), 12
+    if kind == "npz":
+        content, lengths = io.BytesIO(), np.array([draw.randrange(1, 5) for _ in range(samples)])
+        y = draw.pick(
+            np.array(["a", "b"] * 6), np.arange(samples) % 3, np.random.default_rng(0).random((samples, 4, 2))
+        )
+        np.savez(content, x=np.ones((samples, 4, 2)), y=y, **({"lengths": lengths} if draw.chance(50) else {}))
+        return {draw.pick("all.npz", "a b.npz"): content.getvalue()}
+    line = draw.pick("\n", "\r\n")
+    if kind == "labels":
+        text = line.join(["x,y", *(f"{draw.randrange(9)},{k}" for k in range(3))])
+        return {f"{'ab'[k % 2]}/{k}.csv": text.encode() for k in range(samples)}
+    if kind == "rows":
+        rows = ["t0,t1,label", *(f"{k},{draw.pick('1e3', '-0.5', '7')},{k % 2}" for k in range(samples))]
+    else:
+        rows = ["sample,x,label"]
+        for k in range(samples):
+            rows += [f"{k},{t}, {t % 2 if kind == 'steps' else k % 2}" for t in range(draw.randrange(1, 4))]
+        rows.append("0,1,1" if kind == "steps" else "0,1,0")
+    return {"all.csv": line.join(rows).encode()}
+
+
+def own_folder(draw: Draw) -> None:
+    """A folder of one's own data, one file of which may be corrupt, lost, or beside others."""
+    folder, files, spoilt = workspace("own"), own_files(draw), draw.chance(60)
+    if spoilt:
+        name = draw.pick(*files)
+        if draw.chance(90):
+            files[name] = corrupted(draw, files[name])
+        else:
+            del files[name]
+        if draw.chance(10):
+            files[draw.pick("x.csv", "train/y.csv", "z.npz", "b/q.wav", "readme.txt")] = draw.pick(b"", b"x,y\n1,2\n")
+    shutil.rmtree(folder)
+    folder.mkdir()
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+
+    dataset: Dataset = attempt_to_read(folder, lambda: load_own(f"{folder}/"), refusable=spoilt)
+
+    for samples in (dataset.train, dataset.test):
+        assert isinstance(samples, LabelledSequences) and samples.values.isfinite().all() and len(samples.labels) > 0
+        assert samples.values.shape[::2] == (len(samples.labels), dataset.input_size)
+        if samples.labels.is_floating_point():
+            assert samples.labels.isfinite().all() and samples.labels.shape[-1] == dataset.num_classes
+        else:
+            assert bool(((samples.labels >= 0) & (samples.labels < dataset.num_classes)).all())
 
 
 def nmnist(draw: Draw) -> None:
@@ -556,7 +617,7 @@ def command_words(draw: Draw) -> list[str]:
 @contextlib.contextmanager
 def stubbed(reached: list[str]) -> Iterator[None]:
     """Replace the work behind the command line by stubs that note which work would begin."""
-    result = SimpleNamespace(accuracy=0.5, confusion=torch.zeros(2, 2), counts=[], history=[])
+    result = SimpleNamespace(accuracy=0.5, confusion=torch.zeros(2, 2), counts=[], history=[], answers=0)
     result.evaluation = result
 
     def stub(result: Any) -> Callable[..., Any]:

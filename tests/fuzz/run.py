@@ -43,7 +43,7 @@ TARGETS: dict[str, Callable[[Draw], bool | None]] = {
         *(event_targets.event_batch, event_targets.encoders, delay_targets.delays),
         *(mode_targets.modes, mode_targets.padding),
         *(file_targets.idx, file_targets.nmnist, file_targets.cache, file_targets.checkpoint, file_targets.config),
-        file_targets.network,
+        *(file_targets.network, file_targets.own_folder),
         *(file_targets.run_folder, file_targets.command_line, file_targets.outputs, file_targets.texts),
         *(sound_targets.sounds, sound_targets.hearing),
         *([nir_targets.nir] if nir_targets.INSTALLED else []),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,7 +138,7 @@ def presets_text(dataset: str | None, *, every: bool) -> str:
 
 def named(dataset: str) -> str:
     """The name of a data set; that of a folder ends in a slash."""
-    return f"{dataset}/" if dataset not in data.NAMES and "/" not in dataset and Path(dataset).is_dir() else dataset
+    return f"{dataset}/" if dataset not in data.NAMES and "/" not in dataset and os.path.isdir(dataset) else dataset
 
 
 def short(dataset: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,8 @@ def run(arguments: argparse.Namespace) -> None:
     dataset = named(arguments.dataset)
     if is_own(dataset) and load_once(dataset).train.labels.is_floating_point():
         raise ValueError(f"{dataset}: expected labels for a sweep, which compares accuracies, got targets")
+    if is_own(dataset):  # so that runs of code that is named here are resumed
+        options = dataclasses.replace(options, data=dataset)
     runs = sweep.plan(preset, dataset, given_settings(arguments), variations(arguments))
     with folder_of(arguments.out, f"sweep-{short(dataset)}") as out:
         train_all(runs, out, options)

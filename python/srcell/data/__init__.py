@@ -176,7 +176,7 @@ def check_name(name: str) -> None:
     """
     if is_own(name):
         return
-    if name not in NAMES and Path(name).is_file():
+    if name not in NAMES and os.path.isfile(name):  # False for names that no file can have
         own = f"{name}:FUNCTION" if name.endswith(".py") else "the folder that it is in"
         raise ValueError(f"unknown data set {name!r}, a file: expected {own}")
     check_known(name, NAMES, "data set")

@@ -194,7 +194,7 @@ def _numbered(parts: Sequence[list[np.ndarray]]) -> tuple[list[Tensor], tuple[st
         if len(sizes := {values.shape[-1] for values in found}) > 1:
             raise ValueError(f"y_test: expected as many values as in y, got {sizes}")
         return found, sizes.pop()
-    texts = [[np.array([str(int(x)) if x.dtype == bool else str(x) for x in a.ravel()]) for a in p] for p in parts]
+    texts = [[[str(int(x)) if x.dtype == bool else str(x) for x in a.ravel()] for a in p] for p in parts]
     classes = in_order({text for array in texts[0] for text in array})
     number = {name: k for k, name in enumerate(classes)}
     unknown = next((text for arrays in texts for array in arrays for text in array if text not in number), None)

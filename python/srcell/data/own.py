@@ -10,7 +10,6 @@ import importlib.util
 import math
 import os
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +37,11 @@ def is_own(name: str) -> bool:
     return "/" in name or ".py:" in name
 
 
+def is_code(name: str) -> bool:
+    """Whether loading a data set of one's own runs code: FILE.py:FUNCTION."""
+    return name.rpartition(":")[0].endswith(".py")
+
+
 def load_own(name: str) -> Dataset:
     """Load the data set of a folder, or of ``file.py:function``.
 
@@ -47,21 +51,21 @@ def load_own(name: str) -> Dataset:
             was found.
 
     """
-    path, colon, function = name.rpartition(":")
-    if colon and path.endswith(".py"):
+    if is_code(name):
+        path, _, function = name.rpartition(":")
         return _called(Path(path), function)
     folder = Path(name)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise FileNotFoundError(f"{name}: no such folder: expected a folder of samples, or FILE.py:FUNCTION")
     return _read_folder(folder)
 
 
 def load_once(name: str) -> Dataset:
     """``load_own``, which is called again only if a file was changed since."""
-    path = Path(name.rpartition(":")[0] if ".py:" in name else name)
-    files = _files_in(path) if path.is_dir() else [path] if path.exists() else []
+    path = Path(name.rpartition(":")[0] if is_code(name) else name)
+    files = _files_in(path) if os.path.isdir(path) else [path] if os.path.isfile(path) else []
     seen = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-    return _kept(name, str(path.resolve()), seen)
+    return _kept(name, os.path.abspath(path), seen)
 
 
 @lru_cache(maxsize=1)
@@ -71,7 +75,7 @@ def _kept(name: str, path: str, seen: tuple[Any, ...]) -> Dataset:
 
 def _called(path: Path, name: str) -> Dataset:
     """What a function of a Python file returns."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file: expected FILE.py:FUNCTION, a function that returns a Dataset")
     spec = importlib.util.spec_from_file_location(f"srcell_own_{path.stem}", path)
     assert spec is not None and spec.loader is not None
@@ -154,9 +158,13 @@ def _read_arrays(files: Sequence[Path]) -> Dataset:
 
 def _arrays_of(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path) as file:  # allow_pickle is False: no code of the file runs
-            return {name: file[name] for name in file.files}
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+        wrong = [name for name, array in found.items() if not isinstance(array, np.ndarray)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is no array")
+        return found
+    except Exception as error:  # NumPy and zipfile raise errors of many kinds for a corrupt file
         raise ValueError(f"{path.name}: cannot be read as .npz ({error})") from error
 
 
@@ -167,8 +175,9 @@ def _cut(name: str, x: Any, y: Any, lengths: Any) -> tuple[Any, Any]:
     fit = x.ndim >= 2 and lengths.dtype.kind in "iu" and lengths.shape == x.shape[:1]
     if not (fit and ((lengths > 0) & (lengths <= x.shape[1])).all()):
         raise ValueError(f"{name}: expected an integer for each of {len(x)} samples, from 1 on, got {lengths!r:.80}")
-    cut = [[row[:length] for row, length in zip(rows, lengths, strict=False)] for rows in (x, y)]
-    return cut[0], cut[1] if y.ndim == (3 if y.dtype.kind == "f" else 2) else y
+    every = y.shape[:1] == x.shape[:1] and y.ndim == (3 if y.dtype.kind == "f" else 2)
+    cut = [[row[:length] for row, length in zip(rows, lengths, strict=True)] for rows in ((x, y) if every else (x,))]
+    return cut[0], cut[1] if every else y
 
 
 class _Table(NamedTuple):

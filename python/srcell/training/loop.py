@@ -22,7 +22,7 @@ from .._interrupted import Interrupted
 from .._processes import Processes, processes, stop_signals
 from ..data import Dataset, EventLoader
 from ..data.arrays import as_dataset
-from ..data.own import is_own
+from ..data.own import is_code, is_own
 from ..evaluation import Evaluation, evaluate
 from .config import GROUPS, OWN, TrainingConfig
 from .metrics import EpochMetrics
@@ -203,7 +203,7 @@ def _run(
 
     with processes(options.own_device) as group, ExitStack() as held:
         folder = None if resumed is None else held.enter_context(_writer(group, out, resumed.lock))
-        dataset = load_data(config, options) if own is None else own.dataset
+        dataset = load_data(config, options, resumed and out) if own is None else own.dataset
         used = data_of(config, options, dataset)
         if resumed is not None and resumed.data is not None:
             resumed.data.check_equal(used, out)
@@ -254,7 +254,7 @@ def _writer(group: Processes, out: str | Path, take: Callable[[], RunFolder]) ->
 def _options_of(folder: RunFolder, options: RunOptions | None) -> RunOptions:
     """The options; if they have no data folder, with the run's own data folder."""
     options = options or RunOptions()
-    if options.data is None and folder.data is not None:
+    if options.data is None and folder.data is not None and not is_own(folder.config.dataset):
         options = dataclasses.replace(options, data=folder.data.folder)
     return options
 
@@ -282,7 +282,8 @@ def _train_to_the_end(trainer: Trainer, out: str | Path, folder: RunFolder | Non
                 if stopped or save_now:
                     last_save = save()
                 if stopped:
-                    raise Interrupted(stopped, out, own=trainer.config.dataset == OWN)
+                    name = trainer.config.dataset
+                    raise Interrupted(stopped, out, name == OWN, name if is_code(name) else "")
             metrics = trainer.finish_epoch()
             last_save = save()
             if folder is not None:
@@ -320,7 +321,7 @@ def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary
     if folder.config.dataset == OWN:
         raise ValueError(f"{folder.path}: {folder.NO_NETWORK}")
     options = _options_of(folder, options)
-    dataset = load_data(folder.config, options)
+    dataset = load_data(folder.config, options, folder.path)
     if folder.data is not None:
         folder.data.check_equal(data_of(folder.config, options, dataset), folder.path)
     model = build_model(folder.config, dataset.input_shape, dataset.num_classes)

@@ -29,7 +29,8 @@ class RunOptions:
     data: str | Path | None = setting(  # noqa: RUF009  (a field)
         None,
         f"folder of the data sets [the run's own; {DATA} for a new run]",
-        f'as in srcell.data.load; None means the folder that the run was started with, or "{DATA}" for a new run',
+        f'as in srcell.data.load; None means the folder that the run was started with, or "{DATA}" for a new run; for '
+        "data of your own FOLDER/ or FILE.py:FUNCTION",
     )
     download: bool = setting(False, "download the data set into it if it is missing")
     cache: bool = setting(False, "keep binned recordings on disk", "as in srcell.data.load_nmnist")

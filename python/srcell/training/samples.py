@@ -10,7 +10,7 @@ from .. import data
 from ..data import Dataset, LabelledEvents, LabelledSounds, Samples, SoundEncoding
 from ..data.encodings import Encoding
 from ..data.loader import derived_seed
-from ..data.own import is_own, load_once
+from ..data.own import is_code, is_own, load_once
 from .config import TrainingConfig
 from .options import RunOptions, data_folder
 
@@ -19,8 +19,10 @@ EVALUATION_SEED = 0
 VALIDATION = 3  # purpose of a derived seed; data/loader.py has others
 
 
-def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
+def load_data(config: TrainingConfig, options: RunOptions, run: object = None) -> Dataset:
     """Load the data set of a run; sounds are encoded, once for all epochs.
+
+    ``run`` is the folder that the configuration was read from, if it was: code that a file names is not run.
 
     Raises:
         FileNotFoundError: the data set is missing; the message says where it was looked for.
@@ -28,7 +30,12 @@ def load_data(config: TrainingConfig, options: RunOptions) -> Dataset:
 
     """
     if is_own(config.dataset):
-        return encoded(load_once(config.dataset), make_encoding(config))
+        name = config.dataset
+        if run is not None and options.data is not None:
+            name = str(options.data)
+        elif run is not None and is_code(name):
+            raise ValueError(f"{run}: its samples come from code: --data {name} runs it, if you trust it")
+        return encoded(load_once(name), make_encoding(config))
     root = Path(data_folder(options))
     try:
         loaded = data.load(config.dataset, root, download=options.download, cache=options.cache, prefix=config.prefix)
