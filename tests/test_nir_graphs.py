@@ -30,7 +30,8 @@ h5py: Any = pytest.importorskip("h5py")  # nir needs it
 from srcell.nir import from_graph, read_graph, to_graph  # noqa: E402  (needs the packages checked above)
 
 WIDE = ("two delayed layers", "delayed recurrence")  # their delays are interpolated over more than a step
-CONVERTED = [name for name in (*NETWORKS, *PRODUCTS) if name not in (*WIDE, "integers")]
+STANDARDISED = [name for name in (*NETWORKS, *PRODUCTS) if "standardised" in name]
+CONVERTED = [name for name in (*NETWORKS, *PRODUCTS) if name not in (*WIDE, *STANDARDISED, "integers")]
 CELL = {"alpha": 0.9, "rho": 3.0, "r": 2.0, "rs": -7.0, "zs_hyp": 0.9, "zs_dep": 0.0, "bias": -6.0}
 
 
@@ -95,6 +96,7 @@ def test_learnt_initial_states_and_other_types_are_kept(options: dict[str, Any],
 @pytest.mark.parametrize("maps", [False, True])
 def test_biases_above_the_default_bound_come_back(maps: bool) -> None:
     """They are the bound of the layer, so it computes with them, also while it is trained."""
+    torch.manual_seed(0)
     layer = SRCConv2d(1, 3, 3, bias_max=0.0) if maps else SRC(16, 3, bias_max=0.0)
     ((name, bias),) = [(name, x) for name, x in layer.named_parameters() if name.startswith("bias")]
     with torch.no_grad():
@@ -102,7 +104,7 @@ def test_biases_above_the_default_bound_come_back(maps: bool) -> None:
     network = from_graph(to_graph(layer, dt=0.001, input_shape=(1, 4, 4) if maps else None))
     found = next(module for module in network.modules() if isinstance(module, type(layer)))
     assert torch.equal(found.get_parameter(name), bias) and found.bias_max == bias.max().item()
-    x = torch.rand(20, 2, 16, generator=torch.Generator().manual_seed(0))
+    x = 8 * torch.rand(20, 2, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = layer(x.unflatten(2, (1, 4, 4)) if maps else x)[0]
         assert expected.any() and torch.equal(network(x), expected)
@@ -282,6 +284,8 @@ REFUSALS: list[Refusal] = [
     Message("dt: expected a finite number above 0, got 0", lambda: to_graph(SRC(3, 4), dt=0)),
     Message("network.0.layer .IntegerSRC.: expected layers of float neurons", lambda: to_graph(
         made("integers")[0], dt=1.0), TypeError),
+    Message("network.0 .Standardise.: expected layers of float neurons, got Standardise", lambda: to_graph(
+        made("standardised")[0], dt=1.0), TypeError),
     Message("network .SRC.: expected weights of float32 or float64, got torch.float16", lambda: to_graph(
         SRC(3, 4, dtype=torch.float16), dt=1.0)),
     Message("input_shape: expected .C, H, W., got", lambda: to_graph(SRC(3, 4), dt=1.0, input_shape=(4, 4))),

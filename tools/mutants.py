@@ -421,7 +421,7 @@ the gradients of values and weights are asked for crosswise
 offsets beside a dense input are ignored
     values is not None or offsets is not None => values is not None and offsets is not None
 a prefix of 0 is refused
-    ("prefix", 0) => ("prefix", 1)
+    LatencyEncoding")), ("prefix", 0) => LatencyEncoding")), ("prefix", 1)
 == training/progress.py: checkpoint.py
 an accuracy above 1 is accepted
     0 <= value <= limit => 0 <= value <= 2 * limit
