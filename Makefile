@@ -12,7 +12,7 @@ SHELL := bash
 WORKERS ?= auto
 PYTEST = OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: all demo test check landing docs browser release-check coverage fuzz soak wheels format clean
+.PHONY: all demo test check landing docs pages browser release-check coverage fuzz soak wheels format clean
 .DELETE_ON_ERROR:
 
 all: $(VENV)/train
@@ -43,6 +43,10 @@ browser: $(VENV)/docs
 docs: $(VENV)/docs browser
 	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs build/docs
 	@echo "the documentation is in $(CURDIR)/build/docs/index.html"
+
+# The tables of README.md and docs/, from bench/results.
+pages: $(VENV)/docs
+	PYTHONPATH=bench $(BIN)/python docs/pages.py
 
 # Line coverage: of python/ by the tests, at least 95 %, and of csrc/ by the C++ tests.
 coverage: $(VENV)/dev

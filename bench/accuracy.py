@@ -2,8 +2,8 @@
 
     python bench/accuracy.py --data FOLDER [--runs FOLDER] [ID ...]
 
-Each row is one command, run once per seed. Results go to bench/results/accuracy.json, which keeps its other rows, and
-the README's table is rewritten from it. With --runs the run folders are kept: finished runs in them are reused,
+Each row is one command, run once per seed. Results go to bench/results/accuracy.json, which keeps its other rows;
+``make pages`` writes the tables from it. With --runs the run folders are kept: finished runs in them are reused,
 unfinished ones resumed. The weights of the first seed of mnist-100 and psmnist go to
 bench/results, as run folders for ``srcell eval``. Hyperparameters were chosen on validation samples from the training
 set; the runs here train on the whole training set and evaluate on the test set once, after the last epoch, unless the
@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from report import README, RESULTS, markdown_table, replace_section
+from report import RESULTS, markdown_table
 from safetensors.torch import load_file
 
 import srcell
@@ -667,7 +667,7 @@ without resonance and delays, the SRC reads rows with {rows}, a GRU of as many p
 
 
 def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The lines of the README's section: a table with fewer rows and columns, and what it does not show."""
+    """What README.md says of accuracy: a table with fewer rows and columns, and what it does not show."""
     yield (
         "| data | network | test accuracy, mean of seeds | events per inference (active inputs and neurons, all steps) "
         "| training |"
@@ -709,13 +709,12 @@ def main() -> None:
 
 def write(made: dict[str, Any]) -> None:
     """Put a row in the place of that with its id."""
-    with open(README) as locked:  # several processes may write rows
+    with open(__file__) as locked:  # several processes may write rows
         fcntl.flock(locked, fcntl.LOCK_EX)
         rows = {row["id"]: row for row in json.loads(ROW_FILE.read_text())} if ROW_FILE.exists() else {}
         rows[made["id"]] = made
         ordered = [rows[known] for known in TABLE if known in rows]
         ROW_FILE.write_text(json.dumps(ordered, indent=1) + "\n")
-        replace_section(README, "accuracy", "\n".join(readme_section(ordered)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,5 @@
-"""Draw the plots of a measurement and write the README's section between its markers.
-
-    python bench/report.py      # from bench/results/speed, without measuring
-
-``bench/run.py`` calls this after it has measured; nothing is timed here.
+"""The plots of a measurement, and its tables in Markdown. Nothing is timed here: ``bench/run.py`` measures, and
+``make pages`` writes README.md and the pages of docs/ from bench/results.
 """
 
 from __future__ import annotations
@@ -22,7 +19,6 @@ from srcell.benchmark.cases import BOTH, FORWARD
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 SPEED = RESULTS / "speed"  # a file for each processor
-README = ROOT / "README.md"
 PYTORCH = ("eager", "compiled")
 PEERS = ("gathered", "compiled", "picked")  # PyTorch's rows of a layer with delays
 COLOURS = {row: f"C{number}" for number, row in enumerate(LABELS)}
@@ -51,16 +47,11 @@ def best(result: Result, rows: tuple[str, ...], key: str) -> float:
     return min(found for row in rows if (found := median(result, row, key)) is not None)
 
 
-def plot_sweep(
-    document: Document, case: str, field: str, axis: str, scale: float, references: list[Result], *, stacked: bool
-) -> Figure:
-    """Plot milliseconds against one field of the settings, with a panel per pass and references as horizontal lines.
-
-    Panels are side by side, or stacked: narrow enough for a phone.
-    """
+def plot_sweep(document: Document, case: str, field: str, axis: str, scale: float, references: list[Result]) -> Figure:
+    """Plot milliseconds against one field of the settings, a panel per pass, and references as horizontal lines."""
     results = results_of(document, case)
-    figure = Figure(figsize=(5.6, 7.4) if stacked else (10, 4.4), layout="constrained")
-    panels: tuple[Axes, Axes] = figure.subplots(*((2, 1) if stacked else (1, 2)), sharex=True, sharey=True)
+    figure = Figure(figsize=(5.6, 7.4), layout="constrained")
+    panels: tuple[Axes, Axes] = figure.subplots(2, 1, sharex=True, sharey=True)
     for panel, key in zip(panels, (FORWARD, BOTH), strict=True):
         x = [scale * result["setting"][field] for result in results]
         for row in results[0]["milliseconds"]:
@@ -79,30 +70,21 @@ def plot_sweep(
         panel.set_xticks(x, [f"{value:g}" for value in x])
         panel.set_xticks([], minor=True)
         panel.grid(alpha=0.3, which="both")
-    for panel in panels if stacked else panels[:1]:
         panel.set_ylabel("milliseconds, median and quartiles")
-    for panel in panels[1:] if stacked else panels:
-        panel.set_xlabel(axis)
+    panels[1].set_xlabel(axis)
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside upper center", ncols=2)
     return figure
 
 
-def figures(document: Document, *, stacked: bool = False) -> dict[str, Figure]:
-    """The plots by file name. Dense products take the same time at any density: eager and compiled are lines."""
-    return {
-        "density.png": plot_sweep(
-            document,
-            "density",
-            "density",
-            "density of the input (%), layer 784-100, T 220, B 256",
-            100,
-            results_of(document, "784-100"),
-            stacked=stacked,
-        ),
-        "steps.png": plot_sweep(
-            document, "steps", "steps", "steps T, layer 784-100, B 256, 3 % events", 1, [], stacked=stacked
-        ),
-    }
+def density_plot(document: Document) -> Figure:
+    """Times against density. Dense products take the same time at any density: eager and compiled are lines."""
+    axis = "density of the input (%), layer 784-100, T 220, B 256"
+    return plot_sweep(document, "density", "density", axis, 100, results_of(document, "784-100"))
+
+
+def steps_plot(document: Document) -> Figure:
+    """Times against the number of steps."""
+    return plot_sweep(document, "steps", "steps", "steps T, layer 784-100, B 256, 3 % events", 1, [])
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
@@ -277,7 +259,7 @@ def readme_table(document: Document) -> Iterator[str]:
 
 
 def section(measured: list[Document]) -> str:
-    """The text between the README's markers."""
+    """What README.md says of speed."""
     shown = measured[0]
     return f"""\
 {lines(readme_table(shown))}
@@ -286,24 +268,3 @@ def section(measured: list[Document]) -> str:
 The ratio depends on the processor; two threads of each:
 
 {lines(processors_table(measured))}"""
-
-
-def write_report(measured: list[Document], folder: Path = RESULTS, readme: Path = README) -> None:
-    """Write the plots, and the section into the README; its markers must be there."""
-    for name, figure in figures(measured[0]).items():
-        figure.savefig(folder / name, dpi=120)
-    replace_section(readme, "bench", section(measured))
-
-
-def replace_section(page: Path, name: str, text: str) -> None:
-    """Replace the text between the markers of that name, which must exist."""
-    begin, end = (f"<!-- {name}:{which} -->" for which in ("begin", "end"))
-    before, found_begin, rest = page.read_text().partition(begin)
-    _, found_end, after = rest.partition(end)
-    if not (found_begin and found_end):
-        raise ValueError(f"{page} lacks the markers {begin} and {end}")
-    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
-
-
-if __name__ == "__main__":
-    write_report(documents())

@@ -1,4 +1,4 @@
-"""Measure every case and write the repository's results: JSON of this processor, plots and the README's section.
+"""Measure every case and write the results of this processor to bench/results; ``make pages`` then updates the pages.
 
     python bench/run.py
     python bench/run.py calls       # some cases, printed and not written unless --write is given
@@ -39,7 +39,6 @@ def main() -> None:
     document["environment"] |= others.versions()
     name = "-".join(re.findall("[a-z0-9]+", document["processor"].lower()))
     (report.SPEED / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
-    report.write_report(report.documents())
 
 
 if __name__ == "__main__":

@@ -303,12 +303,6 @@ def float_and_integer() -> Figure:
     return figure
 
 
-def measured() -> dict[str, Figure]:
-    """The plots of bench/results/speed, as bench/report.py draws them."""
-    drawn = report.figures(report.documents()[0], stacked=True)
-    return {Path(name).stem: figure for name, figure in drawn.items()}
-
-
 # What each row of the picture of the package has, from users down; files that only re-export or help are left out.
 ROWS = (("cli",), ("hardware", "training", "benchmark"), ("data", "evaluation", "reference"), ("models",), ("layers",))
 ROWS += (("functional",), ("events",), ("ops",))
@@ -367,6 +361,8 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "rooms": rooms_of_the_package,
     "neuron": neuron,
     "neuron-narrow": neuron_narrow,
+    "density": lambda: report.density_plot(report.documents()[0]),
+    "steps": lambda: report.steps_plot(report.documents()[0]),
 }
 
 
@@ -423,8 +419,8 @@ def write_figures(folder: Path, drawn: dict[str, Callable[[], Figure]] = DRAWN) 
     folder.mkdir(parents=True, exist_ok=True)
     for page in INKS:
         with matplotlib.rc_context(page_colours(page)):
-            figures = {name: draw() for name, draw in drawn.items()} | (measured() if drawn is DRAWN else {})
-            for name, figure in figures.items():
+            for name, draw in drawn.items():
+                figure = draw()
                 with matplotlib.rc_context({"svg.hashsalt": name}):  # the same file for the same figure
                     figure.savefig(folder / f"{name}-{page}.svg", metadata={"Date": None})
 

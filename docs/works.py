@@ -1,7 +1,7 @@
 """What works with PyTorch: a function for each feature, which uses it and checks what comes out.
 
-The page ``docs/pytorch.md`` shows them as a table that ``extension.py`` makes by running them all;
-``tests/test_works.py`` runs them as well. A function that is expected to be refused says with which error.
+``measured.py`` makes the table of ``docs/pytorch.md`` from them, ``tests/test_works.py`` runs them. A function that is
+refused says with which error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Feature(NamedTuple):
     Attributes:
         name: of the feature.
         run: uses it; raises what the user would see.
-        refused: the beginning of the error's message, or empty: it works.
+        refused: the first line of the error's message, or empty: it works.
         way: what to know, or to do instead.
         needs: packages that must be installed.
 
@@ -276,7 +276,8 @@ def _sequential() -> None:
 @feature(
     "torch.jit.trace",
     "`torch.export`; `srcell.export` or `srcell.onnx.export` for a program that runs without torch",
-    refused="srcell::src_dense: torch.jit.trace is not supported",
+    refused="srcell::src_dense: torch.jit.trace is not supported: use torch.export.export, or srcell.export or "
+    "srcell.onnx.export for a program that runs without torch",
 )
 def _traced() -> None:
     torch.jit.trace(SRC(6, 5), (spikes_in(),), check_trace=False)
@@ -316,7 +317,7 @@ def _parametrize() -> None:
 @feature(
     "quantised tensors",
     "train with fake quantisation as a parametrization of the weight (`torch.ao.quantization.FakeQuantize`)",
-    refused="input: expected a tensor that is not quantized",
+    refused="input: expected a tensor that is not quantized, got torch.quint8",
 )
 def _quantised() -> None:
     SRC(6, 5)(torch.quantize_per_tensor(spikes_in(), 1.0, 0, torch.quint8))
@@ -434,7 +435,7 @@ def _accelerate() -> None:
 @feature(
     "MPS, XPU and other devices",
     'keep the SRC layers and their inputs on the CPU, `x.to("cpu")`; the kernels are for CPU and CUDA',
-    refused="current: expected a tensor on a CPU or a CUDA device",
+    refused="current: expected a tensor on a CPU or a CUDA device, got one on xpu:0: move it there with .cpu()",
 )
 def _mps() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import doctest
+import importlib
 import importlib.util
 import re
 import shlex
@@ -18,6 +19,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -39,7 +41,7 @@ PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md"
 RUN = {"python", "console"}
 SHOWN = {"text", "sh"}  # equations, and commands that install or need several GPUs
 DIRECTIVES = {"{toctree}", "{include}", "{literalinclude}", "{eval-rst}", "{raw}", "{grid}", "{image}"}
-DIRECTIVES |= {"{drawn}", "{measured}", "{summary}", "{command-help}"}  # of docs/extension.py
+DIRECTIVES |= {"{drawn}", "{summary}", "{command-help}"}  # of docs/extension.py
 
 # Data sets that a test may not use, because they need a download.
 NOT_HERE = {"mnist", "fashion-mnist", "nmnist", "psmnist", "spoken-digits"}
@@ -83,6 +85,27 @@ def blocks_of(page: str) -> Iterator[Block]:
 BLOCKS = {page: list(blocks_of(page)) for page in PAGES}
 WITH_PYTHON = [page for page in PAGES if any(block.tag == "python" for block in BLOCKS[page])]
 WITH_CONSOLE = [page for page in PAGES if any(block.tag == "console" for block in BLOCKS[page])]
+
+
+@pytest.fixture
+def writer(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that `make pages` runs."""
+    for folder in ("tools", "bench", "docs"):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
+    return importlib.import_module("pages")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_the_current_tables(page: str, writer: ModuleType) -> None:
+    text = (ROOT / page).read_text()
+    assert text == writer.current(text), "run `make pages`"
+
+
+def test_every_table_is_on_one_page(writer: ModuleType) -> None:
+    texts = [(ROOT / page).read_text() for page in PAGES]
+    found = [name for text in texts for kind, name, _ in writer.MARKED.findall(text) if kind == "measured"]
+    assert sorted(found) == sorted(writer.TABLES)
+    assert sum(text.count("<!-- /") for text in texts) == sum(len(writer.MARKED.findall(text)) for text in texts)
 
 
 def test_the_tags_of_all_blocks_are_known() -> None:

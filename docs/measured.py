@@ -1,0 +1,227 @@
+"""The tables of README.md and of the pages: a function for each, which makes its Markdown from bench/results, or from
+``works.py``. ``pages.py`` writes them into the pages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import accuracy as accuracy_rows  # bench/accuracy.py
+import report  # bench/report.py
+import works
+
+
+def read(name: str) -> Any:
+    """A file of bench/results."""
+    return json.loads((report.RESULTS / name).read_text())
+
+
+def machine_of(name: str) -> str:
+    """The machine on which a file of results was measured."""
+    found = read(name)
+    environment = found["environment"]
+    return (
+        f"{found['processor']}, {environment['threads']} threads, {environment['isa']}, torch {environment['torch']}; "
+        f"commit {found['commit']}, {found['date']}."
+    )
+
+
+def speed(table: Callable[[Any], Any]) -> Callable[[], str]:
+    """A table of bench/report.py."""
+    return lambda: report.lines(table(report.documents()[0]))
+
+
+def accuracy(kept: Callable[[str], bool]) -> Callable[[], str]:
+    """The rows of the accuracy table whose id is kept."""
+    return lambda: "\n".join(accuracy_rows.table([row for row in read("accuracy.json") if kept(row["id"])]))
+
+
+def commands() -> str:
+    """What makes each row of the accuracy table again, and how often its settings were changed before."""
+    head = ["id", "command", "configurations tried"]
+    rows = [[row["id"], f"`{row['command']}`", str(row["configurations_tried"])] for row in read("accuracy.json")]
+    return report.lines(report.markdown_table(head, rows))
+
+
+def inference() -> str:
+    """The counts of a mean inference of the network that is kept."""
+    result = read("mnist-100/result.json")
+    head = ["a mean inference", "events", "spikes", "additions", "multiply-adds"]
+    rows = []
+    for k, layer in enumerate(result["layers"]):
+        counts = [f"{layer[key]:,.0f}" for key in ("events", "spikes", "additions", "multiply_adds")]
+        rows.append([f"layer {k}" if k else "input", *counts])
+    return report.lines(report.markdown_table(head, rows))
+
+
+def porting() -> str:
+    """What bench/rows/porting.py measured: a row for each library and learning rate."""
+    names = {"snntorch": "snnTorch, the tutorial's network", "srcell": "the port"}
+    head = ["network", "learning rate", "test accuracy", "of each seed"]
+    rows = []
+    for row in read("porting.json")["rows"]:
+        found = row["accuracies"]
+        each = ", ".join(f"{accuracy:.1%}" for accuracy in found)
+        rows.append([names[row["library"]], f"{row['learning_rate']:g}", f"{sum(found) / len(found):.1%}", each])
+    return report.lines(report.markdown_table(head, rows))
+
+
+def in_onnxruntime() -> str:
+    """What bench/rows/in_onnxruntime.py measured: a row for each network."""
+    names = {"784-100": "784-100", "deep": "784, ten times 128, 100", "lateral": "28-256, recurrent, row by row"}
+    head = ["network", "accuracy", "in onnxruntime", "equal spikes", "in the last layer", "equal answers"]
+    rows = []
+    for row in read("onnx.json")["rows"]:
+        there = row["onnx"]
+        shares = [there[f"equal_{what}"] for what in ("spikes", "spikes_last_layer", "answers")]
+        shown = [f"{x:.2%}" for x in (row["accuracy"], there["accuracy"], *shares)]
+        rows.append([names[row["network"]], *shown])
+    return report.lines(report.markdown_table(head, rows))
+
+
+def for_sequences() -> str:
+    """What SRC.for_sequences changes: bench/for_sequences.py."""
+    found: dict[str, list[str]] = {}
+    for row in read("for-sequences.json"):
+        each = ", ".join(f"{accuracy:.1%}" for accuracy in row["accuracies"])
+        found.setdefault(row["task"], []).append(f"{sum(row['accuracies']) / len(row['accuracies']):.1%} ({each})")
+    head = ["task", "SRC(recurrent=True)", "SRC.for_sequences"]
+    return report.lines(report.markdown_table(head, [[task, *cells] for task, cells in found.items()]))
+
+
+def regression() -> str:
+    """How well layers tell a drifting frequency: bench/regression.py."""
+    names = {"src": "SRC.for_sequences", "gru": "torch.nn.GRU", "lif": "LIF, recurrent (snnTorch)"}
+    found, rows = read("regression.json"), []
+    for kind, name in names.items():
+        cells = [name, f"{found[f'{kind}-20s']['runs'][0]['parameters']:,}"]
+        for seconds in (20, 150):
+            runs = found[f"{kind}-{seconds}s"]["runs"]
+            ends = [run["r2"][-1] for run in runs]
+            batches = sum(run["batches"] for run in runs) / len(runs)
+            cells += [f"{sum(ends) / len(ends):.3f} ({min(ends):.3f} to {max(ends):.3f})", f"{batches:.0f}"]
+        rows.append(cells)
+    head = ["layer of 128", "parameters", "R2 after 20 s", "batches", "R2 after 150 s", "batches"]
+    return report.lines(report.markdown_table(head, rows))
+
+
+def what_matters() -> str:
+    """What one change of a layer or of its training does to permuted digits: bench/what_matters.py."""
+    rows = []
+    found = read("what-matters.json")
+    base = validation_accuracy(found["base"])
+    for name, row in found.items():
+        mean, each = validation_accuracy(row), len(row["runs"])
+        cells = [f"{mean:.1f} %", "" if name == "base" else f"{mean - base:+.1f}", str(each)]
+        rows.append([name, f"{row['parameters']:,}", *cells])
+    head = ["change", "parameters", "validation accuracy", "less the base's", "seeds"]
+    return report.lines(report.markdown_table(head, rows))
+
+
+def validation_accuracy(row: dict[str, Any]) -> float:
+    """The mean over the seeds, after the last epoch, in percent."""
+    last = [run["accuracies"][-1] for run in row["runs"].values()]
+    return float(sum(last) / len(last))
+
+
+def beyond(task: str, shown: Callable[[str], str]) -> Callable[[], str]:
+    """What networks do with inputs that they were not trained on, a row for each neuron: bench/rows/beyond.py."""
+    names = {"src": "SRC, recurrent", "lif": "LIF, recurrent", "gru": "GRU"}
+
+    def table() -> str:
+        found = read("beyond.json")[task]
+        tested = sorted(found["src"]["mean"], key=float)
+        rows = [
+            [name, f"{found[kind]['parameters']:,}", *(f"{found[kind]['mean'][key]:.1f} %" for key in tested)]
+            for kind, name in names.items()
+        ]
+        return report.lines(report.markdown_table(["layer", "parameters", *map(shown, tested)], rows))
+
+    return table
+
+
+def through_time(cell: str) -> Callable[[], str]:
+    """What each way to take gradients through time trained to, with a cell: bench/through_time.py."""
+
+    def table() -> str:
+        head = ["h and hs", "norm of the gradient", "validation accuracy", "learning rate"]
+        rows = []
+        for row in read("through_time.json")[cell]:
+            best = max(row["tried"], key=lambda tried: sum(tried["accuracies"]))
+            accuracy = sum(best["accuracies"]) / len(best["accuracies"])
+            rows.append([row["method"], f"{best['norm']:.3g}", f"{accuracy:.1%}", f"{best['rate']:g}"])
+        return report.lines(report.markdown_table(head, rows))
+
+    return table
+
+
+def spoken_digits() -> str:
+    """How often the network of the page "Say a digit" is right: bench/say_a_digit.py."""
+    found = read("say-a-digit/digits.json")
+    names = ("clean", "20 dB", "20 dB, 0.5 s before", "10 dB", "10 dB, 0.5 s before")
+    speakers = found["speakers_never_heard"].values()
+    rows = []
+    for name in names:
+        never = [accuracies[name] for accuracies in speakers]
+        cells = [f"{found['accuracy'][name]:.1f} %", f"{sum(never) / len(never):.1f} %", f"{min(never):.1f} %"]
+        rows.append([name.replace("before", "of it before the word"), *cells])
+    head = ["white noise below the speech", "a voice it knows", "a new voice, mean of six", "the worst of the six"]
+    return report.lines(report.markdown_table(head, rows))
+
+
+def features() -> str:
+    """What works with PyTorch, and what is refused; ``tests/test_works.py`` uses each feature."""
+    works_here = [[found.name, "✓ works", found.way] for found in works.FEATURES if not found.refused]
+    refused = [
+        [found.name, "✗ refused", f"*{found.refused}* <br> Instead: {found.way}"]
+        for found in works.FEATURES
+        if found.refused
+    ]
+    return report.lines(report.markdown_table(["feature", "status", "what to know"], works_here + refused))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "readme-speed": lambda: report.section(report.documents()),
+    "readme-accuracy": lambda: "\n".join(accuracy_rows.readme_section(read("accuracy.json"))),
+    "speed-machine": lambda: report.measured_on(report.documents()[0]),
+    "speed-processors": lambda: report.lines(report.processors_table(report.documents())),
+    "speed-layers": speed(report.layer_table),
+    "speed-recurrence": speed(report.recurrence_table),
+    "speed-inference": speed(report.latency_table),
+    "speed-modes": speed(report.modes_table),
+    "speed-one-thread": speed(report.one_thread_table),
+    "speed-delays": lambda: report.lines(report.delays_table(read("lateral-delays.json"))),
+    "speed-delays-machine": lambda: machine_of("lateral-delays.json"),
+    "speed-convolution": lambda: report.lines(report.convolution_table(read("convolution.json"))),
+    "speed-convolution-machine": lambda: machine_of("convolution.json"),
+    "accuracy": accuracy(
+        lambda name: (
+            "/" not in name
+            and not name.startswith(("depth-", "resonance-", "intervals-", "recall-"))
+            and name not in accuracy_rows.BESIDE
+        )
+    ),
+    "accuracy-resonance": lambda: report.lines(accuracy_rows.resonance_table(read("accuracy.json"))),
+    "accuracy-delays": lambda: report.lines(accuracy_rows.delays_table(read("accuracy.json"))),
+    "accuracy-memory": lambda: report.lines(accuracy_rows.memory_table(read("accuracy.json"))),
+    "accuracy-sequences": lambda: report.lines(accuracy_rows.beside_table(read("accuracy.json"))),
+    "accuracy-integers": lambda: report.lines(accuracy_rows.integer_table(read("accuracy.json"))),
+    "accuracy-depth": lambda: report.lines(accuracy_rows.depth_table(read("accuracy.json"))),
+    "accuracy-depth-cost": accuracy(lambda name: name.startswith("depth-")),
+    "accuracy-ablations": accuracy(lambda name: name.startswith("mnist-100/")),
+    "accuracy-commands": commands,
+    "inference": inference,
+    "onnx": in_onnxruntime,
+    "porting": porting,
+    "for-sequences": for_sequences,
+    "regression": regression,
+    "what-matters": what_matters,
+    "beyond-recall": beyond("recall", lambda delay: f"{delay} steps"),
+    "beyond-noise": beyond("noise", lambda share: f"{100 * float(share):g} % noise"),
+    "through-time": through_time("training"),
+    "through-time-sequences": through_time("sequences"),
+    "spoken-digits": spoken_digits,
+    "pytorch": features,
+}
