@@ -44,7 +44,7 @@ docs: $(VENV)/docs browser
 	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs build/docs
 	@echo "the documentation is in $(CURDIR)/build/docs/index.html"
 
-# The tables of README.md and docs/, from bench/results.
+# Writes into README.md and docs/ what is made elsewhere: tables from bench/results, code from examples/ and csrc/.
 pages: $(VENV)/docs
 	PYTHONPATH=bench $(BIN)/python docs/pages.py
 

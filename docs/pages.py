@@ -1,13 +1,17 @@
 """Writes into README.md and the pages what is made elsewhere: ``make pages``.
 
-``<!-- measured: NAME -->`` is followed by the table of that name in ``measured.py``, up to ``<!-- /measured -->``.
+- ``<!-- measured: NAME -->`` is followed by the table of that name in ``measured.py``, up to ``<!-- /measured -->``;
+- ``<!-- file: PATH -->`` by a file of the repository, ``<!-- file: PATH:NAME -->`` by a function of it, up to
+  ``<!-- /file -->``.
 
 ``tests/test_docs.py`` compares the pages with what this writes.
 """
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from measured import TABLES
@@ -15,8 +19,25 @@ from measured import TABLES
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-MADE = {"measured": lambda name: TABLES[name]()}
-MARKED = re.compile(r"^<!-- (measured): (\S+) -->\n(.*?)^<!-- /\1 -->$", re.MULTILINE | re.DOTALL)
+LANGUAGES = {".c": "c", ".h": "c", ".mjs": "javascript", ".py": "python", ".txt": "cmake"}
+
+
+def code(place: str) -> str:
+    """A fenced block of the file PATH, or PATH:NAME of its function of that name."""
+    path, _, name = place.partition(":")
+    text = (ROOT / path).read_text()
+    if name:
+        (start, end) = next(
+            (node.lineno, node.end_lineno)
+            for node in ast.parse(text).body
+            if isinstance(node, ast.FunctionDef) and node.name == name
+        )
+        text = "\n".join(text.splitlines()[start - 1 : end])
+    return f"```{LANGUAGES[Path(path).suffix]}\n{text.strip()}\n```"
+
+
+MADE: dict[str, Callable[[str], str]] = {"measured": lambda name: TABLES[name](), "file": code}
+MARKED = re.compile(r"^<!-- (measured|file): (\S+) -->\n(.*?)^<!-- /\1 -->$", re.MULTILINE | re.DOTALL)
 
 
 def current(text: str) -> str:

@@ -2,7 +2,8 @@
 
 Python blocks share one namespace per page; those written as sessions (>>>) are doctests. Console blocks show a command
 after ``$ `` and its output, with ``...`` for the parts that vary. A command that needs a download, a GPU
-or minutes is only parsed; all others run. Blocks that cannot run have other tags, and unknown tags are an error.
+or minutes is only parsed; all others run. Blocks that cannot run have other tags, and unknown tags are an error. Files
+of the repository that a page shows do not run here: they have tests of their own.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md"
 
 RUN = {"python", "console"}
 SHOWN = {"text", "sh"}  # equations, and commands that install or need several GPUs
-DIRECTIVES = {"{toctree}", "{include}", "{literalinclude}", "{eval-rst}", "{raw}", "{grid}", "{image}"}
+DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{raw}", "{grid}", "{image}"}
 DIRECTIVES |= {"{drawn}", "{summary}", "{command-help}"}  # of docs/extension.py
 
 # Data sets that a test may not use, because they need a download.
@@ -59,7 +60,7 @@ NEEDS = {
 
 
 class Block(NamedTuple):
-    """A fenced block: its tag, its text, and the line on which the text begins."""
+    """A fenced block: its tag ("file" if it shows a file), its text, and the line on which the text begins."""
 
     tag: str
     text: str
@@ -68,7 +69,7 @@ class Block(NamedTuple):
 
 def blocks_of(page: str) -> Iterator[Block]:
     """The fenced blocks of a page, in their order."""
-    tag, fence, start, kept = "", "", 0, [""]
+    tag, fence, start, kept, above = "", "", 0, [""], ""
     for number, line in enumerate((ROOT / page).read_text().splitlines(), start=1):
         opened = re.match(r"\s*(`{3,}|~{3,}|:{3,})(.*)", line)
         if fence:
@@ -78,7 +79,9 @@ def blocks_of(page: str) -> Iterator[Block]:
             else:
                 kept.append(line)
         elif opened:
-            fence, tag, start, kept = opened[1], (opened[2].split() or [""])[0], number + 1, []
+            tag = "file" if above.startswith("<!-- file: ") else (opened[2].split() or [""])[0]
+            fence, start, kept = opened[1], number + 1, []
+        above = line or above
     assert not fence, f"{page}: the block of line {start} has no end"
 
 
@@ -96,7 +99,7 @@ def writer(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_has_the_current_tables(page: str, writer: ModuleType) -> None:
+def test_a_page_has_the_current_tables_and_files(page: str, writer: ModuleType) -> None:
     text = (ROOT / page).read_text()
     assert text == writer.current(text), "run `make pages`"
 
@@ -109,7 +112,7 @@ def test_every_table_is_on_one_page(writer: ModuleType) -> None:
 
 
 def test_the_tags_of_all_blocks_are_known() -> None:
-    assert {block.tag for blocks in BLOCKS.values() for block in blocks} == RUN | SHOWN | DIRECTIVES
+    assert {block.tag for blocks in BLOCKS.values() for block in blocks} == RUN | SHOWN | DIRECTIVES | {"file"}
 
 
 def test_blocks_that_are_only_shown_do_not_hide_an_example() -> None:
