@@ -1,8 +1,11 @@
-"""The directives of these pages, whose content is made while they are built: nothing of it is copied by hand.
+"""What these pages need of Sphinx.
 
-- ``{drawn} NAME``: a figure of ``figures.py``, with its caption and options as of ``{figure}``;
+Directives have a content that is made while the pages are built:
+
 - ``{summary}``: a table of the functions and classes of a reference page;
 - ``{command-help} [COMMAND]``: what ``srcell COMMAND --help`` prints.
+
+Tables that ``pages.py`` wrote get classes for the style sheet, and pictures follow the theme.
 
 Console blocks get the output that their commands really have, in place of what the page expects. The gallery's examples
 are run by sphinx-gallery, which asks here for their pictures and their order.
@@ -32,7 +35,6 @@ from docutils import nodes
 from latex2mathml import converter
 from matplotlib.figure import Figure as Drawing
 from sphinx.application import Sphinx
-from sphinx.directives.patches import Figure
 from sphinx.util.docutils import SphinxDirective
 
 import srcell
@@ -42,33 +44,6 @@ HELP_COLUMNS = "79"
 
 # What stands in the package's docstrings under these names is documented under the shorter, public ones.
 INNER_MODULES = ("srcell.functional", "srcell.layers", "srcell.events", "srcell._state")
-
-
-def drawings(app: Sphinx) -> Path:
-    """The folder of the drawn figures, in the build folder."""
-    return Path(app.doctreedir) / "figures"
-
-
-class Drawn(Figure):
-    """A figure that ``figures.py`` drew."""
-
-    def run(self) -> list[nodes.Node]:
-        """The figure for a light page and for a dark one, from where they were drawn; the theme shows one of them.
-
-        Where NAME-narrow was drawn too, ``pages.css`` shows that on a phone.
-        """
-        env = self.state.document.settings.env
-        page, folder = Path(env.doc2path(env.docname)).parent, drawings(env.app)
-        name, made = self.arguments[0], []
-        narrow = (folder / f"{name}-narrow-light.svg").exists()
-        for width, drawn in {"wide": name, "narrow": f"{name}-narrow"}.items() if narrow else [("", name)]:
-            pair = []
-            for ground in figures.INKS:
-                self.arguments[0] = os.path.relpath(folder / f"{drawn}-{ground}.svg", page)
-                self.options["figclass"] = [f"only-{ground}"]
-                pair += super().run()
-            made += [nodes.container("", *pair, classes=[width])] if width else pair
-        return made
 
 
 class Summary(SphinxDirective):
@@ -119,9 +94,17 @@ def contain_tables(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = pages.MARKED.sub(contained, source[0])
 
 
-def draw(app: Sphinx) -> None:
-    """Draw all figures before any page is read."""
-    figures.write_figures(drawings(app))
+def for_both_grounds(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put each picture once for light pages and once for dark ones: the theme shows one of them."""
+
+    def pair(found: re.Match[str]) -> str:
+        light = re.sub(r"^.*prefers-color-scheme: dark.*\n", "", found[0], flags=re.MULTILINE)
+        return "".join(
+            light.replace("<picture>", f'<picture class="only-{ground}">').replace("-light.svg", f"-{ground}.svg")
+            for ground in figures.INKS
+        )
+
+    source[0] = re.sub(r"^<picture>$.*?^</picture>\n", pair, source[0], flags=re.MULTILINE | re.DOTALL)
 
 
 def public_name(app: Sphinx, env: Any, node: Any, text: nodes.Node) -> nodes.Node | None:
@@ -245,14 +228,13 @@ def add_browser_files(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directives."""
-    app.add_directive("drawn", Drawn)
     app.add_directive("summary", Summary)
     app.add_directive("command-help", CommandHelp)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
-    app.connect("builder-inited", draw)
     app.connect("doctree-read", run_consoles)
     app.connect("source-read", picture_first)
     app.connect("source-read", contain_tables)
+    app.connect("source-read", for_both_grounds)
     app.connect("build-finished", add_browser_files)
     app.connect("missing-reference", public_name)
     app.connect("viewcode-follow-imported", written_in)

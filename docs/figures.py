@@ -1,17 +1,20 @@
-"""The figures of the documentation, drawn by srcell itself while the pages are built.
+"""The figures of README.md and the documentation, drawn by srcell itself, narrow enough for a phone.
 
-``extension.py`` calls ``write_figures``, which draws each for a light and for a dark page, narrow enough for a phone.
-The README's alone are committed: ``PYTHONPATH=docs:bench:tools:python python docs/figures.py`` draws them.
+``pages.py`` calls ``write_figures``, which draws each for a light and for a dark page. What they show is computed in
+float64: torch's last bits depend on the processor and shall not reach the files.
 """
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.style
 import report  # bench/report.py
 import rooms  # tools/rooms.py
 import torch
@@ -165,16 +168,16 @@ def draw_neuron(figure: Figure, traces: Axes, plane: Axes, columns: int) -> None
 
 def rate_of_drive() -> Figure:
     """How active a neuron is under a steady integrated input."""
-    inputs = torch.linspace(0, 8, 161)
+    inputs = torch.arange(161, dtype=torch.float64) / 20
     # The integrator is at its fixed point from the first step on: i = 0.9 i + c.
-    rest = SRCState(*(x.expand(len(inputs), 1) for x in rest_state(BIAS)))._replace(i=inputs[:, None].clone())
+    rest = at_rest(len(inputs))._replace(i=inputs[:, None].clone())
     spikes, _ = src((0.1 * inputs).expand(4000, -1)[:, :, None], BIAS, rest)
     settled = spikes[1000:, :, 0]
     high = settled > 0.5
-    crossings = (high[1:] & ~high[:-1]).float().mean(0)
+    crossings = (high[1:] & ~high[:-1]).double().mean(0)
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     panel = figure.subplots()
-    panel.plot(inputs, 100 * (settled > 0).float().mean(0), color=FAST, label="active steps, s > 0")
+    panel.plot(inputs, 100 * (settled > 0).double().mean(0), color=FAST, label="active steps, s > 0")
     panel.plot(inputs, 100 * crossings, color=ink(), label="spikes, upward crossings of 0.5")
     panel.set(xlabel="integrated input i, held", ylabel="per 100 steps", xlim=(0, 8), ylim=(0, None))
     panel.grid(alpha=0.3)
@@ -184,7 +187,7 @@ def rate_of_drive() -> Figure:
 
 def spread_constants() -> Figure:
     """The time constants of ``srcell.spread`` over a layer, and what each leaves of an input."""
-    alpha = srcell.SRC(1, 64, alpha=srcell.spread(0.5, 0.99)).alpha_l0
+    alpha = srcell.SRC(1, 64, alpha=srcell.spread(0.5, 0.99), dtype=torch.float64).alpha_l0
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     constants, left = figure.subplots(1, 2)
     constants.semilogy(range(64), 1 / (1 - alpha), ".", color=SLOW)
@@ -234,11 +237,11 @@ def delays() -> Figure:
     figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
     for panel, (when, text) in zip(panels, (("before", "drawn"), ("after", "learnt")), strict=True):
-        first, second = (torch.tensor(of_input) for of_input in found[when])
+        first, second = (torch.tensor(of_input, dtype=torch.float64) for of_input in found[when])
         apart = (first[:, None] - second).flatten()
         for interval in range(6, 61, 6):
             panel.axvline(interval, color=INPUT, linewidth=0.8)
-        spread = torch.linspace(-1, 1, len(apart))  # so that dots do not hide each other
+        spread = torch.linspace(-1, 1, len(apart), dtype=torch.float64)  # so that dots do not hide each other
         panel.scatter(apart, spread, s=12, color=DRIVE if when == "after" else SLOW)
         panel.set(ylabel=text, yticks=[], ylim=(-1.3, 1.3), xlim=(0, 64), xticks=range(0, 61, 6))
     panels[1].set(xlabel="interval at which two spikes arrive together (steps); lines: the classes")
@@ -310,19 +313,16 @@ ARROW: dict[str, Any] = {"arrowstyle": "->", "color": "0.45", "shrinkA": 18, "sh
 
 
 def rooms_of_the_package() -> Figure:
-    """The rooms of the package with their lines of code; an arrow goes from each to those that it imports."""
-    package = Path(srcell.__file__).parent
-    imports = rooms.rooms_of(rooms.imports_of(package))
+    """The rooms of the package; an arrow goes from each to those that it imports."""
+    imports = rooms.rooms_of(rooms.imports_of(report.ROOT / "python" / "srcell"))
     figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
     panel = figure.subplots()
     at = {}
     for row, names in enumerate(ROWS):
         for k, name in enumerate(names):
             at[name] = (0.5 + (k - (len(names) - 1) / 2) * 0.4, -float(row))
-            files = [*(package / name).rglob("*.py"), *package.glob(f"{name}.py")]
-            lines = sum(len(file.read_text().splitlines()) for file in files)
             box = {"boxstyle": "round,pad=0.45", "facecolor": "none", "edgecolor": "0.5"}
-            panel.text(*at[name], f"{name}\n{lines} lines", ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+            panel.text(*at[name], name, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
     for name, (x, y) in at.items():
         for other in sorted(imports[name] & at.keys()):
             # What is reached through another room needs no arrow of its own.
@@ -414,16 +414,20 @@ def ink() -> str:
     return colour
 
 
-def write_figures(folder: Path, drawn: dict[str, Callable[[], Figure]] = DRAWN) -> None:
+def write_figures(folder: Path, grounds: Iterable[str] = INKS) -> None:
     """Write every figure as NAME-light.svg and NAME-dark.svg into the folder, without a ground of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    for page in INKS:
-        with matplotlib.rc_context(page_colours(page)):
-            for name, draw in drawn.items():
-                figure = draw()
-                with matplotlib.rc_context({"svg.hashsalt": name}):  # the same file for the same figure
-                    figure.savefig(folder / f"{name}-{page}.svg", metadata={"Date": None})
+    for page in grounds:
+        with matplotlib.style.context(["default", page_colours(page)]):
+            for name, draw in DRAWN.items():
+                (folder / f"{name}-{page}.svg").write_text(svg_of(draw(), name))
 
 
-if __name__ == "__main__":
-    write_figures(Path(__file__).parent / "_static", {"neuron": neuron, "neuron-narrow": neuron_narrow})
+def svg_of(figure: Figure, name: str) -> str:
+    """A figure as SVG: the same bytes for the same figure."""
+    written = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(written, format="svg", metadata={"Date": None})
+    # The names of clipped areas depend on the last bit of a layout, which differs from run to run.
+    clips = list(dict.fromkeys(re.findall(r"\bp[0-9a-f]{10}\b", written.getvalue())))
+    return re.sub(r"\bp[0-9a-f]{10}\b", lambda found: f"clip{clips.index(found[0])}", written.getvalue())

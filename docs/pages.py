@@ -1,10 +1,10 @@
-"""Writes into README.md and the pages what is made elsewhere: ``make pages``.
+"""Writes into README.md and the pages what is made elsewhere, and draws their figures: ``make pages``.
 
 - ``<!-- measured: NAME -->`` is followed by the table of that name in ``measured.py``, up to ``<!-- /measured -->``;
 - ``<!-- file: PATH -->`` by a file of the repository, ``<!-- file: PATH:NAME -->`` by a function of it, up to
   ``<!-- /file -->``.
 
-``tests/test_docs.py`` compares the pages with what this writes.
+``tests/test_docs.py`` compares pages and figures with what this writes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import figures
 from measured import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FIGURES = ROOT / "docs" / "_static" / "figures"
 
 LANGUAGES = {".c": "c", ".h": "c", ".mjs": "javascript", ".py": "python", ".txt": "cmake"}
 
@@ -53,3 +55,4 @@ def current(text: str) -> str:
 if __name__ == "__main__":
     for page in PAGES:
         page.write_text(current(page.read_text()))
+    figures.write_figures(FIGURES)

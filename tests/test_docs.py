@@ -42,7 +42,7 @@ PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md"
 RUN = {"python", "console"}
 SHOWN = {"text", "sh"}  # equations, and commands that install or need several GPUs
 DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{raw}", "{grid}", "{image}"}
-DIRECTIVES |= {"{drawn}", "{summary}", "{command-help}"}  # of docs/extension.py
+DIRECTIVES |= {"{summary}", "{command-help}"}  # of docs/extension.py
 
 # Data sets that a test may not use, because they need a download.
 NOT_HERE = {"mnist", "fashion-mnist", "nmnist", "psmnist", "spoken-digits"}
@@ -109,6 +109,27 @@ def test_every_table_is_on_one_page(writer: ModuleType) -> None:
     found = [name for text in texts for kind, name, _ in writer.MARKED.findall(text) if kind == "measured"]
     assert sorted(found) == sorted(writer.TABLES)
     assert sum(text.count("<!-- /") for text in texts) == sum(len(writer.MARKED.findall(text)) for text in texts)
+
+
+def test_every_figure_is_on_a_page_and_has_words(writer: ModuleType) -> None:
+    shown = set()
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        assert len(re.findall(r'<img src="[^"]*" alt="[^"]{20,}">', text)) == text.count("<img ")
+        paths = re.findall(r'"([^"]*/figures/[^"]*)"', text)
+        shown |= {(ROOT / page).parent.joinpath(path).resolve() for path in paths}
+    figures = writer.figures
+    assert shown == {writer.FIGURES / f"{name}-{ground}.svg" for name in figures.DRAWN for ground in figures.INKS}
+    assert shown == set(writer.FIGURES.iterdir())
+
+
+def test_figures_are_current(writer: ModuleType, tmp_path: Path) -> None:
+    """The light ones are drawn as the dark ones are. Another matplotlib draws other files."""
+    writer.figures.write_figures(tmp_path, ["light"])
+    for made in tmp_path.iterdir():
+        kept, version = (writer.FIGURES / made.name).read_text(), r"Matplotlib v[^,]*"
+        if re.findall(version, kept) == re.findall(version, made.read_text()):
+            assert kept == made.read_text(), f"{made.name}: run `make pages`"
 
 
 def test_the_tags_of_all_blocks_are_known() -> None:
