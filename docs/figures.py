@@ -309,30 +309,30 @@ def float_and_integer() -> Figure:
 # What each row of the picture of the package has, from users down; files that only re-export or help are left out.
 ROWS = (("cli",), ("hardware", "training", "benchmark"), ("data", "evaluation", "reference"), ("models",), ("layers",))
 ROWS += (("functional",), ("events",), ("ops",))
-ARROW: dict[str, Any] = {"arrowstyle": "->", "color": "0.45", "shrinkA": 18, "shrinkB": 18}
+ARROW: dict[str, Any] = {"arrowstyle": "->", "color": "0.45", "shrinkA": 2, "shrinkB": 2}
 
 
 def rooms_of_the_package() -> Figure:
     """The rooms of the package; an arrow goes from each to those that it imports."""
     imports = rooms.rooms_of(rooms.imports_of(report.ROOT / "python" / "srcell"))
-    figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
     panel = figure.subplots()
-    at = {}
+    at, boxes = {}, {}
     for row, names in enumerate(ROWS):
         for k, name in enumerate(names):
             at[name] = (0.5 + (k - (len(names) - 1) / 2) * 0.4, -float(row))
             box = {"boxstyle": "round,pad=0.45", "facecolor": "none", "edgecolor": "0.5"}
-            panel.text(*at[name], name, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+            written = panel.text(*at[name], name, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+            boxes[name] = written.get_bbox_patch()
     for name, (x, y) in at.items():
         for other in sorted(imports[name] & at.keys()):
             # What is reached through another room needs no arrow of its own.
             if any(other in reachable(imports, between) for between in imports[name] & at.keys() - {other}):
                 continue
-            panel.annotate(
-                "", at[other], (x, y), arrowprops={"arrowstyle": "->", "color": "0.45", "shrinkA": 18, "shrinkB": 18}
-            )
+            ends = {"patchA": boxes[name], "patchB": boxes[other]}
+            panel.annotate("", at[other], (x, y), arrowprops=ARROW | ends)
     panel.text(0.5, -float(len(ROWS)), "csrc/: the compiled modules", ha="center", va="center", fontsize=9)
-    panel.annotate("", (0.5, -float(len(ROWS))), at["ops"], arrowprops=ARROW)
+    panel.annotate("", (0.5, 0.25 - len(ROWS)), at["ops"], arrowprops=ARROW | {"patchA": boxes["ops"]})
     panel.set(xlim=(0, 1), ylim=(-len(ROWS) - 0.4, 0.6))
     panel.axis("off")
     return figure
