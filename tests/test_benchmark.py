@@ -369,8 +369,8 @@ def test_the_prose_of_the_readme_states_the_recorded_results() -> None:
     report, accuracy = load("report"), load("accuracy")
     text = (report.ROOT / "README.md").read_text()
     forward, both = zip(*(pair for one in report.documents() for pair in report.ratios(one).values()), strict=True)
-    assert f"{min(forward):.0f} to {max(forward):.0f} times as fast forwards" in " ".join(text.split())
-    assert f"{min(both):.0f} to {max(both):.0f} times with the backward pass" in " ".join(text.split())
+    assert f"the forward pass is {min(forward):.0f} to {max(forward):.0f} times as fast" in " ".join(text.split())
+    assert f"with the backward pass, {min(both):.0f} to {max(both):.0f}." in " ".join(text.split())
     found = {row["id"]: row["test_accuracy"] for row in json.loads(accuracy.ROW_FILE.read_text())}
     for claim, row in (("it reached", "depth-src-10"), ("fell to", "depth-lif-10")):
         assert f"{claim} {100 * found[row]:.0f} %" in " ".join(text.split())
