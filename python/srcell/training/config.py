@@ -145,7 +145,7 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
                 "patience: expected 0 where delays are learnt with whole_delays or a delay_width that falls, because "
                 f"the network is another one at the end, got {self.patience}"
             )
-        kind = "" if self.dataset == OWN else self.kind_of(self.dataset)
+        kind = "" if self.dataset == OWN else self.sample_kind(self.dataset)
         if self.standardise and kind != "sequences":
             raise ValueError(f"standardise: expected False for {kind or 'a network of your own'}, got True")
         if self.standardise and self.prefix:

@@ -37,7 +37,7 @@ class EncodingSettings:
     )
     recall_delay: int = size(200, "steps of noise between symbol and cue in delayed recall", least=0)
 
-    def kind_of(self, dataset: str) -> str:
+    def sample_kind(self, dataset: str) -> str:
         """The kind of a data set's samples, as ``srcell.data.kind``; of one's own, that of the encoding."""
         if is_own(dataset):
             return KINDS.get(self.encoding, "images")
@@ -54,7 +54,7 @@ class EncodingSettings:
             "sounds": (*own, "hold", "frame", "threshold"),
             "sequences": (*own, "standardise", "hold", "prefix"),
             "images": of_images,
-        }[self.kind_of(dataset)]
+        }[self.sample_kind(dataset)]
 
 
 # The encodings of one's own data that are not images.

@@ -203,7 +203,8 @@ def _run(
 
     with processes(options.own_device) as group, ExitStack() as held:
         folder = None if resumed is None else held.enter_context(_writer(group, out, resumed.lock))
-        dataset = load_data(config, options, resumed and out) if own is None else own.dataset
+        read_from = None if resumed is None else out
+        dataset = load_data(config, options, read_from) if own is None else own.dataset
         used = data_of(config, options, dataset)
         if resumed is not None and resumed.data is not None:
             resumed.data.check_equal(used, out)

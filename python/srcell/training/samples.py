@@ -61,7 +61,7 @@ def _encoded(samples: Samples, encoding: SoundEncoding) -> LabelledEvents:
 
 def make_encoding(config: TrainingConfig) -> Encoding | None:
     """The encoder of a run's images, sequences or sounds; None for recordings of events."""
-    kind = config.kind_of(config.dataset)
+    kind = config.sample_kind(config.dataset)
     if kind == "events":
         return None
     if kind == "sounds":

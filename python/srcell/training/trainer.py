@@ -264,7 +264,7 @@ class Trainer:
         for name, tensor in self.model.state_dict().items():
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"model: expected a state_dict of tensors, got {describe(tensor)} under {name}")
-        training, dense = self.model.training, self.dense
+        training = self.model.training
         self.model.eval()
         try:
             for name, samples in parts.items():
@@ -274,7 +274,7 @@ class Trainer:
                     raise ValueError(f"dataset: expected samples for {name}, got none")
                 few = self._load(samples.select(torch.arange(min(2, len(samples.labels)))), rank=0, world_size=1)
                 events, labels = next(iter(few))
-                output, *_ = answer(self.model, events.to(self._device), self._every_step, dense=dense)
+                output, *_ = answer(self.model, events.to(self._device), self._every_step, dense=self.dense)
                 output, _ = paired(output, labels.to(self._device), events.lengths, "dataset")
                 if not samples.labels.is_floating_point():
                     check_labels(samples.labels, output.shape[-1], "dataset")
