@@ -13,7 +13,7 @@ release = version = srcell.__version__
 project_copyright = "the srcell authors, MIT licence"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 extensions += ["sphinx.ext.viewcode", "extension"]  # the second listens to events of the first
-extensions += ["sphinx_copybutton", "sphinx_design", "sphinx_gallery.gen_gallery"]
+extensions += ["sphinx_copybutton", "sphinx_gallery.gen_gallery"]
 exclude_patterns = ["gallery"]
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",

@@ -1,11 +1,7 @@
 """What these pages need of Sphinx.
 
-Directives have a content that is made while the pages are built:
-
-- ``{summary}``: a table of the functions and classes of a reference page;
-- ``{command-help} [COMMAND]``: what ``srcell COMMAND --help`` prints.
-
-Tables that ``pages.py`` wrote get classes for the style sheet, and pictures follow the theme.
+Tables that ``pages.py`` wrote, buttons and cards get classes for the style sheet, pictures follow the theme, and the
+first paragraph of a page describes it.
 
 Console blocks get the output that their commands really have, in place of what the page expects. The gallery's examples
 are run by sphinx-gallery, which asks here for their pictures and their order.
@@ -15,10 +11,8 @@ are run by sphinx-gallery, which asks here for their pictures and their order.
 
 from __future__ import annotations
 
-import contextlib
+import html
 import inspect
-import io
-import os
 import re
 import shlex
 import subprocess
@@ -35,63 +29,24 @@ from docutils import nodes
 from latex2mathml import converter
 from matplotlib.figure import Figure as Drawing
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 
 import srcell
-from srcell.cli import main
-
-HELP_COLUMNS = "79"
 
 # What stands in the package's docstrings under these names is documented under the shorter, public ones.
 INNER_MODULES = ("srcell.functional", "srcell.layers", "srcell.events", "srcell._state")
 
 
-class Summary(SphinxDirective):
-    """A table of what the page documents, a line each."""
-
-    def run(self) -> list[nodes.Node]:
-        """What autosummary makes of the names in the page's ``auto`` directives."""
-        text = Path(self.env.doc2path(self.env.docname)).read_text()
-        names = re.findall(r"^\.\. auto(?:function|class|exception):: (.*)$", text, re.MULTILINE)
-        entries = "\n".join(f"   {name}" for name in names)
-        return self.parse_text_to_nodes(f"```{{eval-rst}}\n.. autosummary::\n   :nosignatures:\n\n{entries}\n```")
-
-
-class CommandHelp(SphinxDirective):
-    """The help of a command."""
-
-    optional_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        """A literal block with what the command prints."""
-        text = command_help(*self.arguments)
-        return [nodes.literal_block(text, text, language="text")]
-
-
-def command_help(*command: str) -> str:
-    """What ``srcell COMMAND --help`` prints."""
-    printed = io.StringIO()
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = HELP_COLUMNS
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            main([*command, "--help", *["all"] * (command == ("train",))])
-    finally:
-        os.environ.pop("COLUMNS")
-        if before is not None:
-            os.environ["COLUMNS"] = before
-    return printed.getvalue()
-
-
-def contain_tables(app: Sphinx, page: str, source: list[str]) -> None:
-    """Put each table that ``pages.py`` wrote into a container, whose classes ``pages.css`` knows."""
+def contain(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put tables that ``pages.py`` wrote, buttons and cards into containers, whose classes ``pages.css`` knows."""
 
     def contained(found: re.Match[str]) -> str:
         kind, name, table = found.groups()
-        classes = f"measured {name.partition('-')[0]} {name}"
-        return f":::{{container}} {classes}\n{table}:::" if kind == "measured" else found[0]
+        classes = f"{kind} {name.partition('-')[0]} {name}"
+        return f":::{{container}} {classes}\n{table}:::" if kind in ("measured", "summary") else found[0]
 
-    source[0] = pages.MARKED.sub(contained, source[0])
+    text = pages.MARKED.sub(contained, source[0])
+    marked = r"^<!-- (cards|buttons) -->\n(.*?)^<!-- /\1 -->$"
+    source[0] = re.sub(marked, r":::{container} \1\n\2:::", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def for_both_grounds(app: Sphinx, page: str, source: list[str]) -> None:
@@ -133,6 +88,18 @@ def alias_spelt_out(app: Sphinx, *description: Any) -> None:
     """Let a signature that was put together while the package runs show the type for which ``Parameter`` stands."""
     for types in app.env.temp_data.get("annotations", {}).values():
         types |= {name: "float | Tensor" for name, shown in types.items() if shown == "Parameter"}
+
+
+def describe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Describe a page by its first paragraph, to search engines and where a link to it is shown."""
+    paragraph = next(iter(doctree.findall(nodes.paragraph)), None) if doctree else None
+    if paragraph is not None:
+        text = html.escape(" ".join(paragraph.astext().split()))
+        title = html.escape(app.env.titles[page].astext())
+        tags = [f'<meta name="description" content="{text}">', f'<meta property="og:description" content="{text}">']
+        tags += [f'<meta property="og:title" content="{title}">', '<meta property="og:site_name" content="srcell">']
+        tags += ['<meta property="og:type" content="article">', '<meta name="twitter:card" content="summary">']
+        context["metatags"] = "\n".join([context.get("metatags", ""), *tags])
 
 
 def mathml(self: Any, node: nodes.Element) -> None:
@@ -227,14 +194,13 @@ def add_browser_files(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Add the directives."""
-    app.add_directive("summary", Summary)
-    app.add_directive("command-help", CommandHelp)
+    """Add what the pages need."""
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     app.connect("doctree-read", run_consoles)
     app.connect("source-read", picture_first)
-    app.connect("source-read", contain_tables)
+    app.connect("source-read", contain)
     app.connect("source-read", for_both_grounds)
+    app.connect("html-page-context", describe)
     app.connect("build-finished", add_browser_files)
     app.connect("missing-reference", public_name)
     app.connect("viewcode-follow-imported", written_in)
