@@ -78,7 +78,8 @@ def blocks_of(page: str) -> Iterator[Block]:
             else:
                 kept.append(line)
         elif opened:
-            tag = "file" if above.startswith(("<!-- file: ", "<!-- help: ", "<!-- readme: ")) else (opened[2].split() or [""])[0]
+            written = above.startswith(("<!-- file: ", "<!-- help: ", "<!-- readme: "))
+            tag = "file" if written else (opened[2].split() or [""])[0]
             fence, start, kept = opened[1], number + 1, []
         above = line or above
     assert not fence, f"{page}: the block of line {start} has no end"
