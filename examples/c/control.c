@@ -27,12 +27,15 @@ int main(int count, char** arguments) {
     if (srcell_stream_new(network, 1, &stream) != SRCELL_OK) return fail("stream");
 
     const int64_t classes = srcell_network_classes(network);
-    if (classes == 0)
-        return fprintf(stderr, "%s: expected a network with a readout\n", arguments[1]), 1;
+    if (classes == 0) {
+        fprintf(stderr, "%s: expected a network with a readout\n", arguments[1]);
+        return 1;
+    }
     float* logits = malloc(sizeof *logits * (size_t)classes);
     for (long step = 1; fgets(line, sizeof line, stdin); ++step) {
         int64_t events = 0;
-        for (char* at = strtok(line, " \n"); at && events < MOST; at = strtok(NULL, " \n"))
+        for (char* at = strtok(line, " \n"); at && events < MOST;
+             at = strtok(NULL, " \n"))
             active[events++] = (int32_t)strtol(at, NULL, 10);
         if (srcell_stream_step(stream, active, NULL, events) != SRCELL_OK)
             return fail("step");

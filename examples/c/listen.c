@@ -29,8 +29,10 @@ int main(int count, char** arguments) {
     if (srcell_stream_new(network, 1, &stream) != SRCELL_OK) return fail("stream");
 
     const int64_t classes = srcell_network_classes(network);
-    if (classes == 0)
-        return fprintf(stderr, "%s: expected a network with a readout\n", arguments[1]), 1;
+    if (classes == 0) {
+        fprintf(stderr, "%s: expected a network with a readout\n", arguments[1]);
+        return 1;
+    }
     float* logits = malloc(sizeof *logits * (size_t)classes);
     int64_t heard = 0, answer = -1;
     clock_t busy = 0;
