@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from report import RESULTS, markdown_table
+from report import RESULTS, markdown_table, percent
 from safetensors.torch import load_file
 
 import srcell
@@ -42,7 +42,6 @@ from srcell.training.run_folder import RunFolder
 ROW_FILE = RESULTS / "accuracy.json"
 KEPT = {"mnist-100", "psmnist"}
 DELAYS_FILE = RESULTS / "intervals-delays.json"  # of the first seed of "intervals", for the picture of the docs
-NAMES = ("id", "data", "network", "mode")
 MODES = {
     "st": "straight_through, recurrence not followed",
     "relu": "relu, recurrence not followed",
@@ -538,39 +537,78 @@ def learnt_delays(run: Path) -> dict[str, list[list[float]]]:
     return made
 
 
-HEADS = ("id", "data", "network", "gradient", "test accuracy", "epochs", "minutes", "events", "synaptic operations")
+def in_first_table(name: str) -> bool:
+    """Whether a row stands in the first table of docs/accuracy.md; other tables have the rest."""
+    others = ("depth-", "resonance-", "intervals-", "recall-")
+    return "/" not in name and not name.startswith(others) and name not in BESIDE
+
+
+HEADS = ("id", "test accuracy", "±", "seeds", "data", "network")
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The Markdown lines of the full table; columns with one value in several rows are stated once below it."""
+    """The Markdown lines of the full table; columns with one value in several rows are stated once below it, and
+    exceptions: other gradients than the default ones, and a test set that was used again.
+    """
     columns = list(zip(HEADS, *map(cells, rows), strict=True))
     same = [column for column in columns if len(rows) > 1 and len(set(column[1:])) == 1]
     shown = [column for column in columns if column not in same]
     head, *lines = zip(*shown, strict=True)
     yield from markdown_table(list(head), [list(line) for line in lines])
-    if same:
+    others: dict[str, list[str]] = {}
+    for row in rows:
+        if row["mode"] not in (MODES["st"], MODES["lateral"]):
+            others.setdefault(row["mode"], []).append(row["id"])
+    again = [f"{row['id']} ({row['test_looks']} times)" for row in rows if row["test_looks"] > 1]
+    if same or others or again:
         yield ""
-        yield f"In all rows: {'; '.join(f'{name} {value}' for name, value, *_ in same)}."
+    if same:
+        yield f"- In all rows: {'; '.join(f'{name} {value}' for name, value, *_ in same)}."
+    for mode, names in others.items():
+        yield f"- Gradient {mode}: {', '.join(names)}."
+    if again:
+        yield f"- Test set used more than once: {', '.join(again)}."
 
 
 def cells(row: dict[str, Any]) -> list[str]:
     """A row of the full table."""
-    accuracy = f"{row['test_accuracy']:.2%}"
-    if len(row["seeds"]) > 1:
-        error = statistics.stdev(row["test_accuracies"]) / len(row["seeds"]) ** 0.5
-        accuracy += f" ± {100 * error:.2f} (mean of {len(row['seeds'])})"
-    if row["test_looks"] > 1:
-        accuracy += f", test set used {row['test_looks']} times"
-    cost = [thousands(row["events_per_inference"]), thousands(row["synops_per_inference"])]
-    return [*(row[key] for key in NAMES), accuracy, str(row["epochs"]), f"{row['seconds'] / 60:.1f}", *cost]
+    error = standard_error(row)
+    accuracy = [percent(row["test_accuracy"], 2), "-" if error is None else f"{error:.2f}"]
+    return [row["id"], *accuracy, str(len(row["seeds"])), row["data"], row["network"]]
+
+
+def standard_error(row: dict[str, Any]) -> float | None:
+    """Of the mean test accuracy, in percent; None for a single seed."""
+    found = row["test_accuracies"]
+    return 100 * statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else None
+
+
+def cost_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The Markdown lines of what training and an inference of each row cost."""
+    head = ["id", "minutes", "epochs", "events", "synaptic operations", "parameters"]
+    keys = ("events_per_inference", "synops_per_inference", "parameters")
+    lines = [
+        [row["id"], f"{row['seconds'] / 60:.1f}", str(row["epochs"]), *(thousands(row.get(key)) for key in keys)]
+        for row in rows
+    ]
+    yield from markdown_table(head, lines)
+
+
+def each_seed(row: dict[str, Any], digits: int = 1) -> str:
+    """The test accuracies in percent, a number for each seed."""
+    return ", ".join(f"{100 * accuracy:.{digits}f}" for accuracy in row["test_accuracies"])
 
 
 def depth_table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The Markdown lines of the test accuracies by depth, a row for each neuron."""
-    found = {row["id"]: f"{row['test_accuracy']:.1%}" for row in rows}
-    names = {"depth-src-{}": "SRC", "depth-src-{}/relu": 'SRC, `surrogate="relu"`', "depth-lif-{}": "LIF"}
-    lines = [[label, *(found.get(name.format(depth), "-") for depth in DEPTHS)] for name, label in names.items()]
-    yield from markdown_table(["hidden layers of 128", *map(str, DEPTHS)], [x for x in lines if {*x[1:]} != {"-"}])
+    """The Markdown lines of the test accuracies of each neuron, with their standard errors, a row for each depth."""
+    found = {
+        row["id"]: f"{100 * row['test_accuracy']:.1f} ± {standard_error(row):.1f} %"
+        for row in rows
+        if row["id"].startswith("depth-")
+    }
+    names = {"SRC": "depth-src-{}", "LIF": "depth-lif-{}", "SRC, relu": "depth-src-{}/relu"}
+    lines = [[str(depth), *(found.get(name.format(depth), "-") for name in names.values())] for depth in DEPTHS]
+    yield from markdown_table(["hidden layers of 128", *names], lines)
 
 
 def beside_table(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -580,12 +618,12 @@ def beside_table(rows: list[dict[str, Any]]) -> Iterator[str]:
         if row["id"] in BESIDE:
             neurons = re.search(r"--hidden (\d+)", row["command"])
             name = row["network"] + (f", {neurons[1]} neurons" if neurons else "")
-            each = ", ".join(f"{accuracy:.1%}" for accuracy in row["test_accuracies"])
-            minutes = f"{row['epochs']}, {row['seconds'] / 60:.1f}"
-            task, before = "" if row["data"] == before else row["data"], row["data"]
-            lines.append([task, name, thousands(row["parameters"]), f"{row['test_accuracy']:.1%}", each, minutes])
-    head = ["task", "layer", "parameters", "test accuracy", "of each seed", "epochs, minutes"]
-    yield from markdown_table(head, lines)
+            if row["data"] != before:
+                before = row["data"]
+                lines.append([f"**{before}**, {row['epochs']} epochs", "", "", "", ""])
+            cost = [thousands(row["parameters"]), f"{row['seconds'] / 60:.1f}"]
+            lines.append([name, percent(row["test_accuracy"]), *cost, each_seed(row)])
+    yield from markdown_table(["layer", "test accuracy", "parameters", "minutes", "each seed, %"], lines)
 
 
 # Rows with resonance; the row "...-without" has the same network without it.
@@ -598,12 +636,12 @@ def resonance_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     for name in RESONANT:
         partner = f"{name}-without"
         pair = [found[partner], found[name]] if name in found and partner in found else []
-        shown = [f"{row['test_accuracy']:.1%}" for row in pair]
+        shown = [percent(row["test_accuracy"]) for row in pair]
         minutes = [f"{row['seconds'] / 60:.1f}" for row in pair]
         if pair:
             network = pair[0]["network"]
-            lines.append([pair[1]["data"], network, *shown, str(len(pair[1]["seeds"])), " / ".join(minutes)])
-    yield from markdown_table(["task", "network", "without", "resonant", "seeds", "minutes"], lines)
+            lines.append([pair[1]["data"], *shown, str(len(pair[1]["seeds"])), " / ".join(minutes), network])
+    yield from markdown_table(["task", "without", "resonant", "seeds", "minutes", "network"], lines)
 
 
 def delays_table(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -611,10 +649,10 @@ def delays_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     lines = []
     for row in rows:
         if row["id"] in DELAYS:
-            each = ", ".join(f"{accuracy:.1%}" for accuracy in row["test_accuracies"])
-            cost = [thousands(row["synops_per_inference"]), f"{row['seconds'] / 60:.1f}"]
-            lines.append([row["network"], thousands(row["parameters"]), f"{row['test_accuracy']:.1%}", each, *cost])
-    head = ["network", "parameters", "test accuracy", "of each seed", "synaptic operations", "minutes"]
+            counts = [thousands(row[key]) for key in ("parameters", "synops_per_inference")]
+            found = [percent(row["test_accuracy"]), each_seed(row)]
+            lines.append([row["network"], *found, *counts, f"{row['seconds'] / 60:.1f}"])
+    head = ["network", "test accuracy", "each seed, %", "parameters", "synaptic operations", "minutes"]
     yield from markdown_table(head, lines)
 
 
@@ -634,11 +672,11 @@ MEMORY = (
 
 def memory_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The Markdown lines that show what each kind of memory changes in one task."""
-    found, lines = {row["id"]: f"{row['test_accuracy']:.1%}" for row in rows}, []
+    found, lines = {row["id"]: percent(row["test_accuracy"]) for row in rows}, []
     for kind, task, without, name in MEMORY:
         if without in found and name in found:
-            lines.append([kind, task, found[without], found[name]])
-    yield from markdown_table(["what is added", "the class is", "without", "with"], lines)
+            lines.append([kind, found[without], f"**{found[name]}**", task])
+    yield from markdown_table(["what is added", "without", "with", "the class is"], lines)
 
 
 def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -648,10 +686,10 @@ def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     for (steps, bits), (silent, reported) in HARDWARE.items():
         row = found.get(f"integer-{steps}-{bits}")
         if row:
-            each = ", ".join(f"{accuracy:.2%}" for accuracy in row["test_accuracies"])
-            ours = [f"{row['test_accuracy']:.2%}", each, f"{row['epochs']}, {row['seconds'] / 60:.1f}"]
-            lines.append([f"{steps}, of which {silent} silent", str(bits), f"{reported:.2%}", *ours])
-    head = ["steps", "bits per weight", "hardware", "srcell", "of each seed", "epochs, minutes"]
+            found_here = [f"**{percent(row['test_accuracy'], 2)}**", percent(reported, 2)]
+            cost = [str(row["epochs"]), f"{row['seconds'] / 60:.1f}"]
+            lines.append([f"{steps}, {silent} silent", *found_here, str(bits), each_seed(row, 2), *cost])
+    head = ["steps", "srcell", "hardware", "bits per weight", "each seed, %", "epochs", "minutes"]
     yield from markdown_table(head, lines)
 
 
@@ -659,7 +697,8 @@ def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 SHOWN = ("mnist-100", "mnist-512", "fashion-512", "seqmnist-rows", "psmnist", "integer-44-4")
 
 README_WORDS = """
-784-100: 784 inputs and 100 neurons, ten for each class; recurrent: with recurrent weights. With 10,000 digits and \
+784-100: 784 inputs and 100 neurons, ten for each class; recurrent: with recurrent weights. Events: active inputs and \
+neurons, all steps. {again} With 10,000 digits and \
 five epochs, 1, 3, 5 and 10 hidden layers reach {src}, LIF neurons {lif}
 (three seeds; [more differs](docs/training.md#depth-beside-leaky-integrate-and-fire-neurons)). After three epochs, \
 without resonance and delays, the SRC reads rows with {rows}, a GRU of as many parameters with {gru}. \
@@ -668,25 +707,24 @@ without resonance and delays, the SRC reads rows with {rows}, a GRU of as many p
 
 def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
     """What README.md says of accuracy: a table with fewer rows and columns, and what it does not show."""
-    yield (
-        "| data | network | test accuracy, mean of seeds | events per inference (active inputs and neurons, all steps) "
-        "| training |"
-    )
-    yield "|---|---|---|---|---|"
-    for row in rows:
-        if row["id"] in SHOWN:
-            cost = f"{row['epochs']} epochs, {row['seconds'] / 60:.0f} min"
-            events = thousands(row["events_per_inference"])
-            seeds, looks = len(row["seeds"]), row["test_looks"]
-            how = f"{seeds} seed{'s' if seeds > 1 else ''}" + (f", test set used {looks} times" if looks > 1 else "")
-            yield f"| {row['data']} | {row['network']} | {row['test_accuracy']:.1%} ({how}) | {events} | {cost} |"
+    shown = [row for row in rows if row["id"] in SHOWN]
+    head = ["data", "test accuracy", "seeds", "network", "events per inference", "minutes of training"]
+    lines = []
+    for row in shown:
+        ours = [f"**{percent(row['test_accuracy'])}**", str(len(row["seeds"]))]
+        cost = [thousands(row["events_per_inference"]), f"{row['seconds'] / 60:.0f}"]
+        lines.append([row["data"], *ours, row["network"], *cost])
+    yield from markdown_table(head, lines)
     found = {row["id"]: f"{100 * row['test_accuracy']:.1f}" for row in rows}
     by_depth = {
         neuron: "{}, {}, {} and {} %".format(*(found.get(f"depth-{neuron}-{depth}", "-") for depth in (1, 3, 5, 10)))
         for neuron in ("src", "lif")
     }
-    others = {"gru": "rows-gru-142", "rows": "rows-src-lateral"}
-    yield README_WORDS.format(**by_depth, **{word: f"{found.get(row, '-')} %" for word, row in others.items()})
+    others = {"gru": f"{found.get('rows-gru-142', '-')} %", "rows": f"{found.get('rows-src-lateral', '-')} %"}
+    again = " ".join(
+        f"{row['data']}: the test set was used {row['test_looks']} times." for row in shown if row["test_looks"] > 1
+    )
+    yield README_WORDS.format(again=again, **by_depth, **others)
 
 
 def thousands(count: float | None) -> str:

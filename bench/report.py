@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ from srcell.benchmark.cases import BOTH, FORWARD
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 SPEED = RESULTS / "speed"  # a file for each processor
+LAYERS = ("784-100", "784-512", "nmnist", "stack")  # cases of whole layers
 PYTORCH = ("eager", "compiled")
 PEERS = ("gathered", "compiled", "picked")  # PyTorch's rows of a layer with delays
 COLOURS = {row: f"C{number}" for number, row in enumerate(LABELS)}
+
+PASSES = "ms: forward / with backward"
+NUMBER = re.compile(r"-?|[-+]?\d[\d.,e %±/()]*(?: to [\d. %)]+)?(?: [uk]?[sB])?")  # a cell of numbers, or without any
 
 Document = dict[str, Any]
 
@@ -88,10 +93,25 @@ def steps_plot(document: Document) -> Figure:
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+    """A table whose columns of numbers are aligned on the right."""
     yield f"| {' | '.join(head)} |"
-    yield "|" + "---|" * len(head)
+    yield f"|{'|'.join(rule(column) for column in zip(*rows, strict=True))}|"
     for row in rows:
         yield f"| {' | '.join(row)} |"
+
+
+def rule(column: Iterable[str]) -> str:
+    """What stands in the second line of a table for the column with these cells."""
+    return "---:" if all(NUMBER.fullmatch(cell.strip("*")) for cell in column) else "---"
+
+
+def marked(row: list[str]) -> list[str]:
+    """A row of times, in bold if it is srcell's."""
+    return [f"**{cell}**" if cell != "-" else cell for cell in row] if row[0].startswith("srcell") else row
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
 
 
 def lines(table: Iterator[str]) -> str:
@@ -104,53 +124,72 @@ def format_ms(milliseconds: float | None) -> str:
     return f"{milliseconds:.2f}" if milliseconds < 1 else f"{milliseconds:.1f}"
 
 
+def pair(times: Iterable[float | None]) -> str:
+    """A cell with the time of each pass; a dash if it was not measured."""
+    shown = [format_ms(time) for time in times]
+    return "-" if "-" in shown else " / ".join(shown)
+
+
+def passes(result: Result, row: str) -> str:
+    """The cell of a row of the benchmark."""
+    return pair(median(result, row, key) for key in (FORWARD, BOTH))
+
+
+def sizes(result: Result) -> str:
+    return "-".join(map(str, [result["setting"]["inputs"], *result["setting"]["neurons"]]))
+
+
+def whole_layers(document: Document) -> dict[str, Result]:
+    """The cases of whole layers, each by its sizes and the density of its input."""
+    found = [results_of(document, case)[0] for case in LAYERS if results_of(document, case)]
+    return {f"{sizes(result)}, {100 * result['setting']['density']:g} %": result for result in found}
+
+
 def layer_table(document: Document) -> Iterator[str]:
-    """Times of whole layers (forward / forward and backward), and the speedup of events over the best PyTorch row."""
-    columns = [results_of(document, case)[0] for case in ("784-100", "784-512", "nmnist", "stack")]
-    head = ["milliseconds, forward / forward and backward"]
-    for result in columns:
-        setting = result["setting"]
-        sizes = "-".join(map(str, [setting["inputs"], *setting["neurons"]]))
-        head.append(f"{sizes}, input density {100 * setting['density']:g} %")
+    """Times of whole layers, and how many times as fast events are as the best PyTorch row."""
     rows = []
-    for row, label in LABELS.items():
-        cells = [[median(result, row, key) for key in (FORWARD, BOTH)] for result in columns]
-        if any(cell != [None, None] for cell in cells):
-            rows.append([label, *("-" if None in cell else " / ".join(map(format_ms, cell)) for cell in cells)])
-    faster = [
-        " / ".join(f"{best(result, PYTORCH, key) / best(result, ('events',), key):.1f}" for key in (FORWARD, BOTH))
-        for result in columns
-    ]
-    rows.append(["events, times faster than the better of eager and compiled", *faster])
+    for name, result in whole_layers(document).items():
+        faster = [best(result, PYTORCH, key) / best(result, ("events",), key) for key in (FORWARD, BOTH)]
+        ours = [f"**{cell}**" for cell in (" / ".join(f"{x:.1f}" for x in faster), passes(result, "events"))]
+        rows.append([name, *ours, passes(result, "compiled"), passes(result, "eager")])
+    head = ["layer, input density", "times faster", "srcell, events", "PyTorch, compiled", "PyTorch, eager"]
     yield from markdown_table(head, rows)
+
+
+def others_table(document: Document) -> Iterator[str]:
+    """Times of the same layers computed in other ways, and of other neurons."""
+    columns = whole_layers(document)
+    rows = [[label, *(passes(result, row) for result in columns.values())] for row, label in LABELS.items()]
+    kept = [row for row in rows if row[0] not in map(LABELS.get, PYTORCH) and {*row[1:]} != {"-"}]
+    yield from markdown_table([PASSES, *columns], list(map(marked, kept)))
 
 
 def ratios(document: Document) -> dict[str, tuple[float, float]]:
     """How many times as fast events are as compiled PyTorch, forwards and with the backward pass, by case."""
     found = {}
-    for case in ("784-100", "784-512", "nmnist", "stack"):
+    for case in LAYERS:
         for result in results_of(document, case)[:1]:
             both = [median(result, "compiled", key) / median(result, "events", key) for key in (FORWARD, BOTH)]
             found[case] = (both[0], both[1])
     return found
 
 
-def processors_table(measured: list[Document]) -> Iterator[str]:
-    """The ratios on each processor."""
-    sizes = [
-        "-".join(map(str, [result["setting"]["inputs"], *result["setting"]["neurons"]]))
-        for case in ratios(measured[0])
-        for result in results_of(measured[0], case)[:1]
-    ]
-    rows = [
-        [
-            f"{document['processor']}, srcell {document['environment']['srcell']}",
-            *(" / ".join(f"{x:.1f}" for x in found[case]) if case in found else "-" for case in ratios(measured[0])),
+def ratio_columns(measured: list[Document]) -> dict[str, list[str]]:
+    """The ratios on each processor, a cell for each of the first one's layers."""
+    return {
+        f"{document['processor']}, srcell {document['environment']['srcell']}": [
+            " / ".join(f"{x:.1f}" for x in ratios(document)[case]) if case in ratios(document) else "-"
+            for case in ratios(measured[0])
         ]
         for document in measured
-        for found in (ratios(document),)
-    ]
-    yield from markdown_table(["times as fast as compiled PyTorch, forward / forward and backward", *sizes], rows)
+    }
+
+
+def processors_table(measured: list[Document]) -> Iterator[str]:
+    """The ratios on each processor."""
+    columns = ratio_columns(measured)
+    rows = [list(row) for row in zip(whole_layers(measured[0]), *columns.values(), strict=True)]
+    yield from markdown_table(["layer, input density", *columns], rows)
 
 
 def recurrence_table(document: Document) -> Iterator[str]:
@@ -171,15 +210,17 @@ def recurrence_table(document: Document) -> Iterator[str]:
             ratio = min(best(result, PYTORCH, key) for result in chosen) / min(
                 best(r, ("srcell",), key) for r in chosen
             )
-            rows.append([str(neurons), label, *map(format_ms, times), f"{ratio:.1f}"])
-    yield from markdown_table(["neurons", "pass", "eager", "compiled", "srcell", "times faster than the better"], rows)
+            eager, compiled, ours = map(format_ms, times)
+            rows.append([f"{neurons}, {label}", f"**{ratio:.1f}**", f"**{ours}**", compiled, eager])
+    head = ["neurons, pass", "times faster", "srcell", "PyTorch, compiled", "PyTorch, eager"]
+    yield from markdown_table(head, rows)
 
 
 def latency_table(document: Document) -> Iterator[str]:
     results = results_of(document, "classifier")
-    head = ["milliseconds per batch", *(f"batch {result['setting']['batch']}" for result in results)]
+    head = ["ms per batch", *(f"batch {result['setting']['batch']}" for result in results)]
     rows = [
-        [LABELS[row], *(format_ms(median(result, row, FORWARD)) for result in results)]
+        marked([LABELS[row], *(format_ms(median(result, row, FORWARD)) for result in results)])
         for row in results[0]["milliseconds"]
     ]
     yield from markdown_table(head, rows)
@@ -188,8 +229,7 @@ def latency_table(document: Document) -> Iterator[str]:
 def one_thread_table(document: Document) -> Iterator[str]:
     """Times of the layers on one thread, forward / forward and backward."""
     results = results_of(document, "one-thread")
-    names = ["-".join(map(str, [r["setting"]["inputs"], *r["setting"]["neurons"]])) for r in results]
-    yield from markdown_table(["milliseconds, forward / forward and backward", *names], pass_rows(results))
+    yield from markdown_table([PASSES, *map(sizes, results)], pass_rows(results))
 
 
 def modes_table(document: Document) -> Iterator[str]:
@@ -197,7 +237,7 @@ def modes_table(document: Document) -> Iterator[str]:
     results = results_of(document, "modes")
     times = {False: "default", True: "through time"}
     names = [f"{r['setting']['surrogate']}, {times[r['setting']['full_gradient']]}" for r in results]
-    yield from markdown_table(["milliseconds, forward / forward and backward", *names], pass_rows(results))
+    yield from markdown_table([PASSES, *names], pass_rows(results))
 
 
 def delays_table(document: Document) -> Iterator[str]:
@@ -208,30 +248,24 @@ def delays_table(document: Document) -> Iterator[str]:
     for row, times in found.items():
         peers = [found[name] for name in found if name.split("-")[0] in PEERS and name.split("-")[-1] == row[6:]]
         ratios = [f"{min(p[k] for p in peers) / times[k]:.1f}" for k in range(2)] if row.startswith("whole") else ["-"]
-        rows.append([LABELS[row], " / ".join(map(format_ms, times)), " / ".join(ratios)])
-    yield from markdown_table(
-        ["milliseconds, forward / forward and backward", "784-256", "times faster than the best PyTorch"], rows
-    )
+        rows.append(marked([LABELS[row], pair(times), " / ".join(ratios)]))
+    yield from markdown_table([PASSES, "784-256", "times faster than the best PyTorch"], rows)
 
 
 def convolution_table(document: Document) -> Iterator[str]:
     """Milliseconds a sample of convolutions; the rows of PyTorch, then those of srcell."""
-    results = results_of(document, "conv")
-    head = ["ms a sample, forward / forward and backward", "2-12 channels, 34 x 34", "12-24, 17 x 17", "network"]
+    *layers, network = results_of(document, "conv")
+    head = [PASSES.replace("ms", "ms a sample"), "network", "2-12 channels, 34 x 34", "12-24, 17 x 17"]
     rows = []
-    for row in results[0]["milliseconds"]:
-        times = [[median(r, row, key) for key in (FORWARD, BOTH)] for r in results]
-        shared = [[format_ms(x / r["setting"]["batch"]) for x in t] for t, r in zip(times, results, strict=True)]
-        rows.append([LABELS[row], *(" / ".join(found) for found in shared)])
+    for row in network["milliseconds"]:
+        each = [[median(r, row, key) / r["setting"]["batch"] for key in (FORWARD, BOTH)] for r in (network, *layers)]
+        rows.append(marked([LABELS[row], *map(pair, each)]))
     yield from markdown_table(head, rows)
 
 
 def pass_rows(results: list[Result]) -> list[list[str]]:
     """Table rows, one per row of the benchmark and a column per result; all results must have the same rows."""
-    return [
-        [LABELS[row], *(" / ".join(format_ms(median(r, row, key)) for key in (FORWARD, BOTH)) for r in results)]
-        for row in results[0]["milliseconds"]
-    ]
+    return [marked([LABELS[row], *(passes(r, row) for r in results)]) for row in results[0]["milliseconds"]]
 
 
 def machine_of(document: Document) -> str:
@@ -250,21 +284,25 @@ interleaved repetitions, one process per column; "compiled" is `torch.compile` o
 building the batches of events. {machine_of(document)}; commit {document["commit"]}, {document["date"]}."""
 
 
-def readme_table(document: Document) -> Iterator[str]:
-    """The rows of ``layer_table`` between which a user would choose."""
-    head, rule, *rows = layer_table(document)
-    yield from (head, rule)
-    for label in (LABELS["eager"], LABELS["compiled"], LABELS["snntorch"], LABELS["events"]):
-        yield from (row for row in rows if row.startswith(f"| {label} |"))
+def readme_table(measured: list[Document]) -> Iterator[str]:
+    """Times of whole layers on the first processor, and the ratios on each."""
+    layers, columns = whole_layers(measured[0]), ratio_columns(measured)
+    rows = [
+        [name, f"**{passes(result, 'events')}**", passes(result, "compiled"), *cells]
+        for (name, result), *cells in zip(layers.items(), *columns.values(), strict=True)
+    ]
+    head = ["layer, input density", "srcell, ms", "compiled PyTorch, ms", *(f"times as fast: {x}" for x in columns)]
+    yield from markdown_table(head, rows)
 
 
 def section(measured: list[Document]) -> str:
     """What README.md says of speed."""
     shown = measured[0]
+    peer = passes(results_of(shown, "784-100")[0], "snntorch")
     return f"""\
-{lines(readme_table(shown))}
+{lines(readme_table(measured))}
 
-220 steps, 256 samples, float32 ({machine_of(shown)}, {shown["date"]}); [all figures](bench/results/speed).
-The ratio depends on the processor; two threads of each:
-
-{lines(processors_table(measured))}"""
+Forward / forward and backward, on events; 220 steps, 256 samples, float32. The ratio depends on the processor.
+The milliseconds: {machine_of(shown)}, {shown["date"]}.
+There snnTorch's LIF, another neuron, takes {peer} on the first layer. [Other layers and neurons](docs/speed.md), \
+[all figures](bench/results/speed)."""

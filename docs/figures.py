@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import accuracy  # bench/accuracy.py
 import matplotlib
 import matplotlib.style
 import report  # bench/report.py
@@ -268,6 +269,25 @@ def gradient_reach() -> Figure:
     return figure
 
 
+def accuracies() -> Figure:
+    """The most accurate network of each data set on the page "Accuracy": bench/accuracy.py."""
+    best: dict[str, float] = {}
+    for row in json.loads((report.RESULTS / "accuracy.json").read_text()):
+        data = row["data"].partition(" (")[0]
+        if accuracy.in_first_table(row["id"]):
+            best[data] = max(best.get(data, 0), 100 * row["test_accuracy"])
+    names = sorted(best, key=best.__getitem__)
+    figure = Figure(figsize=(WIDTH, 0.35 * len(names) + 0.7), layout="constrained")
+    panel = figure.subplots()
+    panel.hlines(names, 88, [best[name] for name in names], color=SLOW, linewidth=2, alpha=0.4)
+    panel.plot([best[name] for name in names], names, "o", color=SLOW)
+    for name in names:
+        panel.annotate(f"{best[name]:.2f}", (best[name], name), (7, 0), textcoords="offset points", va="center")
+    panel.set(xlabel="test accuracy (%); the axis begins at 88", xlim=(88, 101), xticks=range(88, 101, 2))
+    panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def float_and_integer() -> Figure:
     """The float and the integer neuron under one input: an excitation too weak for the float one, an inhibition, and a
     strong excitation.
@@ -357,6 +377,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "resonance": resonance,
     "delays": delays,
     "reach": gradient_reach,
+    "accuracy": accuracies,
     "integer": float_and_integer,
     "rooms": rooms_of_the_package,
     "neuron": neuron,

@@ -38,10 +38,20 @@ def accuracy(kept: Callable[[str], bool]) -> Callable[[], str]:
     return lambda: "\n".join(accuracy_rows.table([row for row in read("accuracy.json") if kept(row["id"])]))
 
 
+def mean(found: list[float]) -> float:
+    """The mean over the seeds."""
+    return sum(found) / len(found)
+
+
+def each_of(found: list[float]) -> str:
+    """Shares in percent."""
+    return ", ".join(f"{100 * share:.1f}" for share in found)
+
+
 def commands() -> str:
     """What makes each row of the accuracy table again, and how often its settings were changed before."""
-    head = ["id", "command", "configurations tried"]
-    rows = [[row["id"], f"`{row['command']}`", str(row["configurations_tried"])] for row in read("accuracy.json")]
+    head = ["id", "tried", "command"]
+    rows = [[row["id"], str(row["configurations_tried"]), f"`{row['command']}`"] for row in read("accuracy.json")]
     return report.lines(report.markdown_table(head, rows))
 
 
@@ -59,12 +69,12 @@ def inference() -> str:
 def porting() -> str:
     """What bench/rows/porting.py measured: a row for each library and learning rate."""
     names = {"snntorch": "snnTorch, the tutorial's network", "srcell": "the port"}
-    head = ["network", "learning rate", "test accuracy", "of each seed"]
+    head = ["network", "learning rate", "test accuracy", "each seed, %"]
     rows = []
     for row in read("porting.json")["rows"]:
         found = row["accuracies"]
-        each = ", ".join(f"{accuracy:.1%}" for accuracy in found)
-        rows.append([names[row["library"]], f"{row['learning_rate']:g}", f"{sum(found) / len(found):.1%}", each])
+        cells = [f"{row['learning_rate']:g}", report.percent(mean(found)), each_of(found)]
+        rows.append([names[row["library"]], *cells])
     return report.lines(report.markdown_table(head, rows))
 
 
@@ -76,19 +86,22 @@ def in_onnxruntime() -> str:
     for row in read("onnx.json")["rows"]:
         there = row["onnx"]
         shares = [there[f"equal_{what}"] for what in ("spikes", "spikes_last_layer", "answers")]
-        shown = [f"{x:.2%}" for x in (row["accuracy"], there["accuracy"], *shares)]
+        shown = [report.percent(x, 2) for x in (row["accuracy"], there["accuracy"], *shares)]
         rows.append([names[row["network"]], *shown])
     return report.lines(report.markdown_table(head, rows))
 
 
 def for_sequences() -> str:
     """What SRC.for_sequences changes: bench/for_sequences.py."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[list[float]]] = {}
     for row in read("for-sequences.json"):
-        each = ", ".join(f"{accuracy:.1%}" for accuracy in row["accuracies"])
-        found.setdefault(row["task"], []).append(f"{sum(row['accuracies']) / len(row['accuracies']):.1%} ({each})")
-    head = ["task", "SRC(recurrent=True)", "SRC.for_sequences"]
-    return report.lines(report.markdown_table(head, [[task, *cells] for task, cells in found.items()]))
+        found.setdefault(row["task"], []).append(row["accuracies"])
+    head = ["task", "SRC.for_sequences", "SRC, recurrent", "seeds of the first, %", "of the second, %"]
+    rows = [
+        [task, f"**{report.percent(mean(ours))}**", report.percent(mean(base)), each_of(ours), each_of(base)]
+        for task, (base, ours) in found.items()
+    ]
+    return report.lines(report.markdown_table(head, rows))
 
 
 def regression() -> str:
@@ -96,14 +109,16 @@ def regression() -> str:
     names = {"src": "SRC.for_sequences", "gru": "torch.nn.GRU", "lif": "LIF, recurrent (snnTorch)"}
     found, rows = read("regression.json"), []
     for kind, name in names.items():
-        cells = [name, f"{found[f'{kind}-20s']['runs'][0]['parameters']:,}"]
+        means, ranges, trained = [], [], []
         for seconds in (20, 150):
             runs = found[f"{kind}-{seconds}s"]["runs"]
             ends = [run["r2"][-1] for run in runs]
             batches = sum(run["batches"] for run in runs) / len(runs)
-            cells += [f"{sum(ends) / len(ends):.3f} ({min(ends):.3f} to {max(ends):.3f})", f"{batches:.0f}"]
-        rows.append(cells)
-    head = ["layer of 128", "parameters", "R2 after 20 s", "batches", "R2 after 150 s", "batches"]
+            means.append(f"{mean(ends):.3f}")
+            ranges.append(f"{min(ends):.3f} to {max(ends):.3f}")
+            trained.append(f"{batches:,.0f}")
+        rows.append([name, *means, *ranges, " / ".join(trained), f"{found[f'{kind}-20s']['runs'][0]['parameters']:,}"])
+    head = ["layer of 128", "R2 after 20 s", "after 150 s", "seeds, 20 s", "seeds, 150 s", "batches", "parameters"]
     return report.lines(report.markdown_table(head, rows))
 
 
@@ -113,10 +128,10 @@ def what_matters() -> str:
     found = read("what-matters.json")
     base = validation_accuracy(found["base"])
     for name, row in found.items():
-        mean, each = validation_accuracy(row), len(row["runs"])
-        cells = [f"{mean:.1f} %", "" if name == "base" else f"{mean - base:+.1f}", str(each)]
-        rows.append([name, f"{row['parameters']:,}", *cells])
-    head = ["change", "parameters", "validation accuracy", "less the base's", "seeds"]
+        accuracy, each = validation_accuracy(row), len(row["runs"])
+        cells = [f"{accuracy:.1f} %", "" if name == "base" else f"{accuracy - base:+.1f}", str(each)]
+        rows.append([name, *cells, f"{row['parameters']:,}"])
+    head = ["change", "validation accuracy", "less the base's", "seeds", "parameters"]
     return report.lines(report.markdown_table(head, rows))
 
 
@@ -134,10 +149,10 @@ def beyond(task: str, shown: Callable[[str], str]) -> Callable[[], str]:
         found = read("beyond.json")[task]
         tested = sorted(found["src"]["mean"], key=float)
         rows = [
-            [name, f"{found[kind]['parameters']:,}", *(f"{found[kind]['mean'][key]:.1f} %" for key in tested)]
+            [name, *(f"{found[kind]['mean'][key]:.1f} %" for key in tested), f"{found[kind]['parameters']:,}"]
             for kind, name in names.items()
         ]
-        return report.lines(report.markdown_table(["layer", "parameters", *map(shown, tested)], rows))
+        return report.lines(report.markdown_table(["layer", *map(shown, tested), "parameters"], rows))
 
     return table
 
@@ -146,12 +161,12 @@ def through_time(cell: str) -> Callable[[], str]:
     """What each way to take gradients through time trained to, with a cell: bench/through_time.py."""
 
     def table() -> str:
-        head = ["h and hs", "norm of the gradient", "validation accuracy", "learning rate"]
+        head = ["h and hs", "validation accuracy", "norm of the gradient", "learning rate"]
         rows = []
         for row in read("through_time.json")[cell]:
             best = max(row["tried"], key=lambda tried: sum(tried["accuracies"]))
-            accuracy = sum(best["accuracies"]) / len(best["accuracies"])
-            rows.append([row["method"], f"{best['norm']:.3g}", f"{accuracy:.1%}", f"{best['rate']:g}"])
+            accuracy = report.percent(mean(best["accuracies"]))
+            rows.append([row["method"], accuracy, f"{best['norm']:.3g}", f"{best['rate']:g}"])
         return report.lines(report.markdown_table(head, rows))
 
     return table
@@ -188,6 +203,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed-machine": lambda: report.measured_on(report.documents()[0]),
     "speed-processors": lambda: report.lines(report.processors_table(report.documents())),
     "speed-layers": speed(report.layer_table),
+    "speed-others": speed(report.others_table),
     "speed-recurrence": speed(report.recurrence_table),
     "speed-inference": speed(report.latency_table),
     "speed-modes": speed(report.modes_table),
@@ -196,20 +212,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed-delays-machine": lambda: machine_of("lateral-delays.json"),
     "speed-convolution": lambda: report.lines(report.convolution_table(read("convolution.json"))),
     "speed-convolution-machine": lambda: machine_of("convolution.json"),
-    "accuracy": accuracy(
-        lambda name: (
-            "/" not in name
-            and not name.startswith(("depth-", "resonance-", "intervals-", "recall-"))
-            and name not in accuracy_rows.BESIDE
-        )
-    ),
+    "accuracy": accuracy(accuracy_rows.in_first_table),
     "accuracy-resonance": lambda: report.lines(accuracy_rows.resonance_table(read("accuracy.json"))),
     "accuracy-delays": lambda: report.lines(accuracy_rows.delays_table(read("accuracy.json"))),
     "accuracy-memory": lambda: report.lines(accuracy_rows.memory_table(read("accuracy.json"))),
     "accuracy-sequences": lambda: report.lines(accuracy_rows.beside_table(read("accuracy.json"))),
     "accuracy-integers": lambda: report.lines(accuracy_rows.integer_table(read("accuracy.json"))),
     "accuracy-depth": lambda: report.lines(accuracy_rows.depth_table(read("accuracy.json"))),
-    "accuracy-depth-cost": accuracy(lambda name: name.startswith("depth-")),
+    "accuracy-costs": lambda: report.lines(accuracy_rows.cost_table(read("accuracy.json"))),
     "accuracy-ablations": accuracy(lambda name: name.startswith("mnist-100/")),
     "accuracy-commands": commands,
     "inference": inference,

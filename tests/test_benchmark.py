@@ -360,9 +360,9 @@ def test_the_report_draws_both_sweeps_and_writes_tables(document: dict[str, Any]
     document = json.loads(json.dumps(document))
     for plot in (report.density_plot, report.steps_plot):
         assert all(panel.lines for panel in plot(document).axes)
-    assert "| srcell, events | 10.0 / 10.0 |" in report.section([document])
+    assert "| **10.0 / 10.0** | 10.0 / 10.0 | 1.0 / 1.0 |" in report.section([document])
     recurrence = report.lines(report.recurrence_table(document))
-    assert "| 512 | forward and backward, through time | 10.0 | 10.0 | 10.0 | 1.0 |" in recurrence
+    assert "| 512, forward and backward, through time | **1.0** | **10.0** | 10.0 | 10.0 |" in recurrence
 
 
 def test_the_prose_of_the_readme_states_the_recorded_results() -> None:
@@ -393,10 +393,12 @@ def test_the_accuracy_table_has_one_line_per_row() -> None:
         "synops_per_inference": None,
         "test_looks": 1,
     }
-    *_, line = accuracy.table([row])
-    assert line == "| mnist-100 | MNIST, rate | 784-100 | relu | 97.12% ± 0.15 (mean of 2) | 20 | 1.5 | 5,556 | - |"
-    *_, line = accuracy.table([row | {"test_looks": 3}])
-    assert "(mean of 2), test set used 3 times |" in line
+    assert "| mnist-100 | 97.12 % | 0.15 | 2 | MNIST, rate | 784-100 |" in accuracy.table([row])
+    *_, gradient, looks = accuracy.table([row | {"test_looks": 3}])
+    assert gradient == "- Gradient relu: mnist-100."
+    assert looks == "- Test set used more than once: mnist-100 (3 times)."
+    *_, cost = accuracy.cost_table([row])
+    assert cost == "| mnist-100 | 1.5 | 20 | 5,556 | - | - |"
 
 
 def test_commands_of_the_accuracy_table_are_valid() -> None:

@@ -112,6 +112,14 @@ def test_every_table_is_on_one_page(writer: ModuleType) -> None:
     assert ends == sum(len(writer.MARKED.findall(text)) for text in texts)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_columns_of_numbers_are_aligned_on_the_right(page: str, writer: ModuleType) -> None:
+    report = importlib.import_module("report")
+    for table in re.findall(r"(?:^\|.*\n)+", (ROOT / page).read_text(), re.MULTILINE):
+        rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
+        assert rows[1] == [report.rule(column) for column in zip(*rows[2:], strict=True)], rows[0]
+
+
 def test_every_figure_is_on_a_page_and_has_words(writer: ModuleType) -> None:
     shown = set()
     for page in PAGES:
