@@ -270,7 +270,7 @@ def gradient_reach() -> Figure:
 
 
 def accuracies() -> Figure:
-    """The most accurate network of each data set on the page "Accuracy": bench/accuracy.py."""
+    """The most accurate network of the first table of docs/accuracy.md for each data set: bench/accuracy.py."""
     best: dict[str, float] = {}
     for row in json.loads((report.RESULTS / "accuracy.json").read_text()):
         data = row["data"].partition(" (")[0]
