@@ -55,7 +55,7 @@ def best(result: Result, rows: tuple[str, ...], key: str) -> float:
 def plot_sweep(document: Document, case: str, field: str, axis: str, scale: float, references: list[Result]) -> Figure:
     """Plot milliseconds against one field of the settings, a panel per pass, and references as horizontal lines."""
     results = results_of(document, case)
-    figure = Figure(figsize=(5.6, 7.4), layout="constrained")
+    figure = Figure(figsize=(4.2, 7), layout="constrained")
     panels: tuple[Axes, Axes] = figure.subplots(2, 1, sharex=True, sharey=True)
     for panel, key in zip(panels, (FORWARD, BOTH), strict=True):
         x = [scale * result["setting"][field] for result in results]
@@ -77,7 +77,7 @@ def plot_sweep(document: Document, case: str, field: str, axis: str, scale: floa
         panel.grid(alpha=0.3, which="both")
         panel.set_ylabel("milliseconds, median and quartiles")
     panels[1].set_xlabel(axis)
-    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside upper center", ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=9, loc="outside upper center")
     return figure
 
 

@@ -1,21 +1,28 @@
 """The figures of README.md and the documentation, drawn by srcell itself, narrow enough for a phone.
 
 ``pages.py`` calls ``write_figures``, which draws each for a light and for a dark page. What they show is computed in
-float64: torch's last bits depend on the processor and shall not reach the files.
+float64: torch's last bits depend on the processor and shall not reach the files. Only the figures of trained networks
+differ from one processor to another; they are drawn again if their program changed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
+import inspect
 import io
 import json
+import pickle
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import accuracy  # bench/accuracy.py
 import matplotlib
 import matplotlib.style
+import numpy as np
 import report  # bench/report.py
 import rooms  # tools/rooms.py
 import torch
@@ -33,7 +40,9 @@ import srcell
 from srcell import IntegerCell, IntegerState, ResonantState, SRCState, integer_src_linear, rest_state, src
 
 BIAS, RHO, R, RS = -6.0, 3.0, 2.0, -7.0
-WIDTH = 5.6  # inches
+WIDTH = 4.2  # inches: text of 10 points has 11 pixels on a phone
+GALLERY = Path(__file__).resolve().parent / "gallery"
+PACKAGE = report.ROOT / "python" / "srcell"
 INPUT, FAST, SLOW, DRIVE = "0.5", "C3", "C0", "C1"
 
 
@@ -74,7 +83,7 @@ def one_spike() -> Figure:
     below.plot(steps, h, ".-", color=FAST, label="fast state h")
     below.plot(steps, h.clamp(min=0), color=ink(), linewidth=3, alpha=0.35, label="output s = max(h, 0)")
     below.set(xlabel="step t", ylabel="state", ylim=(-1.08, 1.08))
-    below.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0.25, 0.98))
+    figure.legend(*below.get_legend_handles_labels(), fontsize=9, loc="outside upper center", ncols=2)
     for panel in (above, middle, below):
         panel.grid(alpha=0.3)
     return figure
@@ -82,17 +91,17 @@ def one_spike() -> Figure:
 
 def phase_portrait() -> Figure:
     """The plane of h and hs: without input one stable point, under a steady drive a cycle of spikes."""
-    figure = Figure(figsize=(WIDTH, 10.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 8.6), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True, sharey=True)
     draw_plane(panels[0], 0.0)
     kick = torch.zeros(60, 1, dtype=torch.float64)
     kick[0] = current_for(2.999)
     draw_orbit(panels[0], kick)
-    panels[0].set_title("x = 0, after one step of x = 3: one spike, then rest")
+    panels[0].set_title("x = 0, after a step of x = 3: a spike, then rest", fontsize="medium")
     draw_plane(panels[1], 2.5)
     draw_orbit(panels[1], torch.full((120, 1), current_for(2.5), dtype=torch.float64))
-    panels[1].set_title("x = 2.5 all the time: a spike every 21 or 22 steps")
-    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside upper center", ncols=2)
+    panels[1].set_title("x = 2.5 all the time: a spike every 21 or 22 steps", fontsize="medium")
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=9, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -134,8 +143,8 @@ def neuron() -> Figure:
 
 def neuron_narrow() -> Figure:
     """The same for a phone, one panel under the other."""
-    with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(4.4, 7.2), layout="constrained")
+    with matplotlib.rc_context({"font.size": 10}):
+        figure = Figure(figsize=(WIDTH, 7.2), layout="constrained")
         draw_neuron(figure, *figure.subplots(2, 1, height_ratios=[1, 1.15]), columns=2)
         return figure
 
@@ -153,18 +162,18 @@ def draw_neuron(figure: Figure, traces: Axes, plane: Axes, columns: int) -> None
     traces.plot(steps, h, ".-", color=FAST, markersize=4, label="fast state h")
     traces.fill_between(steps, h.clamp(min=0).flatten(), color=FAST, alpha=0.25, label="output s = max(h, 0)")
     traces.set(xlabel="step", ylabel="state", ylim=(-1.08, 1.08), xlim=(0, 59))
-    traces.text(18, 0.06, "refractory, so the\nsecond input is lost", fontsize=8)
+    traces.text(19, 0.04, "refractory:\nthe second\ninput is lost", fontsize=9)
     traces.text(27, -0.62, "hs", color=SLOW)
     traces.text(27, -0.92, "h", color=FAST)
-    traces.set_title("a neuron in time", fontsize=9)
-    figure.legend(fontsize=8, loc="outside lower left", framealpha=0, ncols=columns)
+    traces.set_title("a neuron in time", fontsize="medium")
+    figure.legend(fontsize=9, loc="outside lower left", framealpha=0, ncols=columns)
     kick = torch.zeros(60, 1, dtype=torch.float64)
     kick[0] = current_for(2.999)
     draw_plane(plane, 0.0)
     draw_orbit(plane, kick)
     plane.text(0.1, 0.3, "hs stays", color=SLOW, rotation=45, rotation_mode="anchor")
     plane.text(-0.2, -0.65, "h stays", color=FAST)
-    plane.set_title("a spike in the plane of its two states", fontsize=9)
+    plane.set_title("a spike in the plane of its two states", fontsize="medium")
 
 
 def rate_of_drive() -> Figure:
@@ -182,7 +191,7 @@ def rate_of_drive() -> Figure:
     panel.plot(inputs, 100 * crossings, color=ink(), label="spikes, upward crossings of 0.5")
     panel.set(xlabel="integrated input i, held", ylabel="per 100 steps", xlim=(0, 8), ylim=(0, None))
     panel.grid(alpha=0.3)
-    panel.legend(fontsize="small")
+    panel.legend(fontsize=9)
     return figure
 
 
@@ -205,9 +214,9 @@ def spread_constants() -> Figure:
 def resonance() -> Figure:
     """One resonant neuron under pulses of its own rhythm and of another."""
     steps, cell = 170, {"alpha": 0.95, "omega": 0.52}
-    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
-    panels = figure.subplots(3, 2, sharex=True, sharey="row", height_ratios=[1, 1.6, 1.6])
-    for (above, middle, below), period in zip(panels.T, (12, 18), strict=True):
+    figure = Figure(figsize=(WIDTH, 6.2), layout="constrained")
+    panels = figure.subplots(4, 2, sharex=True, sharey="row", height_ratios=[1, 1.6, 1.6, 1.6])
+    for (above, *middle, below), period in zip(panels.T, (12, 18), strict=True):
         current = torch.zeros(steps, 1, 1)
         current[20::period] = 0.5
         state = ResonantState(*(x.expand(1, 1) for x in rest_state(torch.tensor([BIAS]), **cell)))
@@ -220,32 +229,34 @@ def resonance() -> Figure:
         above.stem(kicks, [0.5] * len(kicks), linefmt=INPUT, markerfmt=".", basefmt=" ")
         above.set(ylim=(0, 0.7))
         above.set_title(f"pulses every {period} steps", fontsize="medium")
-        middle.plot(q, ":", color=SLOW, label="q")
-        middle.plot(i, color=DRIVE, label="integrator i")
-        below.plot(h, color=FAST, label="fast state h")
+        for panel, turning, colour in zip(middle, (i, q), (DRIVE, SLOW), strict=True):
+            panel.plot(turning, color=colour)
+            panel.set(ylim=(-0.9, 1.2))
+        below.plot(h, color=FAST)
         below.set(xlabel="step t", ylim=(-1.08, 1.08))
-        for panel in (above, middle, below):
+        for panel in (above, *middle, below):
             panel.grid(alpha=0.3)
-    for panel, name in zip(panels[:, 0], ("current c", "i and q", "h"), strict=True):
+    for panel, name in zip(panels[:, 0], ("current c", "integrator i", "q", "fast state h"), strict=True):
         panel.set(ylabel=name)
-    panels[1, 1].legend(fontsize="small", loc="upper right", ncols=2)
+    figure.align_ylabels()
     return figure
 
 
 def delays() -> Figure:
     """The intervals at which the delays of two inputs let their spikes arrive together: bench/accuracy.py."""
     found = json.loads((report.RESULTS / "intervals-delays.json").read_text())
-    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
     for panel, (when, text) in zip(panels, (("before", "drawn"), ("after", "learnt")), strict=True):
         first, second = (torch.tensor(of_input, dtype=torch.float64) for of_input in found[when])
         apart = (first[:, None] - second).flatten()
+        apart = apart[apart >= 0]
         for interval in range(6, 61, 6):
             panel.axvline(interval, color=INPUT, linewidth=0.8)
         spread = torch.linspace(-1, 1, len(apart), dtype=torch.float64)  # so that dots do not hide each other
         panel.scatter(apart, spread, s=12, color=DRIVE if when == "after" else SLOW)
-        panel.set(ylabel=text, yticks=[], ylim=(-1.3, 1.3), xlim=(0, 64), xticks=range(0, 61, 6))
-    panels[1].set(xlabel="interval at which two spikes arrive together (steps); lines: the classes")
+        panel.set(ylabel=text, yticks=[], ylim=(-1.3, 1.3), xlim=(-2, 65), xticks=range(0, 61, 6))
+    panels[1].set(xlabel="interval at which two spikes arrive together\n(steps); lines: the classes")
     return figure
 
 
@@ -265,7 +276,7 @@ def gradient_reach() -> Figure:
         panel.set_title(title, fontsize="medium")
         panel.grid(alpha=0.3)
     panels[0].set(ylabel="norm of the gradient")
-    figure.legend(*panels[0].get_legend_handles_labels(), fontsize="small", loc="outside upper center", ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=9, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -310,7 +321,6 @@ def float_and_integer() -> Figure:
     above.plot(steps, scale * i[:, 0], ":", color=DRIVE, label=f"i of the float neuron, times {scale}")
     above.plot(steps, whole_i, "-", color=DRIVE, label="i of the integer neuron")
     above.set(ylabel="integrator i")
-    above.legend(fontsize="small", loc="upper left")
     real.plot(steps, hs, ".-", color=SLOW, markersize=4, label="slow state hs")
     real.plot(steps, h, ".-", color=FAST, markersize=4, label="fast state h")
     real.fill_between(steps, h.flatten(), where=h.flatten() > 0, interpolate=True, color=FAST, alpha=0.25)
@@ -322,7 +332,7 @@ def float_and_integer() -> Figure:
     whole.set(ylabel="integer neuron", ylim=(-1106, 1106), yticks=range(-1024, 1025, 512), xlabel="step t")
     for panel in (above, real, whole):
         panel.grid(alpha=0.3)
-    figure.legend(*real.get_legend_handles_labels(), fontsize="small", loc="outside upper center", ncols=2)
+    figure.legend(fontsize=9, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -334,7 +344,7 @@ ARROW: dict[str, Any] = {"arrowstyle": "->", "color": "0.45", "shrinkA": 2, "shr
 
 def rooms_of_the_package() -> Figure:
     """The rooms of the package; an arrow goes from each to those that it imports."""
-    imports = rooms.rooms_of(rooms.imports_of(report.ROOT / "python" / "srcell"))
+    imports = rooms.rooms_of(rooms.imports_of(PACKAGE))
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
     panel = figure.subplots()
     at, boxes = {}, {}
@@ -369,6 +379,40 @@ def reachable(imports: dict[str, set[str]], room: str) -> set[str]:
     return found
 
 
+@functools.cache
+def pictures_of(example: str) -> list[bytes]:
+    """The variable ``figure`` after each cell of an example of the gallery, pickled: each use gets a copy."""
+    names: dict[str, Any] = {}
+    found = []
+    with matplotlib.style.context("default"), contextlib.redirect_stdout(io.StringIO()):
+        for cell in (GALLERY / f"plot_{example}.py").read_text().split("\n# %%\n"):
+            exec(cell, names)
+            found.append(pickle.dumps(names.get("figure")))
+    return found
+
+
+def of_gallery(example: str, cell: int, narrow: bool = False) -> Figure:
+    """The figure of an example, without title and ground of its own."""
+    figure: Figure = pickle.loads(pictures_of(example)[cell])
+    figure.suptitle("")
+    if narrow:
+        make_narrow(figure)
+    if ink() == INKS["dark"]:
+        darken(figure)
+    for ground in (figure, *figure.axes):
+        ground.patch.set_facecolor("none")
+    return figure
+
+
+def make_narrow(figure: Figure) -> None:
+    """Make a finished figure as wide as a phone."""
+    figure.set_size_inches(WIDTH, 1.1 * figure.get_figheight())
+    for text in figure.findobj(Text):
+        text.set(fontsize=min(max(text.get_fontsize(), 9), 11), wrap=len(text.get_text()) > 30)
+    for legend in figure.legends:
+        legend.set_ncols(2)
+
+
 DRAWN: dict[str, Callable[[], Figure]] = {
     "spike": one_spike,
     "phase": phase_portrait,
@@ -384,6 +428,15 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "neuron-narrow": neuron_narrow,
     "density": lambda: report.density_plot(report.documents()[0]),
     "steps": lambda: report.steps_plot(report.documents()[0]),
+    "raster": lambda: of_gallery("raster", 2),
+    "raster-narrow": lambda: of_gallery("raster", 2, narrow=True),
+    "sound": lambda: of_gallery("sound", 2),
+    "sound-narrow": lambda: of_gallery("sound", 2, narrow=True),
+}
+# The programs behind the figures of trained networks.
+PROGRAMS = {
+    "raster": (GALLERY / "plot_raster.py", PACKAGE / "training" / "plots.py"),
+    "sound": (GALLERY / "plot_sound.py", PACKAGE / "training" / "plots.py", PACKAGE / "plots.py"),
 }
 
 
@@ -435,20 +488,61 @@ def ink() -> str:
     return colour
 
 
-def write_figures(folder: Path, grounds: Iterable[str] = INKS) -> None:
-    """Write every figure as NAME-light.svg and NAME-dark.svg into the folder, without a ground of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for page in grounds:
-        with matplotlib.style.context(["default", page_colours(page)]):
-            for name, draw in DRAWN.items():
-                (folder / f"{name}-{page}.svg").write_text(svg_of(draw(), name))
+def write_figures(folder: Path) -> None:
+    """Write every figure as NAME-light.svg and NAME-dark.svg into the folder, and the picture of a call's path."""
+    for page in INKS:
+        for name in DRAWN:
+            path = folder / f"{name}-{page}.svg"
+            path.write_text(current(name, page, path.read_text() if path.exists() else ""))
+        (folder / f"flow-{page}.svg").write_text(flow(page))
 
 
-def svg_of(figure: Figure, name: str) -> str:
-    """A figure as SVG: the same bytes for the same figure."""
+def current(name: str, page: str, kept: str) -> str:
+    """The file of a figure, without a ground of its own: the kept one as long as the figure shows the same.
+
+    The same matplotlib draws the same bytes. For another one, or if a network is trained, the digest in the file tells.
+    """
+    programs = PROGRAMS.get(name.removesuffix("-narrow"), ())
+    mark = digest([path.read_text() for path in programs] + [inspect.getsource(x) for x in (of_gallery, make_narrow)])
+    if programs and mark in kept:
+        return kept
+    with matplotlib.style.context(["default", page_colours(page)]):
+        figure = DRAWN[name]()
+        mark = mark if programs else digest(shown(figure))
+        drawn, version = svg_of(figure, name, mark), r"Matplotlib v[^,]*"
+    return kept if mark in kept and re.findall(version, kept) != re.findall(version, drawn) else drawn
+
+
+def digest(parts: list[str]) -> str:
+    """A short hash of texts."""
+    return "digest " + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def shown(figure: Figure) -> list[str]:
+    """What a figure shows: words, curves, dots, areas and the ends of axes. Numbers have six digits."""
+    found = [text.get_text() for legend in figure.findobj(Legend) for text in legend.get_texts()]
+    for panel in figure.axes:
+        numbers = [panel.get_xlim(), panel.get_ylim(), *(line.get_xydata() for line in panel.lines)]
+        numbers += [area.get_offsets() for area in panel.collections]
+        numbers += [path.vertices for area in panel.collections for path in area.get_paths()]
+        numbers += [patch.get_path().vertices for patch in panel.patches]
+        found += [f"{number:.5e}" for some in numbers for number in np.ravel(some)]
+        found += [text.get_text() for text in (panel.title, panel.xaxis.label, panel.yaxis.label, *panel.texts)]
+        found += [f"{line.get_color()} {line.get_linestyle()}" for line in panel.lines]
+    return found
+
+
+def flow(page: str) -> str:
+    """The path of a call, docs/flow.svg, in the colour of a page."""
+    text = (GALLERY.parent / "flow.svg").read_text()
+    return text.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" color="{INKS[page]}" ', 1)
+
+
+def svg_of(figure: Figure, name: str, mark: str) -> str:
+    """A figure as SVG, with its digest: the same bytes for the same figure."""
     written = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(written, format="svg", metadata={"Date": None})
+        figure.savefig(written, format="svg", metadata={"Date": None, "Description": mark})
     # The names of clipped areas depend on the last bit of a layout, which differs from run to run.
     clips = list(dict.fromkeys(re.findall(r"\bp[0-9a-f]{10}\b", written.getvalue())))
     return re.sub(r"\bp[0-9a-f]{10}\b", lambda found: f"clip{clips.index(found[0])}", written.getvalue())

@@ -41,7 +41,7 @@ PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md"
 
 RUN = {"python", "console"}
 SHOWN = {"text", "sh"}  # equations, and commands that install or need several GPUs
-DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{raw}", "{image}"}
+DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{raw}"}
 
 # Data sets that a test may not use, because they need a download.
 NOT_HERE = {"mnist", "fashion-mnist", "nmnist", "psmnist", "spoken-digits"}
@@ -128,17 +128,37 @@ def test_every_figure_is_on_a_page_and_has_words(writer: ModuleType) -> None:
         paths = re.findall(r'"([^"]*/figures/[^"]*)"', text)
         shown |= {(ROOT / page).parent.joinpath(path).resolve() for path in paths}
     figures = writer.figures
-    assert shown == {writer.FIGURES / f"{name}-{ground}.svg" for name in figures.DRAWN for ground in figures.INKS}
+    names = [*figures.DRAWN, "flow"]
+    assert shown == {writer.FIGURES / f"{name}-{ground}.svg" for name in names for ground in figures.INKS}
     assert shown == set(writer.FIGURES.iterdir())
 
 
-def test_figures_are_current(writer: ModuleType, tmp_path: Path) -> None:
-    """The light ones are drawn as the dark ones are. Another matplotlib draws other files."""
-    writer.figures.write_figures(tmp_path, ["light"])
-    for made in tmp_path.iterdir():
-        kept, version = (writer.FIGURES / made.name).read_text(), r"Matplotlib v[^,]*"
-        if re.findall(version, kept) == re.findall(version, made.read_text()):
-            assert kept == made.read_text(), f"{made.name}: run `make pages`"
+@pytest.mark.parametrize("ground", ["light", "dark"])
+def test_figures_are_current(writer: ModuleType, ground: str) -> None:
+    for name in writer.figures.DRAWN:
+        path = writer.FIGURES / f"{name}-{ground}.svg"
+        assert writer.figures.current(name, ground, path.read_text()) == path.read_text(), f"{path}: run `make pages`"
+
+
+def test_a_figure_of_another_matplotlib_is_compared_by_what_it_shows(
+    writer: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = (writer.FIGURES / "rate-light.svg").read_text()
+    older = re.sub(r"Matplotlib v[^,]*", "Matplotlib v3.7.0", kept.replace("<path ", '<path class="" '))
+    assert writer.figures.current("rate", "light", older) == older
+    monkeypatch.setattr(writer.figures, "BIAS", -5.9)
+    assert writer.figures.current("rate", "light", older) != older
+
+
+def test_a_figure_of_a_trained_network_is_drawn_again_if_its_program_changes(
+    writer: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = writer.figures
+    kept = (writer.FIGURES / "raster-light.svg").read_text()
+    monkeypatch.setitem(figures.DRAWN, "raster", figures.delays)  # no training here
+    assert figures.current("raster", "light", kept) == kept
+    monkeypatch.setitem(figures.PROGRAMS, "raster", figures.PROGRAMS["sound"])
+    assert figures.current("raster", "light", kept) != kept
 
 
 def test_the_tags_of_all_blocks_are_known() -> None:
