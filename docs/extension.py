@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import html
 import inspect
+import itertools
+import pickle
 import re
 import shlex
 import subprocess
@@ -154,7 +156,9 @@ shown: WeakSet[Drawing] = WeakSet()
 
 
 def picture_of(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
-    """The picture under a cell of an example: the variable ``figure``, if it is a new one, light and dark."""
+    """The picture under a cell of an example, the variable ``figure`` if it is a new one: wide and narrow, light and
+    dark.
+    """
     figure = block_vars["example_globals"].get("figure")
     if not isinstance(figure, Drawing) or figure in shown:
         return ""
@@ -162,29 +166,38 @@ def picture_of(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, A
     path = Path(next(block_vars["image_path_iterator"]))
     titles = [figure.get_suptitle(), *(panel.get_title() for panel in figure.axes)]
     words = "; ".join(title for title in titles if title)
-    text = ""
-    for ground in figures.INKS:
+    text, drawn = "", pickle.dumps(figure)
+    for width, ground in itertools.product(("wide", "narrow"), figures.INKS):
+        figure = pickle.loads(drawn)
+        if width == "narrow":
+            figures.make_narrow(figure)
         if ground == "dark":
             figures.darken(figure)
-            path = path.with_stem(f"{path.stem}_dark")
-        figure.savefig(path, dpi=110)
-        place = path.relative_to(gallery_conf["src_dir"]).as_posix()
-        text += f".. image:: /{place}\n   :alt: {words}\n   :class: sphx-glr-single-img only-{ground}\n\n"
+        file = path.with_stem(path.stem + "_narrow" * (width == "narrow") + "_dark" * (ground == "dark"))
+        figure.savefig(file, dpi=110 if width == "wide" else 220)
+        place = file.relative_to(gallery_conf["src_dir"]).as_posix()
+        text += f".. image:: /{place}\n   :alt: {words}\n   :class: sphx-glr-single-img only-{ground} {width}\n\n"
     return text
 
 
 def picture_first(app: Sphinx, page: str, source: list[str]) -> None:
     """Let an example of the gallery begin with its first picture, under the title; where it was drawn, say so."""
-    images = re.search(r"(?:^\.\. image:: /examples/images/sphx.*\n(?:   :.*\n)+\n){2}", source[0], re.MULTILINE)
+    images = re.search(r"(?:^\.\. image:: /examples/images/sphx.*\n(?:   :.*\n)+\n){4}", source[0], re.MULTILINE)
     if page.startswith("examples/plot_") and images:
         title = re.search(r"^=+\n\n", source[0], re.MULTILINE)
         assert title, page
         parts = (source[0][: title.end()], source[0][title.end() : images.start()], source[0][images.end() :])
         source[0] = f"{parts[0]}{images[0]}{parts[1]}*This drew the picture at the top.*\n\n{parts[2]}"
     if page == "examples/index":
-        # Each thumbnail is followed by the title of its page.
+        # Each thumbnail is followed by the title of its page; the first picture, light and dark, replaces it.
         titles = iter(re.findall(r'thumbnail-title">(.*?)<', source[0]))
-        source[0] = re.sub(r":alt:$", lambda _: f":alt: {next(titles)}", source[0], flags=re.MULTILINE)
+        thumbnail = "  .. image:: /examples/images/{}_001{}.png\n    :alt: {}\n    :class: only-{}\n\n"
+
+        def both(found: re.Match[str]) -> str:
+            title = next(titles)
+            return "".join(thumbnail.format(found[1], end, title, x) for end, x in (("", "light"), ("_dark", "dark")))
+
+        source[0] = re.sub(r"  \.\. image:: .*/thumb/(\w+)_thumb\.png\n    :alt:\n", both, source[0])
 
 
 def add_browser_files(app: Sphinx, error: Exception | None) -> None:

@@ -409,8 +409,10 @@ def make_narrow(figure: Figure) -> None:
     figure.set_size_inches(WIDTH, 1.1 * figure.get_figheight())
     for text in figure.findobj(Text):
         text.set(fontsize=min(max(text.get_fontsize(), 9), 11), wrap=len(text.get_text()) > 30)
-    for legend in figure.legends:
-        legend.set_ncols(2)
+    for legend in list(figure.legends):
+        entries = [text.get_text() for text in legend.get_texts()]
+        legend.remove()
+        figure.legend(legend.legend_handles, entries, fontsize=9, loc="outside lower center", ncols=2)
 
 
 DRAWN: dict[str, Callable[[], Figure]] = {

@@ -51,11 +51,12 @@ recordings = batch(torch.arange(4), seed=1).to_dense()
 maps = recordings.unflatten(2, (2, SIZE, SIZE)).amax(2)
 last = (maps * torch.arange(STEPS)[:, None, None, None]).amax(0)
 last[last == 0] = float("nan")
-figure, panels = plt.subplots(1, 4, figsize=(9, 2.6), layout="constrained")
-for panel, when, direction in zip(panels, last, DIRECTIONS, strict=True):
+figure, panels = plt.subplots(2, 2, figsize=(5, 5.4), layout="constrained")
+for panel, when, direction in zip(panels.flat, last, DIRECTIONS, strict=True):
     image = panel.imshow(when, cmap="viridis", vmin=10, vmax=50)
     panel.set(title=direction, xticks=[], yticks=[])
-figure.colorbar(image, label="step of the last event")
+bar = {"ax": panels, "location": "bottom", "aspect": 30}
+figure.colorbar(image, label="step of the last event", **bar)
 
 # %%
 # The network: two convolutions of spiking neurons, a layer of spiking neurons, and a readout.
@@ -84,9 +85,10 @@ print(f"{right:.1%} of 200 new recordings")
 with torch.no_grad():
     to_the_right = batch(torch.tensor([0]), seed=1)
     spikes = model.layer_spikes(to_the_right)[0]
-figure, panels = plt.subplots(2, 4, figsize=(9, 4.6), layout="constrained")
+figure, panels = plt.subplots(2, 4, figsize=(6, 4), layout="constrained")
 for k, panel in enumerate(panels.flat):
     total = spikes.sum(0)
     image = panel.imshow(total[0, k], cmap="magma", vmin=0, vmax=float(total.max()))
     panel.set(title=f"channel {k}", xticks=[], yticks=[])
-figure.colorbar(image, ax=panels, label="output, summed over steps")
+bar["ax"] = panels
+figure.colorbar(image, label="output, summed over steps", **bar)

@@ -82,8 +82,10 @@ for bits in (2, 3, 4, 8):
     panels[bits].hist(
         values, bins=[(k - 0.5) / 32 for k in range(-32, 34)], color="C0"
     )
-    panels[bits].set(xlim=(-1.1, 1.1), title=f"weights of {bits} bits", yscale="log")
-panels[2].set(ylabel="weights")
+    panels[bits].set(xlim=(-1.1, 1.1), title=f"{bits} bits")
+    panels[bits].set(yscale="log", ylim=(0.7, 7000))
+    panels[bits].tick_params(labelleft=bits == 2)
+panels[2].set(ylabel="number of weights")
 
 # %%
 # A test digit in one neuron of the four-bit network, and in a float neuron with the same weights before rounding. Both
@@ -118,7 +120,7 @@ for column, recording, title in (
     i, h, hs = (x[:, 0, neuron] for x in recording.trace())
     column[0].axhline(0, color="0.5", linewidth=0.8)
     column[0].plot(i, ".-", color="C1")
-    column[0].set_title(f"neuron {neuron}, for class {labels.item()}, in {title}")
+    column[0].set_title(title)
     column[1].plot(hs, ".-", color="C0", label="slow state hs")
     column[1].plot(h, ".-", color="C3", label="fast state h")
     column[2].stem(
@@ -129,4 +131,5 @@ panels[0, 0].set(ylabel="integrator i")
 panels[1, 0].set(ylabel="states", yticks=range(-1024, 1025, 512))
 panels[2, 0].set(ylabel="spikes")
 lines = panels[1, 1].get_legend_handles_labels()
-_ = figure.legend(*lines, loc="outside lower center", ncols=2)
+figure.legend(*lines, loc="outside lower center", ncols=2)
+_ = figure.suptitle(f"neuron {neuron}, for class {labels.item()}")

@@ -73,7 +73,7 @@ print(f"{right:.1%} of 500 new samples")
 # because the loss only asks for a small sum.
 
 figure, panels = plt.subplots(
-    1, 2, figsize=(9, 3.2), sharey=True, layout="constrained"
+    1, 2, figsize=(9, 3.6), sharey=True, layout="constrained"
 )
 orders = {"A, then B": 1.0, "B, then A": 0.0}
 for panel, (title, order) in zip(panels, orders.items(), strict=True):
@@ -87,4 +87,5 @@ for panel, (title, order) in zip(panels, orders.items(), strict=True):
     panel.scatter(at, neuron, marker="|", s=80, color="C3", label="active (s > 0)")
     panel.set(xlabel="step", title=title, xlim=(0, 80), ylim=(-0.5, 7.5))
 panels[0].set_ylabel("neuron")
-panels[0].legend(fontsize="small")
+lines = panels[0].get_legend_handles_labels()
+_ = figure.legend(*lines, loc="outside lower center", ncols=3)
