@@ -500,19 +500,19 @@ def write_figures(folder: Path) -> None:
 
 
 def current(name: str, page: str, kept: str) -> str:
-    """The file of a figure, without a ground of its own: the kept one as long as the figure shows the same.
+    """The file of a figure, without a ground of its own: the kept one as long as its digest is that of the figure.
 
-    The same matplotlib draws the same bytes. For another one, or if a network is trained, the digest in the file tells.
+    Bytes would not do: the last bits of a layout differ from run to run, the rest from one matplotlib to the next.
     """
-    programs = PROGRAMS.get(name.removesuffix("-narrow"), ())
-    mark = digest([path.read_text() for path in programs] + [inspect.getsource(x) for x in (of_gallery, make_narrow)])
-    if programs and mark in kept:
-        return kept
+    parts = [INKS[page], inspect.getsource(DRAWN[name])]
+    if programs := PROGRAMS.get(name.removesuffix("-narrow")):
+        parts += [*(path.read_text() for path in programs), *map(inspect.getsource, (of_gallery, make_narrow))]
+        if digest(parts) in kept:
+            return kept
     with matplotlib.style.context(["default", page_colours(page)]):
         figure = DRAWN[name]()
-        mark = mark if programs else digest(shown(figure))
-        drawn, version = svg_of(figure, name, mark), r"Matplotlib v[^,]*"
-    return kept if mark in kept and re.findall(version, kept) != re.findall(version, drawn) else drawn
+        mark = digest(parts if programs else parts + shown(figure))
+        return kept if mark in kept else svg_of(figure, name, mark)
 
 
 def digest(parts: list[str]) -> str:
@@ -521,16 +521,17 @@ def digest(parts: list[str]) -> str:
 
 
 def shown(figure: Figure) -> list[str]:
-    """What a figure shows: words, curves, dots, areas and the ends of axes. Numbers have six digits."""
+    """What a figure shows: words, curves, dots, areas, their colours, and the ends of axes. Numbers have six digits."""
     found = [text.get_text() for legend in figure.findobj(Legend) for text in legend.get_texts()]
     for panel in figure.axes:
-        numbers = [panel.get_xlim(), panel.get_ylim(), *(line.get_xydata() for line in panel.lines)]
-        numbers += [area.get_offsets() for area in panel.collections]
-        numbers += [path.vertices for area in panel.collections for path in area.get_paths()]
+        lines, areas = panel.lines, panel.collections
+        numbers = [figure.get_size_inches(), panel.get_xlim(), panel.get_ylim(), *(x.get_xydata() for x in lines)]
+        numbers += [x for area in areas for x in (area.get_offsets(), area.get_facecolor(), area.get_edgecolor())]
+        numbers += [path.vertices for area in areas for path in area.get_paths()]
         numbers += [patch.get_path().vertices for patch in panel.patches]
-        found += [f"{number:.5e}" for some in numbers for number in np.ravel(some)]
+        found += [f"{0.0 + round(float(number), 9):.5e}" for some in numbers for number in np.ravel(some)]
         found += [text.get_text() for text in (panel.title, panel.xaxis.label, panel.yaxis.label, *panel.texts)]
-        found += [f"{line.get_color()} {line.get_linestyle()}" for line in panel.lines]
+        found += [f"{x.get_color()} {x.get_linestyle()} {x.get_linewidth()} {x.get_marker()}" for x in lines]
     return found
 
 
@@ -541,7 +542,7 @@ def flow(page: str) -> str:
 
 
 def svg_of(figure: Figure, name: str, mark: str) -> str:
-    """A figure as SVG, with its digest: the same bytes for the same figure."""
+    """A figure as SVG, with its digest."""
     written = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(written, format="svg", metadata={"Date": None, "Description": mark})
