@@ -29,6 +29,7 @@ import pages
 import play_files
 from docutils import nodes
 from latex2mathml import converter
+from matplotlib import pyplot
 from matplotlib.figure import Figure as Drawing
 from sphinx.application import Sphinx
 
@@ -175,6 +176,7 @@ def picture_of(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, A
             figures.darken(figure)
         file = path.with_stem(path.stem + "_narrow" * (width == "narrow") + "_dark" * (ground == "dark"))
         figure.savefig(file, dpi=110 if width == "wide" else 220)
+        pyplot.close(figure)
         place = file.relative_to(gallery_conf["src_dir"]).as_posix()
         text += f".. image:: /{place}\n   :alt: {words}\n   :class: sphx-glr-single-img only-{ground} {width}\n\n"
     return text
