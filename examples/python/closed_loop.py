@@ -88,7 +88,7 @@ def drive(act, world, steps):
 
 
 def train(path, seed=0, batches=60, steps=200):
-    """Learn the teacher's actions. The network drives, so it sees where its own mistakes lead."""
+    """Learn the teacher's actions; the network drives, and sees where mistakes lead."""
     import torch
     from torch import nn
 
@@ -96,8 +96,8 @@ def train(path, seed=0, batches=60, steps=200):
 
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # the batches are small
-    # With the cell of SRC three seeds followed for 99 % of the steps; with that of for_sequences,
-    # for 94 to 99 %.
+    # With the cell of SRC three seeds followed for 99 % of the steps, with that of
+    # for_sequences for 94 to 99 %.
     layer = SRC.for_sequences(2 * VIEW, 64, rho=3.0, rs=-7.0, zs_hyp=0.5)
     readout = LinearReadout(64, 3, alpha=0.9)  # sums the spikes of about ten steps
     network = nn.Sequential(SpikesOnly(layer), readout)
@@ -124,11 +124,11 @@ def train(path, seed=0, batches=60, steps=200):
 
 
 def run(path, seed=0, steps=10_000):
-    """Run an exported network; return the share of steps followed, and latencies in nanoseconds."""
+    """Run a network; return the share of steps followed, and latencies in nanoseconds."""
     stream, world = runtime.load(path).stream(), World(1, seed)
     action, followed, latencies = STAY, 0, []
     for _ in range(steps):
-        active = world.step(action)[0].nonzero()[0].astype(np.int32)  # indices of active inputs
+        active = world.step(action)[0].nonzero()[0].astype(np.int32)  # active inputs
         start = time.perf_counter_ns()
         stream.step(active)
         action = stream.logits()[0].argmax()

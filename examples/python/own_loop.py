@@ -1,4 +1,4 @@
-"""Train one network in several processes, with your own loop: ``torchrun --nproc_per_node=2 own_loop.py``."""
+"""Your own loop in several processes: ``torchrun --nproc_per_node=2 own_loop.py``."""
 
 import torch
 from torch import distributed
@@ -12,7 +12,8 @@ distributed.init_process_group("gloo")
 rank, size = distributed.get_rank(), distributed.get_world_size()
 
 digits, encoding = data.load("digits"), data.RateEncoding(steps=30, gain=0.5)
-loader = data.EventLoader(digits.train, encoding, batch_size=64, shuffle=True, rank=rank, world_size=size)
+share = {"rank": rank, "world_size": size}
+loader = data.EventLoader(digits.train, encoding, batch_size=64, shuffle=True, **share)
 torch.manual_seed(0)
 model = SRCClassifier(64, [32], num_classes=10)
 network = DistributedDataParallel(model)
@@ -22,8 +23,10 @@ for epoch in range(5):
     loader.set_epoch(epoch)
     total = 0.0
     for index, (events, labels) in enumerate(loader):
-        # The mean over the whole batch: gradients are averaged over processes, whose shares may differ by a sample.
-        loss = cross_entropy(network(events), labels, reduction="sum") * size / loader.samples_in(index)
+        # The mean over the whole batch: gradients are averaged over processes,
+        # whose shares may differ by a sample.
+        summed = cross_entropy(network(events), labels, reduction="sum")
+        loss = summed * size / loader.samples_in(index)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Train one network in several processes, with Lightning: ``torchrun --nproc_per_node=2 with_lightning.py``."""
+"""Lightning in several processes: ``torchrun --nproc_per_node=2 with_lightning.py``."""
 
 import os
 
@@ -18,14 +18,15 @@ class Digits(lightning.LightningModule):
         self.model = model
 
     def train_dataloader(self):
-        rank, size = self.global_rank, self.trainer.world_size
-        loader = data.EventLoader(digits.train, encoding, batch_size=64, shuffle=True, rank=rank, world_size=size)
+        share = {"rank": self.global_rank, "world_size": self.trainer.world_size}
+        loader = data.EventLoader(digits.train, encoding, 64, shuffle=True, **share)
         loader.set_epoch(self.current_epoch)
         return loader
 
     def training_step(self, batch, index):
         events, labels = batch
-        # The mean over the whole batch: gradients are averaged over processes, whose shares may differ by a sample.
+        # The mean over the whole batch: gradients are averaged over processes,
+        # whose shares may differ by a sample.
         whole = self.trainer.world_size / self.trainer.train_dataloader.samples_in(index)
         loss = cross_entropy(self.model(events), labels, reduction="sum") * whole
         self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
@@ -35,7 +36,8 @@ class Digits(lightning.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=5e-2)
 
     def on_train_epoch_end(self):
-        self.print(f"epoch {self.current_epoch + 1}  loss {self.trainer.callback_metrics['loss']:.2f}", flush=True)
+        loss = self.trainer.callback_metrics["loss"]
+        self.print(f"epoch {self.current_epoch + 1}  loss {loss:.2f}", flush=True)
 
 
 torch.manual_seed(0)
@@ -56,4 +58,4 @@ trainer.fit(Digits(model))
 if trainer.is_global_zero:
     result = evaluation.evaluate(model, data.EventLoader(digits.test, encoding))
     print(f"test accuracy {result.accuracy:.1%}")
-trainer.strategy.barrier()  # otherwise a process may exit inside gloo: with torch 2.4 some aborted
+trainer.strategy.barrier()  # or a process may exit inside gloo; some did with torch 2.4
