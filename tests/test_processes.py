@@ -182,7 +182,6 @@ def alone() -> dict[str, Tensor]:
                 loss = cross_entropy(model(events), labels, reduction="sum") / loaders[0].samples_in(index)
                 loss.backward()
             optimizer.step()
-            model.constrain_()
     torch.set_num_threads(threads)
     return model.state_dict()
 
