@@ -39,6 +39,7 @@ myst_enable_extensions = ["colon_fence", "dollarmath"]
 autosummary_generate = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+copybutton_line_continuation_character = "\\"
 
 # Docstrings are in Google's style, types in the annotations.
 napoleon_numpy_docstring = False

@@ -128,10 +128,10 @@ def run_consoles(app: Sphinx, doctree: nodes.document) -> None:
 
 def run_console(command: str, folder: str) -> str:
     """A command of a console block with its output; as it stands where the page expects none."""
-    typed, _, expected = command.partition("\n")
-    if not expected.strip():
+    typed = re.match(r"(.*\\\n)*.*", command)[0]  # of several lines, if they end with a backslash
+    if not command[len(typed) :].strip():
         return f"$ {command.rstrip()}\n"
-    words = shlex.split(typed)
+    words = shlex.split(typed.replace("\\\n", ""))
     start = (
         [sys.executable, "-m", "torch.distributed.run"] if words[0] == "torchrun" else [sys.executable, "-m", "srcell"]
     )

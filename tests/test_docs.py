@@ -222,7 +222,7 @@ def commands_of(page: str) -> Iterator[Command]:
         first, *parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)
         assert not first.strip() and parts, f"{page}:{block.line}: expected a command behind '$ ' first"
         for part in parts:
-            typed, _, output = part.partition("\n")
+            typed, _, output = part.replace("\\\n", "").partition("\n")  # a command may go on in the next line
             yield Command(shlex.split(typed), output, f"{page}:{block.line}: {typed}")
 
 
