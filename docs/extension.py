@@ -35,6 +35,8 @@ from sphinx.application import Sphinx
 
 import srcell
 
+MAKES_FILES = {"howto/own-data"}  # the first Python block of the page makes the files that its commands read
+
 # What stands in the package's docstrings under these names is documented under the shorter, public ones.
 INNER_MODULES = ("srcell.functional", "srcell.layers", "srcell.events", "srcell._state")
 
@@ -118,8 +120,12 @@ def run_consoles(app: Sphinx, doctree: nodes.document) -> None:
     """
     if "one_console" in app.tags and app.env.docname != "tutorial":
         return
+    blocks = list(doctree.findall(nodes.literal_block))
     with tempfile.TemporaryDirectory() as folder:
-        for block in doctree.findall(nodes.literal_block):
+        if app.env.docname in MAKES_FILES:
+            script = next(block.astext() for block in blocks if block.get("language") == "python")
+            subprocess.run([sys.executable, "-c", script], cwd=folder, check=True)
+        for block in blocks:
             if block.get("language") == "console":
                 _, *commands = re.split(r"^\$ ", block.astext(), flags=re.MULTILINE)
                 text = "".join(run_console(command, folder) for command in commands).rstrip("\n")
