@@ -39,7 +39,8 @@ from test_standardise import sequences
 wavfile = pytest.importorskip("scipy.io.wavfile", reason='pip install "srcell[train]"')
 FOLDER = Path(os.environ.get("SRCELL_BROWSER", "no folder")).resolve()
 TRAINS = Path(__file__).with_name("browser") / "trains.js"
-CONTROL = Path(__file__).parent.parent / "examples" / "javascript" / "control.mjs"
+ROOT = Path(__file__).resolve().parent.parent
+CONTROL = ROOT / "examples" / "javascript" / "control.mjs"
 CHROMES = ("chromium", "google-chrome", "chromium-browser")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 MOST_BYTES = 300_000  # of all scripts and the module, compressed, without weights
@@ -249,7 +250,7 @@ def test_refused_calls_raise_the_errors_of_native_code(made: dict[str, Any]) -> 
     assert made["refusals"]["found"] == [0.0]
 
 
-def test_the_control_loop_prints_the_logits_of_native_code(tmp_path: Path) -> None:
+def test_the_command_of_the_page_prints_the_logits_of_native_code(tmp_path: Path) -> None:
     torch.manual_seed(0)
     SRCClassifier(64, [40], 10, recurrent=True, initial_state="rest").export(tmp_path / "net.srcell")
     steps = np.random.default_rng(0).random((100, 64)) < 0.1
@@ -260,11 +261,20 @@ def test_the_control_loop_prints_the_logits_of_native_code(tmp_path: Path) -> No
             (logits,) = stream.logits()
             expected.append((number, int(logits.argmax()), float(f"{logits.max():.6g}")))
     lines = "\n".join(" ".join(map(str, step.nonzero()[0])) for step in steps)
-    play = FOLDER / "_static" / "play"
-    command = ["node", CONTROL, play / "srcell.js", play / "srcell.wasm", tmp_path / "net.srcell"]
-    printed = subprocess.run(command, input=lines, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "steps.txt").write_text(lines)
+    for folder in ("build", "docs", "examples"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    (command,) = re.findall(r"^node .*$", (ROOT / "docs" / "howto" / "browser.md").read_text(), re.MULTILINE)
+    printed = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     found = re.findall(r"step (\d+): class (\d+), logit (\S+)", printed)
     assert [(int(step), int(best), float(logit)) for step, best, logit in found] == expected
+
+
+@pytest.mark.parametrize("given", [(), ("srcell.js", "srcell.wasm")])
+def test_the_control_loop_without_its_files_prints_its_usage(given: tuple[str, ...]) -> None:
+    done = subprocess.run(["node", CONTROL, *given], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "usage: node control.mjs srcell.js srcell.wasm net.srcell < steps\n"
 
 
 def test_the_files_are_small() -> None:

@@ -22,16 +22,20 @@ if [ -z "${BUILD:-}" ]; then
     cmake --build "$BUILD" >/dev/null
 fi
 if [ -z "${RUN:-}" ]; then
-    commands=$(sed -n '/^## In C$/,/^installs/p' docs/howto/runtime.md | sed -n '/^```sh$/,/^```$/{//!p}')
-    rm -rf "$folder/clone" "$folder/documented"
+    within() { sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/{//!p}"; }
+    rm -rf "$folder/clone"
     mkdir -p "$folder/clone"
     git ls-files -z | xargs -0 cp --parents -t "$folder/clone"
-    absolute=$(realpath "$folder")
+    within python <docs/howto/runtime.md >"$folder/clone/page.py" # writes the files that the commands read
+    commands=$(sed -n '/^## In C$/,$p' docs/howto/runtime.md | within sh)
     # The build type None adds no flags: compilation without optimisation and debug information is the fastest.
-    (cd "$folder/clone" && DESTDIR=$absolute/documented CMAKE_BUILD_TYPE=None CMAKE_BUILD_PARALLEL_LEVEL=2 \
-        bash -euc "$commands" >/dev/null)
+    (cd "$folder/clone" && "$PYTHON" page.py && CMAKE_BUILD_TYPE=None CMAKE_BUILD_PARALLEL_LEVEL=2 \
+        bash -euo pipefail -c "$commands") >"$folder/documented"
     for file in include/srcell.h lib/libsrcell.so lib/libsrcell.a lib/cmake/srcell/srcell-config.cmake; do
-        test -e "$folder/documented/usr/local/$file"
+        test -e "$folder/clone/build/installed/$file"
+    done
+    for line in '^step 100: class ' '^element 12: class ' '^16000 samples: class 10,'; do
+        grep -q "$line" "$folder/documented"
     done
 fi
 cmake --install "$BUILD" --prefix "$folder/installed" >/dev/null

@@ -8,6 +8,10 @@ import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
 
+if (process.argv.length !== 5) {
+  console.error("usage: node control.mjs srcell.js srcell.wasm net.srcell < steps");
+  process.exit(2);
+}
 const [script, module, file] = process.argv.slice(2);
 const { load } = await import(resolve(script));
 const runtime = await load(await readFile(module));
