@@ -138,8 +138,8 @@ def chromium() -> Iterator[Any]:
 class Opened:
     """A loaded page and the messages of its console."""
 
-    def __init__(self, browser: Any, url: str, width: int = 1280, scheme: str = "light") -> None:
-        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    def __init__(self, browser: Any, url: str, width: int = 1280, scheme: str = "light", height: int = 900) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
         self.said: list[str] = []
         self.page.on("console", lambda message: self.said.append(f"{message.text} {message.location}"))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
@@ -366,6 +366,20 @@ def test_only_the_network_with_recurrent_weights_remembers_a_symbol(address: str
         assert answers[0] == symbol and symbol not in answers[1:]
 
 
+def test_the_networks_of_a_trial_are_side_by_side_and_fresh_trials_are_counted(address: str, chromium: Any) -> None:
+    with Opened(chromium, f"{address}/play/sequence.html", height=800) as page:
+        tops = [
+            [canvas.bounding_box()["y"] for canvas in section.locator("canvas").all()]
+            for section in page.locator(".sequence-columns section").all()
+        ]
+        assert len(tops) == 3 and all(column == tops[0] for column in tops)
+        button = page.get_by_role("button", name="Try 100 times")
+        assert button.bounding_box()["y"] < 700
+        button.click()
+        said = page.get_by_text("Right in 100 fresh trials with a delay of 100 steps: with recurrent weights 100 ")
+        said.wait_for()
+
+
 def spoken(seed: int, rate: int) -> np.ndarray:
     """Two "words" with silence and a little noise around them: voices with two resonances each, at `rate`."""
     draw, parts = np.random.default_rng(seed), [np.zeros(rate)]
@@ -570,6 +584,20 @@ def test_presets_and_sliders_give_the_states_of_native_code(address: str, chromi
     assert set(np.diff(spikes["Steady firing"])[1:]) == {24} and set(np.diff(spikes["Spontaneous"])) == {22, 24}
     assert spikes["Resonance"][0] == 58 and len(spikes["Resonance"]) == 6 and spikes["Off beat"] == []
     assert set(spikes["Silent or firing"]) <= {*range(40, 160)} and len(spikes["Silent or firing"]) > 3
+
+
+def test_the_plane_of_the_integrator_is_shown_only_with_resonance(address: str, chromium: Any) -> None:
+    """And the plane of the states is seen without scrolling."""
+    with Opened(chromium, f"{address}/play/neuron.html", height=800) as page:
+        turning = page.get_by_text("In the plane of its integrator", exact=True)
+        assert turning.is_hidden()
+        box = page.get_by_label("The plane of h and hs").bounding_box()
+        assert box["y"] + box["height"] <= 800
+        page.get_by_role("slider", name="Resonance").press("ArrowRight")
+        assert turning.is_visible()
+        assert "M" in page.locator(".neuron-orbit").last.get_attribute("d")
+    with Opened(chromium, f"{address}/play/neuron.html#omega=0.52") as page:
+        assert page.get_by_text("In the plane of its integrator", exact=True).is_visible()
 
 
 def test_a_link_keeps_only_the_valid_settings(address: str, chromium: Any) -> None:

@@ -10,7 +10,7 @@ const SAMPLES = 41;
 export class Rates {
   /** `rates(parameters, currents)` counts spikes per 100 steps. */
   constructor(rates) {
-    Object.assign(this, { rates, plot: new Plot({ height: null, left: 46, bottom: 34 }), curves: {} });
+    Object.assign(this, { rates, plot: new Plot({ height: 210, left: 46, bottom: 34 }), curves: {} });
     for (const name of ["rate", "rated", "mark", "present"]) this.curves[name] = curve(name);
     const { present, ...within } = this.curves;
     this.plot.marks.append(...Object.values(within));

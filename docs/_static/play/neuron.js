@@ -46,6 +46,7 @@ class Page {
     this.reset = button("Default parameters", () => this.change({ ...this.state, parameters: state().parameters }));
     this.copy = button("Copy link", () => this.copied());
     this.copyNote = announcer();
+    this.turning = under("In the plane of its integrator", this.turn);
   }
 
   slidersOf(ranges, changed) {
@@ -63,13 +64,11 @@ class Page {
       html("div", { class: "play-row" }, this.reset, this.copy), this.copyNote);
     const presets = html("div", { class: "play-row neuron-presets", role: "group", "aria-label": "Presets" },
       ...this.presets);
-    const under = (title, view) => html("div", {}, html("h2", {}, title), view.element);
-    this.turning = under("In the plane of its integrator", this.turn);
     return [presets, this.says,
-      html("div", { class: "play-columns" }, html("div", {}, this.traces.element, this.status, this.time.element),
-        controls),
-      html("div", { class: "neuron-pair" }, under("In the plane of its states", this.plane),
-        under("How often it fires", this.rates), this.turning)];
+      html("div", { class: "play-columns neuron-columns" },
+        html("div", {}, this.traces.element, this.status, this.time.element),
+        html("div", { class: "neuron-side" }, under("In the plane of its states", this.plane), controls),
+        html("div", {}, under("How often it fires", this.rates), this.turning))];
   }
 
   /** Takes a state and shows the neuron in it. */
@@ -101,7 +100,7 @@ class Page {
       + "so a neuron with a resting state is at rest.";
     this.noise.disabled = this.state.noise === 0;
     this.clear.disabled = this.state.pulses.length === 0;
-    if (this.turning) this.turning.hidden = !this.resonates;
+    this.turning.hidden = !this.resonates;
   }
 
   get resonates() {
@@ -157,6 +156,10 @@ class Page {
     new ResizeObserver(fit).observe(this.traces.element.closest(".play"));
     fit();
   }
+}
+
+function under(title, view) {
+  return html("div", {}, html("h2", {}, title), view.element);
 }
 
 /** The number of spikes and how far apart they are. */

@@ -41,6 +41,7 @@ class Page {
     this.columns = networks.map((opened) => new Column(opened));
     this.status = announcer();
     this.counts = announcer();
+    this.counts.textContent = `How often is each network right in ${TRIALS} fresh trials with this delay?`;
     this.keep = settled(() => keepInLink(this.state), 300);
     this.tell = settled(() => { this.status.textContent = this.words(); }, 250);
     this.buildControls();
@@ -54,11 +55,10 @@ class Page {
       html("div", { class: "play-controls sequence-sliders" },
         ...[this.delay, this.seconds, this.at].map((each) => each.element)),
       row("Run", this.runButton, ...this.buttons),
+      row("Fresh trials", button(`Try ${TRIALS} times`, () => this.tryAgain(), {
+        title: "All symbols in turn, each time with different noise" }), this.counts),
       this.status, this.input.element,
       html("div", { class: "sequence-columns" }, ...this.columns.map((column) => column.element)),
-      row("Fresh trials", button(`Try ${TRIALS} times`, () => this.tryAgain(), {
-        title: "All symbols in turn, each time with different noise" })),
-      this.counts,
     ];
   }
 
