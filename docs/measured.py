@@ -186,6 +186,20 @@ def spoken_digits() -> str:
     return report.lines(report.markdown_table(head, rows))
 
 
+def sure_digits() -> str:
+    """How often the digits are right of which the page "Say a digit" is sure: bench/say_a_digit.py --sure."""
+    rows = []
+    for name, found in read("say-a-digit/digits.json")["sure"].items():
+        voices = "synthetic voices" if name.startswith("synthetic") else "voices it knows"
+        noise = ", white noise at 10 dB" if name.endswith("10 dB") else ""
+        cells = [f"{found[cell]:.1f} %" for cell in ("right", "probability", "sure", "right_of_sure")]
+        rows.append([f"{found['words']} words of {voices}{noise}", *cells])
+    head = ["words", "right", "mean probability of the answer", "names a digit and is sure", "right of these"]
+    return report.lines(
+        report.markdown_table(head, sorted(rows, key=lambda row: ("synthetic" in row[0], "noise" in row[0])))
+    )
+
+
 def features() -> str:
     """What works with PyTorch, and what is refused; ``tests/test_works.py`` uses each feature."""
     works_here = [[found.name, "✓ works", found.way] for found in works.FEATURES if not found.refused]
@@ -233,5 +247,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "through-time": through_time("training"),
     "through-time-sequences": through_time("sequences"),
     "spoken-digits": spoken_digits,
+    "sure-digits": sure_digits,
     "pytorch": features,
 }

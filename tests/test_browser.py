@@ -393,8 +393,9 @@ def spoken(seed: int, rate: int) -> np.ndarray:
     return (made + 1e-3 * draw.standard_normal(len(made))).astype(np.float32)
 
 
-# What the page heard after the word with which it opens.
-HEARD = """() => play.result.slice(1).map(({ columns, logits, answer, spikes }) => ({ answer, spikes,
+# What the page heard after the words with which it opens.
+OPENING = 3
+HEARD = """() => play.result.slice(3).map(({ columns, logits, answer, spikes }) => ({ answer, spikes,
     logits: [...logits], samples: columns.flatMap(({ samples }) => [...samples]),
     active: columns.map(({ active }) => active) }))"""
 
@@ -429,7 +430,7 @@ def test_the_microphone_is_heard_with_the_spikes_of_native_code(address: str, ch
             mediaDevices.getUserMedia = async (...wanted) => (window.media = await open(...wanted));
         }""")
         page.get_by_role("button", name="Listen").click()
-        page.wait_for_function("play.result.length >= 4")
+        page.wait_for_function("play.result.length >= 6")
         assert page.evaluate("media.getTracks().map((track) => track.readyState)") == ["live"]
         page.get_by_role("button", name="Stop").click()
         assert page.evaluate("media.getTracks().map((track) => track.readyState)") == ["ended"]
@@ -437,7 +438,7 @@ def test_the_microphone_is_heard_with_the_spikes_of_native_code(address: str, ch
         heard = page.evaluate("play.listener.heard")
         page.wait_for_timeout(200)
         assert page.evaluate("play.listener.heard") == heard
-        assert len(page.locator(".sound-history li").all()) == len(words) + 1
+        assert len(page.locator(".sound-history li").all()) == len(words) + OPENING
     browser.close()
     assert all(agrees_with_native_code(word) for word in words)
 
@@ -455,7 +456,7 @@ def test_a_file_at_the_rate_of_the_network_is_heard_as_it_is(address: str, chrom
     (tmp_path / "text.wav").write_text("no sound")
     with Opened(chromium, f"{address}/play/sound.html") as page:
         page.locator("input[type=file]").set_input_files(tmp_path / "words.wav")
-        page.wait_for_function("play.result.length === 3")
+        page.wait_for_function("play.result.length === 5")
         words = page.evaluate(HEARD)
         page.locator("input[type=file]").set_input_files(tmp_path / "text.wav")
         page.get_by_text("text.wav: the browser cannot read this file").wait_for()
@@ -463,6 +464,58 @@ def test_a_file_at_the_rate_of_the_network_is_heard_as_it_is(address: str, chrom
     for word in words:
         assert np.array(word["samples"], np.float32).tobytes() in sound.tobytes()
         assert agrees_with_native_code(word)
+
+
+def test_a_file_gives_the_samples_of_the_microphone(address: str, chromium: Any, tmp_path: Path) -> None:
+    """At any rate: the page's resampler changes it, and not the browser, which only decodes."""
+    script = """async (bytes) => {
+        const { Resampler, samplesOf } = await import("/_static/play/sound-audio.js");
+        const { buffer } = Uint8Array.from(bytes);
+        const found = await samplesOf(buffer.slice(0), 8000), sound = new Float32Array(buffer.slice(58));
+        return [[...found], [...new Resampler(22050, 8000).take(sound)]];
+    }"""
+    wavfile.write(tmp_path / "words.wav", 22_050, spoken(1, 22_050))
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        found, expected = page.evaluate(script, [*(tmp_path / "words.wav").read_bytes()])
+    assert len(found) > 1000
+    assert found[: len(expected)] == expected
+
+
+def test_the_noise_of_a_file_is_no_word(address: str, chromium: Any) -> None:
+    """Though silence comes before it: its level is measured first."""
+    noise = spoken(1, 8000) + 0.01 * np.random.default_rng(3).standard_normal(len(spoken(1, 8000)))
+    script = """(samples) => {
+        const { listener } = play, sound = Float32Array.from(samples), silence = new Float32Array(3200);
+        const heard = (noise) => {
+            listener.clear(0, noise);
+            const ended = [silence, sound, silence].map((part) => listener.hear(part)).reduce((a, b) => a + b);
+            return play.result.slice(-ended).map(({ columns }) => columns.length);
+        };
+        return [heard(listener.noiseOf(sound)), heard(), listener.noiseOf(new Float32Array(10))];
+    }"""
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        measured, unmeasured, empty = page.evaluate(script, noise.tolist())
+    assert len(measured) == 2 and max(measured) < 110  # 0.25 + 0.5 + 0.3 s
+    assert max(unmeasured) > 150
+    assert empty == -90
+
+
+def test_an_answer_of_low_probability_has_a_question_mark(address: str, chromium: Any) -> None:
+    script = """() => {
+        const { page, result: words } = play, { probabilities } = words.at(-1);
+        return [0.95, 0.85].map((p) => {
+            words.push({ ...words.at(-1), answer: 7, probabilities: probabilities.map((_, c) => c === 7 ? p : 0) });
+            page.note();
+            page.draw();
+            return [".sound-digit", ".sound-words", ".play-status", ".sound-history li"]
+                .map((name) => document.querySelector(name).textContent);
+        });
+    }"""
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        assert page.locator(".sound-history li").all_text_contents() == ["7 0.98", "2 0.94", "4 0.98"]
+        sure, unsure = page.evaluate(script)
+    assert sure == ["7", "seven, p = 0.95", "The answer is seven, p = 0.95.", "7 0.95"]
+    assert unsure == ["7?", "seven, p = 0.85, not sure", "Not sure: seven, p = 0.85.", "7? 0.85"]
 
 
 def test_the_network_recognises_the_ten_digits_of_the_voice(address: str, chromium: Any) -> None:

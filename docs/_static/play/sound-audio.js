@@ -3,6 +3,7 @@
 
 const ZEROS = 16; // zero crossings of the low pass on each side
 const PASS = 0.45; // its edge, as a share of the lower sampling rate
+const USUAL = 48000; // Hz, at which the browser decodes what is no WAV file
 const TICK = 20; // milliseconds between the chunks of a sound that is played
 
 /** Changes the sampling rate of a sound that comes in chunks of any lengths: a windowed sinc, one filter for each phase
@@ -79,13 +80,22 @@ function refused(error) {
   throw new Error(reasons[error.name] ?? error.message);
 }
 
-/** The samples of a file, such as WAV, at `rate`; channels are averaged. */
+/** The samples of a file, such as WAV, at `rate`; channels are averaged. The browser only decodes them: its low pass
+    keeps other frequencies than the Resampler, so that the network would hear a file otherwise than the microphone. */
 export async function samplesOf(bytes, rate) {
-  const decoded = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes), count = decoded.numberOfChannels;
-  const made = new Float32Array(decoded.length);
+  const own = rateOf(new DataView(bytes)), resampler = new Resampler(own, rate);
+  const decoded = await new OfflineAudioContext(1, 1, own).decodeAudioData(bytes), count = decoded.numberOfChannels;
+  const made = new Float32Array(decoded.length + (own === rate ? 0 : resampler.half));
   for (let channel = 0; channel < count; ++channel)
     decoded.getChannelData(channel).forEach((sample, at) => { made[at] += sample / count; });
-  return made;
+  return own === rate ? made : resampler.take(made);
+}
+
+/** The sampling rate that a WAV file gives, if every browser can decode at that rate; USUAL for other files. */
+function rateOf(bytes) {
+  const wav = bytes.byteLength > 28 && bytes.getUint32(0) === 0x52494646 && bytes.getUint32(12) === 0x666d7420; // RIFF, fmt
+  const rate = wav ? bytes.getUint32(24, true) : USUAL;
+  return rate >= 8000 && rate <= 96000 ? rate : USUAL;
 }
 
 /** Plays samples, and calls `hear` with them as time passes and `end` after the last. Returns a function that stops it,

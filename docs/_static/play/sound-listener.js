@@ -10,6 +10,7 @@ const LOUD = 3; // frames in a row that begin a word
 const LOUDER = 9, SOFTER = 6; // dB above the noise at which a word begins, and below which it ends
 const SOFTEST = -75; // dB; what is below begins no word
 const SILENCE = -90; // dB
+const SAMPLE = 10, RANGE = 20; // seconds of a sound in which its noise is measured; dB that it is below the loudest frame
 const RISE = 4; // dB in a second by which the estimate of the noise rises
 const HABIT = 0.3; // of the distance in each frame, by which it falls
 const KEPT = 20; // words
@@ -26,11 +27,23 @@ export class Listener {
     this.clear();
   }
 
-  /** Forgets what it heard, except the words; the level of the noise is measured for `settle` seconds first. */
-  clear(settle = 0) {
+  /** Forgets what it heard, except the words; the level of the noise is measured for `settle` seconds first, and is at
+      least `noise`. */
+  clear(settle = 0, noise = SILENCE) {
     Object.assign(this, { columns: [], word: null, heard: 0, milliseconds: 0, rest: new Float32Array(0) });
-    this.gate = new Gate(this.hop / this.rate, settle);
+    this.gate = new Gate(this.hop / this.rate, settle, noise);
     this.levels.reset();
+  }
+
+  /** The level of the noise of a whole sound: a tenth of its frames are softer. */
+  noiseOf(samples) {
+    const { hop, levels } = this, count = Math.floor(Math.min(samples.length, SAMPLE * this.rate) / hop);
+    levels.reset();
+    const found = Array.from({ length: count }, (_, frame) => {
+      levels.hear(samples.slice(frame * hop, (frame + 1) * hop));
+      return levelOf(levels.values().i);
+    }).sort((a, b) => a - b);
+    return count ? Math.min(found[Math.floor(count / 10)], found.at(-1) - RANGE) : SILENCE;
   }
 
   /** Hears samples; returns how many words ended. */
@@ -91,14 +104,15 @@ export class Listener {
 
 /** Finds words by their level. */
 class Gate {
-  constructor(seconds, settle) {
+  constructor(seconds, settle, least) {
     const frames = (time) => Math.round(time / seconds);
     Object.assign(this, { rise: RISE * seconds, quiet: frames(QUIET), longest: frames(LONGEST) });
-    Object.assign(this, { settle: frames(settle), noise: null, loud: 0, soft: 0, lasts: 0 });
+    Object.assign(this, { settle: frames(settle), least, noise: null, loud: 0, soft: 0, lasts: 0 });
   }
 
   /** Takes the level of a frame in dB; returns "begin", "end" or null. */
-  next(level) {
+  next(heard) {
+    const level = Math.max(heard, this.least);
     this.noise ??= level;
     if (this.settle) return this.measure(level);
     if (this.lasts) return this.within(level);

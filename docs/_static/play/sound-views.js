@@ -8,6 +8,7 @@ import { NAMES, NONE } from "./sound-listener.js";
 const BAND = 4, NEURON = 1.5; // pixels of a row
 const FAINT = 0.12, FULL = 0.5; // levels that are shown as nothing and in full ink: fourth roots of amplitudes
 const MARK = 0.5; // seconds between the marks of time
+const SURE = 0.9; // probability
 const LEAST = 6; // logits above and below 0 that the votes have room for
 
 /** What the pictures show of a listener: its columns, moved to the right. */
@@ -143,6 +144,16 @@ export function votesView() {
 /** A short name of an answer. */
 export function labelOf(answer) {
   return answer === NONE ? "none" : String(answer);
+}
+
+/** Whether an answer is probable enough to be given without a question mark; bench/say_a_digit.py has the same bound. */
+export function isSure({ answer, probabilities }) {
+  return probabilities[answer].toFixed(2) >= SURE;
+}
+
+/** A short name of an answer, with a question mark if it is not sure. */
+export function guessOf(word) {
+  return labelOf(word.answer) + (isSure(word) ? "" : "?");
 }
 
 /** An answer and its probability in words. */

@@ -4,14 +4,14 @@
 import { announcer, button, calm, html, mount } from "./controls.js";
 import { microphone, played, samplesOf } from "./sound-audio.js";
 import { Listener, NAMES } from "./sound-listener.js";
-import { bandsView, labelOf, probabilitiesView, rasterView, saidOf, shownOf, votesView } from "./sound-views.js";
+import { bandsView, guessOf, isSure, probabilitiesView, rasterView, saidOf, shownOf, votesView } from "./sound-views.js";
 import { speak } from "./sound-voice.js";
 import { fetched, load } from "./srcell.js";
 
 const SECONDS = 3; // shown
-const PAUSE = 0.4; // seconds of silence before and after a sound that is played
+const PAUSE = 0.4, PAUSE_AT_FIRST = 0.3; // seconds of silence before and after a sound that is played
 const SETTLE = 0.5; // seconds of the microphone in which only the level of the noise is measured
-const FIRST = 7; // the digit that the voice has said when the page opens
+const FIRST = [4, 2, 7]; // the digits that the voice has said when the page opens: they fill the pictures
 const HISTORY = 12; // answers
 
 mount(async () => {
@@ -35,10 +35,11 @@ class Page {
     this.file = html("input", { type: "file", accept: "audio/*,.wav", class: "play-hidden", "aria-label": "Sound file",
       onchange: () => this.open(), tabindex: "-1" });
     document.addEventListener("visibilitychange", () => this.ask());
-    window.play = { runtime: listener.runtime, listener, result: listener.words };
-    this.hear(this.padded(speak(FIRST, listener.rate)));
+    window.play = { page: this, runtime: listener.runtime, listener, result: listener.words };
+    for (const digit of FIRST) this.hear(this.padded(speak(digit, listener.rate), PAUSE_AT_FIRST));
     this.halt();
-    this.tell(`The synthesised voice said ${NAMES[FIRST]}. Press Listen and say a digit.`);
+    const said = FIRST.map((digit) => NAMES[digit]).join(", ");
+    this.tell(`The synthesised voice said ${said}. Press Listen and say a digit.`);
   }
 
   get elements() {
@@ -86,25 +87,25 @@ class Page {
     const call = ++this.calls;
     try {
       const samples = await samplesOf(await file.arrayBuffer(), this.listener.rate);
-      if (call === this.calls) this.play(samples, `Playing ${file.name}.`);
+      if (call === this.calls) this.play(samples, `Playing ${file.name}.`, this.listener.noiseOf(samples));
     } catch (error) {
       const words = `${file.name}: the browser cannot read this file as a sound (${error.message}).`;
       if (call === this.calls) this.tell(words);
     }
   }
 
-  /** Plays a sound and hears it. */
-  play(samples, words) {
+  /** Plays a sound, whose noise has at least that level, and hears it. */
+  play(samples, words, noise) {
     this.halt();
     const call = ++this.calls, end = () => call === this.calls && this.halt();
-    this.listener.clear();
+    this.listener.clear(0, noise);
     this.begin(played(this.padded(samples), this.listener.rate, (part) => this.hear(part), end));
     this.tell(words);
   }
 
   /** The samples with silence before and after them. */
-  padded(samples) {
-    const quiet = Math.round(PAUSE * this.listener.rate), whole = new Float32Array(samples.length + 2 * quiet);
+  padded(samples, pause = PAUSE) {
+    const quiet = Math.round(pause * this.listener.rate), whole = new Float32Array(samples.length + 2 * quiet);
     whole.set(samples, quiet);
     return whole;
   }
@@ -131,8 +132,8 @@ class Page {
   /** Shows the last word's answer in the status and in the history. */
   note() {
     const word = this.listener.words.at(-1), p = word.probabilities[word.answer].toFixed(2);
-    this.tell(`The answer is ${saidOf(word)}.`);
-    this.history.prepend(html("li", {}, html("strong", {}, labelOf(word.answer)), ` ${p}`));
+    this.tell(`${isSure(word) ? "The answer is" : "Not sure:"} ${saidOf(word)}.`);
+    this.history.prepend(html("li", {}, html("strong", {}, guessOf(word)), ` ${p}`));
     this.history.children[HISTORY]?.remove();
     if (calm()) this.draw();
   }
@@ -150,9 +151,9 @@ class Page {
 
   draw() {
     const shown = shownOf(this.listener), { word, lasts } = shown, { heard, milliseconds } = this.listener;
-    this.digit.textContent = word ? labelOf(word.answer) : "?";
+    this.digit.textContent = word ? guessOf(word) : "?";
     this.digit.dataset.lasts = lasts;
-    this.words.textContent = word ? saidOf(word) : "nothing heard yet";
+    this.words.textContent = word ? saidOf(word) + (isSure(word) ? "" : ", not sure") : "nothing heard yet";
     this.cost.textContent = `Computed in ${(milliseconds / heard / 10).toFixed(1)} % of the time of the sound.`;
     for (const each of this.views) each.draw(shown);
   }
