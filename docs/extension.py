@@ -197,12 +197,15 @@ def picture_first(app: Sphinx, page: str, source: list[str]) -> None:
         parts = (source[0][: title.end()], source[0][title.end() : images.start()], source[0][images.end() :])
         source[0] = f"{parts[0]}{images[0]}{parts[1]}*This drew the picture at the top.*\n\n{parts[2]}"
     if page == "examples/index":
-        # Each thumbnail is followed by the title of its page; the first picture, light and dark, replaces it.
+        # Each thumbnail is followed by the title of its page; the first picture, light and dark, replaces it. An example
+        # that did not run has none.
         titles = iter(re.findall(r'thumbnail-title">(.*?)<', source[0]))
         thumbnail = "  .. image:: /examples/images/{}_001{}.png\n    :alt: {}\n    :class: only-{}\n\n"
 
         def both(found: re.Match[str]) -> str:
             title = next(titles)
+            if not Path(app.srcdir, "examples", "images", f"{found[1]}_001.png").exists():
+                return found[0].replace(":alt:", f":alt: {title}")
             return "".join(thumbnail.format(found[1], end, title, x) for end, x in (("", "light"), ("_dark", "dark")))
 
         source[0] = re.sub(r"  \.\. image:: .*/thumb/(\w+)_thumb\.png\n    :alt:\n", both, source[0])
