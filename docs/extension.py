@@ -197,8 +197,8 @@ def picture_first(app: Sphinx, page: str, source: list[str]) -> None:
         parts = (source[0][: title.end()], source[0][title.end() : images.start()], source[0][images.end() :])
         source[0] = f"{parts[0]}{images[0]}{parts[1]}*This drew the picture at the top.*\n\n{parts[2]}"
     if page == "examples/index":
-        # Each thumbnail is followed by the title of its page; the first picture, light and dark, replaces it. An example
-        # that did not run has none.
+        # Each thumbnail is followed by the title of its page; the first picture, light and dark, replaces it, if the
+        # example did run.
         titles = iter(re.findall(r'thumbnail-title">(.*?)<', source[0]))
         thumbnail = "  .. image:: /examples/images/{}_001{}.png\n    :alt: {}\n    :class: only-{}\n\n"
 
