@@ -699,7 +699,7 @@ SHOWN = ("mnist-100", "mnist-512", "fashion-512", "seqmnist-rows", "psmnist", "i
 README_WORDS = """
 784-100: 784 inputs and 100 neurons, ten for each class; recurrent: with recurrent weights. Events: active inputs and \
 neurons, all steps. {again} With 10,000 digits and \
-five epochs, 1, 3, 5 and 10 hidden layers reach {src}, LIF neurons {lif}
+five epochs, 1, 3, 5 and 10 hidden layers reach {src}, LIF neurons {lif} \
 (three seeds; [more differs](docs/training.md#depth-beside-leaky-integrate-and-fire-neurons)). After three epochs, \
 without resonance and delays, the SRC reads rows with {rows}, a GRU of as many parameters with {gru}. \
 [All rows](bench/results/accuracy.json), [how they were measured](docs/accuracy.md)."""

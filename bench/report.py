@@ -302,7 +302,7 @@ def section(measured: list[Document]) -> str:
     return f"""\
 {lines(readme_table(measured))}
 
-Forward / forward and backward, on events; 220 steps, 256 samples, float32. The ratio depends on the processor.
-The milliseconds: {machine_of(shown)}, {shown["date"]}.
+Forward / forward and backward, on events; 220 steps, 256 samples, float32. The ratio depends on the processor. \
+The milliseconds: {machine_of(shown)}, {shown["date"]}. \
 There snnTorch's LIF, another neuron, takes {peer} on the first layer. [Other layers and neurons](docs/speed.md), \
 [all figures](bench/results/speed)."""
