@@ -264,7 +264,7 @@ def test_the_command_of_the_page_prints_the_logits_of_native_code(tmp_path: Path
     (tmp_path / "steps.txt").write_text(lines)
     for folder in ("build", "docs", "examples"):
         (tmp_path / folder).symlink_to(ROOT / folder)
-    (command,) = re.findall(r"^node .*$", (ROOT / "docs" / "howto" / "browser.md").read_text(), re.MULTILINE)
+    (command,) = re.findall(r"^node [^`]*", (ROOT / "docs" / "howto" / "browser.md").read_text(), re.MULTILINE)
     printed = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     found = re.findall(r"step (\d+): class (\d+), logit (\S+)", printed)
     assert [(int(step), int(best), float(logit)) for step, best, logit in found] == expected

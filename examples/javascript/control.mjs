@@ -1,5 +1,6 @@
-/* A control loop in node: it feeds a sensor's active channels into a network step by step, and every 20 steps it prints
-   the class with the largest logit. In a browser use `await load("srcell.wasm")` and a network file that was fetched.
+/* A control loop in node: it feeds a sensor's active channels into a network step by
+   step, and every 20 steps it prints the class with the largest logit. In a browser use
+   `await load("srcell.wasm")` and a network file that was fetched.
 
        node control.mjs srcell.js srcell.wasm net.srcell < steps
 
