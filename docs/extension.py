@@ -50,6 +50,7 @@ def contain(app: Sphinx, page: str, source: list[str]) -> None:
         return f":::{{container}} {classes}\n{table}:::" if kind in ("measured", "summary") else found[0]
 
     text = pages.MARKED.sub(contained, source[0])
+    text = re.sub(r"gallery/(plot_\w+)\.py\)", r"examples/\1.rst)", text)  # on GitHub an example has no page
     marked = r"^<!-- (cards|buttons) -->\n(.*?)^<!-- /\1 -->$"
     source[0] = re.sub(marked, r":::{container} \1\n\2:::", text, flags=re.MULTILINE | re.DOTALL)
 
