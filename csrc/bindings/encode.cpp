@@ -8,9 +8,11 @@
 
 #include <algorithm>
 #include <optional>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
+#include "../runtime/camera.h"
 #include "arguments.h"
 #include "tensors.h"
 
@@ -112,6 +114,49 @@ py::tuple latency_encode(const Array<float>& images, int64_t steps, int64_t pref
     return made.events();
 }
 
+using Movement = std::tuple<double, double, double>;  // blur, size, place
+
+template <class Draw>
+py::tuple record(const CameraSettings& settings, int64_t batch, int64_t steps, const Array<int64_t>& index, int threads,
+                 Draw draw) {
+    std::optional<Recording> recording;
+    {
+        const ReleasedGil release;
+        recording.emplace(settings, batch, steps, index.data(), threads);
+        draw(*recording);
+    }
+    Array<int64_t> offsets = new_vector<int64_t>(batch * steps + 1);
+    Array<int32_t> indices = new_vector<int32_t>(recording->events());
+    int64_t* const first_offset = offsets.mutable_data();
+    int32_t* const first_index = indices.mutable_data();
+    {
+        const ReleasedGil release;
+        std::copy_n(recording->offsets(), batch * steps + 1, first_offset);
+        recording->write(first_index);
+    }
+    return py::make_tuple(offsets, indices);
+}
+
+py::tuple camera_frames(const Array<float>& frames, const Array<int64_t>& index, double rise, double fall, double spread,
+                        int64_t refractory, double noise, uint64_t seed, double dark, int threads) {
+    const CameraSettings settings = {frames.shape(2), frames.shape(3), rise, fall, spread, refractory, noise, seed};
+    const float* const values = frames.data();
+    return record(settings, frames.shape(1), frames.shape(0), index, threads,
+                  [=](Recording& recording) { recording.draw(values, dark); });
+}
+
+py::tuple camera_pictures(const Array<float>& pictures, const Array<double>& movement, const Array<int64_t>& index,
+                          int64_t steps, int64_t height, int64_t width, double rise, double fall, double spread,
+                          int64_t refractory, double noise, uint64_t seed, const Movement& view, int threads) {
+    const CameraSettings settings = {height, width, rise, fall, spread, refractory, noise, seed};
+    const auto [blur, size, place] = view;
+    const MovementSettings moved = {blur, size, place, movement.shape(0), movement.data()};
+    const float* const values = pictures.data();
+    const int64_t rows = pictures.shape(1), columns = pictures.shape(2);
+    return record(settings, pictures.shape(0), steps, index, threads,
+                  [=](Recording& recording) { recording.draw(values, rows, columns, moved); });
+}
+
 // The offsets, the indices and the values of the nonzero elements of an array (T, B, K) up to the lengths (B,), if
 // there are any; the values are None if all are 1.
 template <class T>
@@ -163,6 +208,10 @@ void bind_encode(pybind11::module_& m) {
     m.def("rate_encode", &rate_encode, "images"_a, "index"_a, "steps"_a, "prefix"_a, "gain"_a, "seed"_a, "thinned"_a,
           "threads"_a);
     m.def("latency_encode", &latency_encode, "images"_a, "steps"_a, "prefix"_a, "threads"_a);
+    m.def("camera_frames", &camera_frames, "frames"_a, "index"_a, "rise"_a, "fall"_a, "spread"_a, "refractory"_a,
+          "noise"_a, "seed"_a, "dark"_a, "threads"_a);
+    m.def("camera_pictures", &camera_pictures, "pictures"_a, "movement"_a, "index"_a, "steps"_a, "height"_a, "width"_a,
+          "rise"_a, "fall"_a, "spread"_a, "refractory"_a, "noise"_a, "seed"_a, "view"_a, "threads"_a);
     m.def("list_events", &list_array<float>, "dense"_a.noconvert(), "lengths"_a, "threads"_a);
     m.def("list_events", &list_array<double>, "dense"_a.noconvert(), "lengths"_a, "threads"_a);
     m.def("philox", &philox, "counter"_a, "key"_a);

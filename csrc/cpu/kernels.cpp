@@ -62,6 +62,8 @@ using F32 = float;
 
 #include "encode_kernels-inl.h"
 
+#include "camera-inl.h"
+
 #include "dense-inl.h"
 
 #include "events-inl.h"
@@ -169,6 +171,11 @@ constexpr OtherKernels make_others() {
     made.rate_draw = rate_draw;
     made.rate_write = rate_write;
     made.latency_encode = latency_encode;
+    made.camera_frame_scratch = camera_frame_scratch;
+    made.camera_picture_scratch = camera_picture_scratch;
+    made.camera_draw_frames = camera_draw_frames;
+    made.camera_draw_pictures = camera_draw_pictures;
+    made.camera_write = camera_write;
     made.philox = philox_words;
     return made;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../params.h"
+#include "camera.h"
 #include "encode.h"
 
 namespace srcell {
@@ -67,6 +68,13 @@ struct OtherKernels {
     void (*rate_draw)(const RateEncoding&);
     void (*rate_write)(const RateEncoding&, int32_t* indices);
     void (*latency_encode)(const LatencyEncoding&);
+    // A camera's scratch, in floats per sample. camera_draw_... draws the events and writes the offsets; then camera_write
+    // writes the indices, (offsets[B * T],).
+    int64_t (*camera_frame_scratch)(const Sensor&);
+    int64_t (*camera_picture_scratch)(const Sensor&, const Pictures&);
+    void (*camera_draw_frames)(const Sensor&, const Frames&);
+    void (*camera_draw_pictures)(const Sensor&, const Pictures&);
+    void (*camera_write)(const Sensor&, int32_t* indices);
     // Philox4x32-10 of one counter, (4,), and key, (2,), into (4,) words, for the tests.
     void (*philox)(const uint32_t* counter, const uint32_t* key, uint32_t* words);
 };

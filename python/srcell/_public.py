@@ -6,7 +6,7 @@ from ._info import info
 from ._integer import IntegerCell, IntegerState
 from ._load import load
 from .diagnosis import Diagnosis, diagnose
-from .events import EventBatch, latency_encode, rate_encode
+from .events import EventBatch, camera_encode, latency_encode, rate_encode
 from .functional import (
     DelayedResonantState,
     DelayedState,
@@ -61,6 +61,7 @@ __all__ = [
     "functional",
     "info",
     "integer_src_linear",
+    "camera_encode",
     "latency_encode",
     "leaky_readout",
     "load",

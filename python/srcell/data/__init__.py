@@ -20,7 +20,7 @@ from ..events import EventBatch
 from .arrays import from_arrays
 from .cochlea import SoundEncoding
 from .dataset import Dataset, LabelledEvents, LabelledImages, LabelledSequences, Samples
-from .encodings import HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding
+from .encodings import CameraEncoding, HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding
 from .generated import load_adding, load_intervals
 from .images import load_digits, load_fashion_mnist, load_mnist
 from .loader import EventLoader
@@ -42,6 +42,7 @@ __all__ = [
     "LabelledImages",
     "LabelledSequences",
     "LabelledSounds",
+    "CameraEncoding",
     "LatencyEncoding",
     "RateEncoding",
     "RecallEncoding",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..events import EventBatch, latency_encode, rate_encode
+from ..events.encoders import picture_encode
 from .cochlea import SoundEncoding
 
 
@@ -39,6 +40,80 @@ class LatencyEncoding:
     def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
         """Encode images (B, ...) as events (T, B, K), which do not depend on ``index`` and ``seed``."""
         return latency_encode(images, self.steps, prefix=self.prefix)
+
+
+# The movement of the camera of Neuromorphic-MNIST: pixels across and down, every 10 ms; from 300 ms on the view rests.
+SACCADES = tuple(
+    (10.0 * k, x, y)
+    for k, (x, y) in enumerate(
+        [
+            (2.55, 1.80), (2.56, 1.73), (2.62, 1.42), (2.68, 0.69), (2.70, -0.46), (2.60, -1.73), (2.11, -2.80),
+            (1.50, -3.44), (1.18, -3.62), (1.10, -3.62), (1.02, -3.55), (0.88, -3.46), (0.65, -3.42), (0.19, -3.18),
+            (-0.57, -2.38), (-1.18, -1.32), (-1.46, -0.21), (-1.78, 0.84), (-2.08, 1.39), (-2.21, 1.52), (-2.36, 1.52),
+            (-2.57, 1.51), (-2.67, 1.53), (-2.61, 1.54), (-1.83, 1.51), (-0.84, 1.51), (0.22, 1.56), (1.22, 1.64),
+            (1.84, 1.76), (2.32, 1.80), (2.50, 1.80), (2.51, 1.79), (2.51, 1.79),
+        ]
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CameraEncoding:
+    """An event camera looks at a picture and moves; see ``srcell.camera_encode``.
+
+    By default it is the camera of Neuromorphic-MNIST before a picture of 28 x 28 pixels, with steps of 1 ms: the
+    movement, the blur and the threshold were fitted to its recordings. In step t pixel (x, y) of the sensor sees the
+    picture at column ``x + (w - W) / 2 + size * px(t + 1) + dx`` and row ``y + (h - H) / 2 + size * py(t + 1) + dy``,
+    bilinearly, and 0 outside of it.
+
+    Attributes:
+        steps: steps of the recording, at most 2^24.
+        sensor_size: (H, W), the sensor's pixels.
+        movement: points (step, px, py), ascending; the view moves straight between them, and rests before and after.
+        threshold: as in ``srcell.camera_encode``; a number, or a pair for rising and falling brightness.
+        spread: as there.
+        refractory: as there.
+        noise: as there.
+        blur: standard deviation of the blur, in pixels of the picture, at most 8.
+        size_jitter: standard deviation of each sample's ``size``, whose mean is 1; at most 0.3.
+        place_jitter: standard deviation of each sample's ``dx`` and ``dy``, in pixels, at most 1024.
+
+    Example:
+        >>> import torch
+        >>> events = CameraEncoding()(torch.rand(2, 28, 28))
+        >>> events.shape
+        (316, 2, 2312)
+
+    """
+
+    steps: int = 316
+    sensor_size: tuple[int, int] = (34, 34)
+    movement: tuple[tuple[float, float, float], ...] = SACCADES
+    threshold: float | tuple[float, float] = 0.19
+    spread: float = 0.15
+    refractory: int = 0
+    noise: float = 0.0
+    blur: float = 0.52
+    size_jitter: float = 0.0
+    place_jitter: float = 0.0
+
+    def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
+        """Encode images (B, h, w) as events (steps, B, 2 H W); ``index`` (B,) holds their numbers, 0..B-1 by default."""
+        return picture_encode(
+            images,
+            index,
+            self.movement,
+            steps=self.steps,
+            sensor_size=self.sensor_size,
+            blur=self.blur,
+            size=self.size_jitter,
+            place=self.place_jitter,
+            threshold=self.threshold,
+            spread=self.spread,
+            refractory=self.refractory,
+            noise=self.noise,
+            seed=seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -115,4 +190,4 @@ class RecallEncoding:
         return EventBatch.from_dense(silent)
 
 
-Encoding: TypeAlias = RateEncoding | LatencyEncoding | HeldEncoding | RecallEncoding | SoundEncoding
+Encoding: TypeAlias = RateEncoding | LatencyEncoding | CameraEncoding | HeldEncoding | RecallEncoding | SoundEncoding

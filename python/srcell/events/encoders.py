@@ -1,4 +1,4 @@
-"""``rate_encode`` and ``latency_encode``: turn images into spikes.
+"""``rate_encode``, ``latency_encode`` and ``camera_encode``: turn images and video into spikes.
 
 Training and users call them. The encoders check arguments; operators of ``ops`` write the events.
 """
@@ -68,7 +68,7 @@ def rate_encode(
     """
     pixels = _check_images(images, "cuda")
     samples, inputs = pixels.shape
-    numbers = torch.arange(samples, device=pixels.device) if index is None else _check_index(index).to(pixels.device)
+    numbers = _numbers(index, samples, pixels.device)
     steps = as_int("steps", steps, MAX_STEPS)
     prefix = as_int("prefix", prefix, MAX_STEPS)
     seed = as_int("seed", seed, 2**64 - 1)
@@ -76,10 +76,8 @@ def rate_encode(
     gain = as_float("gain", gain)
     if not (math.isfinite(gain) and gain >= 0):
         raise ValueError(f"gain: expected a finite value of at least 0, got {gain}")
-    # An operator's integers are signed; the kernels read the seed modulo 2^64.
-    signed_seed = seed - 2**64 if seed >= 2**63 else seed
     offsets, indices = encode.rate_encode(
-        pixels, numbers, steps=steps, prefix=prefix, gain=gain, seed=signed_seed, thinned=thinned
+        pixels, numbers, steps=steps, prefix=prefix, gain=gain, seed=_signed(seed), thinned=thinned
     )
     return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
 
@@ -125,6 +123,152 @@ def latency_encode(images: Tensor | NDArray[Any], steps: int = 200, *, prefix: i
     prefix = as_int("prefix", prefix, MAX_STEPS)
     offsets, indices = encode.latency_encode(pixels, steps=steps, prefix=prefix)
     return EventBatch._trusted(offsets, indices, None, (prefix + steps, samples, inputs), None)
+
+
+def camera_encode(
+    frames: Tensor | NDArray[Any],
+    *,
+    threshold: float | tuple[float, float] = 0.19,
+    spread: float = 0.0,
+    dark: float = 0.0,
+    refractory: int = 0,
+    noise: float = 0.0,
+    seed: int,
+    index: Tensor | NDArray[Any] | Sequence[int] | None = None,
+) -> EventBatch:
+    """Let an event camera look at video: a pixel fires where brightness changes.
+
+    Each pixel keeps a level. In a step in which brightness is above the level by the threshold, the pixel sends an event
+    of polarity 0; below it by the threshold, one of polarity 1; and the level moves by the threshold, as often as it
+    fits. At the start the level lies anywhere between the two thresholds around the first frame, at random.
+
+    The events of a sample depend only on its frames, its number in ``index``, the seed and the options: they are the
+    same in every batch, on any number of threads and on every machine.
+
+    Args:
+        frames: (T, B, H, W), brightness in [0, 1]; any floating-point dtype, read as float32; on the CPU. T <= 2^24,
+            H and W <= 2^15.
+        threshold: change of brightness that makes an event, in [1e-4, 1e4]; or a pair: where it rises, where it falls.
+        spread: standard deviation of the pixels' thresholds, relative to the threshold, in [0, 0.3].
+        dark: 0 counts brightness itself; above 0 the pixels see ``log(dark + brightness)``.
+        refractory: steps after an event in which the pixel sends none, in [0, 2^24].
+        noise: mean number of events per pixel and step that no change causes, in [0, 1].
+        seed: in [0, 2^64); another seed gives other levels, thresholds and noise.
+        index: (B,) integers of at least 0, the samples' numbers; 0..B-1 if absent.
+
+    Returns:
+        A batch of shape (T, B, 2 H W) without values and lengths; each row ascends. Input ``(p * H + y) * W + x`` is
+        polarity p of pixel (x, y), as in ``EventBatch.from_events`` and in Neuromorphic-MNIST, whose polarity is 1 where
+        brightness falls.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a wrong shape, device or value; the message names the argument and what was expected.
+
+    Source: this project's model of the camera of Orchard et al. 2015, doi:10.3389/fnins.2015.00437, fitted to their
+    recordings.
+
+    Example:
+        >>> import torch
+        >>> from srcell import camera_encode
+        >>> edge = (torch.arange(8) < torch.arange(8)[:, None, None, None]).float()  # bright from the left, further each step
+        >>> events = camera_encode(edge.expand(8, 1, 1, 8), threshold=0.5, seed=0)
+        >>> events.shape, events.to_dense()[:, 0, :8].sum().item()
+        ((8, 1, 16), 7.0)
+
+    """
+    video = as_tensor("frames", frames)
+    if not video.is_floating_point():
+        raise TypeError(f"frames: expected a tensor or an array of floating-point numbers, got {video.dtype}")
+    if video.dim() != 4 or video.device.type != "cpu" or 2 * video.shape[2] * video.shape[3] > MAX_INPUTS:
+        raise ValueError(
+            f"frames: expected shape (T, B, H, W) on the CPU, 2 H W <= 2^31, got {tuple(video.shape)} on {video.device}"
+        )
+    steps, samples, height, width = video.shape
+    offsets, indices = encode.camera_frames(
+        video.detach().to(torch.float32),
+        _numbers(index, samples, video.device),
+        dark=as_float("dark", dark),
+        **_sensor(threshold, spread, refractory, noise, seed),
+    )
+    return EventBatch._trusted(offsets, indices, None, (steps, samples, 2 * height * width), None)
+
+
+def picture_encode(
+    pictures: Tensor,
+    index: Tensor | None,
+    movement: Sequence[tuple[float, float, float]],
+    *,
+    steps: int,
+    sensor_size: tuple[int, int],
+    blur: float,
+    size: float,
+    place: float,
+    **sensor: Any,
+) -> EventBatch:
+    """As ``camera_encode``, of pictures (B, H, W) under a movement; ``srcell.data.CameraEncoding`` calls it."""
+    seen = as_tensor("images", pictures)
+    if not seen.is_floating_point():
+        raise TypeError(f"images: expected a tensor or an array of floating-point numbers, got {seen.dtype}")
+    if seen.dim() != 3 or seen.device.type != "cpu":
+        raise ValueError(f"images: expected shape (B, H, W) on the CPU, got {tuple(seen.shape)} on {seen.device}")
+    height, width = (as_int("sensor_size", side, MAX_STEPS, minimum=1) for side in _pair("sensor_size", sensor_size))
+    samples = len(seen)
+    offsets, indices = encode.camera_pictures(
+        seen.detach().to(torch.float32),
+        _points(movement),
+        _numbers(index, samples, seen.device),
+        steps=as_int("steps", steps, MAX_STEPS),
+        height=height,
+        width=width,
+        blur=as_float("blur", blur),
+        size=as_float("size_jitter", size),
+        place=as_float("place_jitter", place),
+        **_sensor(**sensor),
+    )
+    return EventBatch._trusted(offsets, indices, None, (steps, samples, 2 * height * width), None)
+
+
+def _sensor(
+    threshold: float | tuple[float, float], spread: float, refractory: int, noise: float, seed: int
+) -> dict[str, Any]:
+    """The options of a camera's pixels, as the operators take them; the kernels check their ranges."""
+    rise, fall = (threshold, threshold) if isinstance(threshold, int | float) else _pair("threshold", threshold)
+    return {
+        "rise": as_float("threshold", rise),
+        "fall": as_float("threshold", fall),
+        "spread": as_float("spread", spread),
+        "refractory": as_int("refractory", refractory, MAX_STEPS),
+        "noise": as_float("noise", noise),
+        "seed": _signed(as_int("seed", seed, 2**64 - 1)),
+    }
+
+
+def _pair(name: str, values: Any) -> tuple[Any, Any]:
+    if not isinstance(values, list | tuple) or len(values) != 2:
+        raise TypeError(f"{name}: expected a pair of numbers, got {values!r:.60}")
+    return values[0], values[1]
+
+
+def _points(movement: Any) -> Tensor:
+    """The points (step, x, y) of a movement, (points, 3)."""
+    try:
+        points = torch.tensor([[float(x) for x in point] for point in movement], dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"movement: expected points (step, x, y), got {movement!r:.60}") from None
+    if points.dim() != 2 or points.shape[1] != 3:
+        raise ValueError(f"movement: expected points (step, x, y), got shape {tuple(points.shape)}")
+    return points
+
+
+def _signed(seed: int) -> int:
+    """The seed as an operator's integer, which is signed; the kernels read it modulo 2^64."""
+    return seed - 2**64 if seed >= 2**63 else seed
+
+
+def _numbers(index: Tensor | NDArray[Any] | Sequence[int] | None, samples: int, device: torch.device) -> Tensor:
+    """The samples' numbers, 0..B-1 if absent."""
+    return torch.arange(samples, device=device) if index is None else _check_index(index).to(device)
 
 
 def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:

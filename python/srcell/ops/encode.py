@@ -1,4 +1,4 @@
-"""``rate_encode`` and ``latency_encode``, the events of images, and ``list_events``, those of a dense tensor.
+"""The events of images, of frames and pictures before an event camera, and of a dense tensor (``list_events``).
 
 The number of events depends on the values.
 """
@@ -83,13 +83,73 @@ def latency_cpu(call: Any) -> tuple[Tensor, ...]:
     return tuple(map(torch.from_numpy, made))
 
 
+SENSOR = "float rise, float fall, float spread, int refractory, float noise, int seed"
+camera_frames = Operator(
+    f"camera_frames(Tensor frames, Tensor index, *, float dark, {SENSOR}) -> (Tensor offsets, Tensor indices)"
+)
+camera_pictures = Operator(
+    "camera_pictures(Tensor pictures, Tensor movement, Tensor index, *, int steps, int height, int width, float blur, "
+    f"float size, float place, {SENSOR}) -> (Tensor offsets, Tensor indices)"
+)
+
+
+def check_camera(name: str, brightness: Tensor, axes: str, index: Tensor, samples: int) -> tuple[Any, Any]:
+    """Check what a camera sees and the samples' numbers; return both as arrays."""
+    like = check_floats(name, brightness, axes)
+    if like.dtype != torch.float32:
+        raise TypeError(f"{name}: expected dtype torch.float32, got {like.dtype}")
+    numbers = check_integers("index", index, torch.int64, samples, like)
+    return contiguous(brightness.detach()).numpy(), contiguous(numbers).numpy()
+
+
+def sensor_of(call: Any) -> tuple[float, float, float, int, float, int]:
+    """The settings of a camera's pixels, in the order of the kernels."""
+    return call.rise, call.fall, call.spread, call.refractory, call.noise, call.seed % 2**64
+
+
+@camera_frames.kernel("CPU")
+def camera_frames_cpu(call: Any) -> tuple[Tensor, ...]:
+    """Events of float32 frames (T, B, H, W)."""
+    frames, index = check_camera("frames", call.frames, "T, B, H, W", call.index, call.frames.shape[1])
+    made = core.camera_frames(frames, index, *sensor_of(call), call.dark, torch.get_num_threads())
+    return tuple(map(torch.from_numpy, made))
+
+
+@camera_pictures.kernel("CPU")
+def camera_pictures_cpu(call: Any) -> tuple[Tensor, ...]:
+    """Events of float32 pictures (B, H, W) under a movement (points, 3), float64."""
+    pictures, index = check_camera("images", call.pictures, "B, H, W", call.index, call.pictures.shape[0])
+    movement = contiguous(call.movement).numpy()
+    sizes, view = (call.steps, call.height, call.width), (call.blur, call.size, call.place)
+    made = core.camera_pictures(
+        pictures, movement, index, *sizes, *sensor_of(call), view, torch.get_num_threads()
+    )
+    return tuple(map(torch.from_numpy, made))
+
+
+@camera_frames.fake
+def fake_frames(call: Any) -> tuple[Tensor, Tensor]:
+    """As ``fake_events``."""
+    return new_events(call.frames, call.frames.shape[0] * call.frames.shape[1])
+
+
+@camera_pictures.fake
+def fake_pictures(call: Any) -> tuple[Tensor, Tensor]:
+    """As ``fake_events``."""
+    return new_events(call.pictures, call.pictures.shape[0] * call.steps)
+
+
 @rate_encode.fake
 @latency_encode.fake
 def fake_events(call: Any) -> tuple[Tensor, Tensor]:
     """Offsets, and indices of a symbolic length: the real call determines the number of events."""
+    return new_events(call.images, call.images.shape[0] * (call.prefix + call.steps))
+
+
+def new_events(like: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """The offsets of so many rows, and indices."""
     count = torch.library.get_ctx().new_dynamic_size()
-    offsets = call.images.new_empty(call.images.shape[0] * (call.prefix + call.steps) + 1, dtype=torch.int64)
-    return offsets, call.images.new_empty(count, dtype=torch.int32)
+    return like.new_empty(rows + 1, dtype=torch.int64), like.new_empty(count, dtype=torch.int32)
 
 
 def list_events(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -1,0 +1,125 @@
+"""The camera of Neuromorphic-MNIST: the movement, the blur and the threshold that explain its recordings.
+
+    python bench/calibrate_camera.py --data FOLDER [--first 1 --last 200] [--part Train]
+
+FOLDER holds MNIST and N-MNIST as srcell.data.load finds them. The files of N-MNIST keep MNIST's numbers: NNNNN.bin shows
+digit NNNNN - 1. Of the recordings --first to --last, the numbers of rising less falling events, of each pixel in 5 ms,
+are predicted from a picture that moves (srcell.data.CameraEncoding): the change of brightness over the threshold. Least
+squares fit the movement (a point every 10 ms), the blur and the threshold. It prints them, and the correlation of
+prediction and recordings in 20 ms, on recordings 901 to 1000, which it never fits.
+
+With --check it prints instead what simulated and real recordings have in common: events a digit, of each polarity, in
+each 20 ms, in each pixel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srcell import data
+
+BIN, BINS, KNOT = 5, 64, 10  # ms, number, ms
+SIZE, PICTURE = 34, 28
+
+
+def recordings(folder: Path, numbers: range) -> tuple[list[int], Tensor]:
+    """The digits' numbers, and signed counts (B, BINS, SIZE, SIZE): rising less falling events."""
+    files = {int(path.stem): path for path in folder.glob("*/*.bin")}
+    found = [number for number in numbers if number in files]
+    counts = torch.zeros(len(found), BINS, 2, SIZE * SIZE)
+    for sample, number in enumerate(found):
+        raw = np.fromfile(files[number], np.uint8).reshape(-1, 5).astype(np.int64)
+        x, y, falls = raw[:, 0], raw[:, 1], raw[:, 2] >> 7
+        time = ((raw[:, 2] & 127) << 16 | raw[:, 3] << 8 | raw[:, 4]) // (1000 * BIN)
+        inside = time < BINS
+        np.add.at(counts[sample].numpy(), (time[inside], falls[inside], (y * SIZE + x)[inside]), 1)
+    return [number - 1 for number in found], (counts[:, :, 0] - counts[:, :, 1]).unflatten(2, (SIZE, SIZE))
+
+
+class Model(torch.nn.Module):
+    """The signed counts that a moving picture makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # What is published of the movement: three straight saccades of 100 ms, which return to their start.
+        corners = torch.tensor([[2.5, 1.8], [1.0, -3.5], [-2.5, 1.5], [2.5, 1.8], [2.5, 1.8]])
+        ends = torch.tensor([0.0, 10, 20, 30, 32])
+        knots = torch.arange(BIN * BINS / KNOT + 1)
+        after = torch.bucketize(knots, ends).clamp(1, 4)
+        part = ((knots - ends[after - 1]) / (ends[after] - ends[after - 1]))[:, None]
+        self.movement = torch.nn.Parameter(corners[after - 1] * (1 - part) + corners[after] * part)
+        self.blur = torch.nn.Parameter(torch.tensor(0.7))
+        self.gain = torch.nn.Parameter(torch.tensor(5.0))  # events per range of brightness
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        far = torch.arange(-3.0, 4)
+        row = torch.exp(-0.5 * (far / self.blur) ** 2)
+        row = row / row.sum()
+        blurred = torch.nn.functional.conv2d(pictures[:, None], row[:, None] * row, padding=3)
+        x = torch.arange(SIZE) - (SIZE - PICTURE) / 2
+        views = []
+        for k in range(BINS + 1):
+            place, part = divmod(k * BIN, KNOT)
+            at = self.movement[place]
+            if part:
+                at = at + (self.movement[place + 1] - at) * (part / KNOT)
+            column = (2 * (x + at[0]) + 1) / PICTURE - 1  # grid_sample's coordinates
+            line = (2 * (x + at[1]) + 1) / PICTURE - 1
+            grid = torch.stack(torch.broadcast_tensors(column[None, :], line[:, None]), -1)
+            seen = torch.nn.functional.grid_sample(
+                blurred, grid.expand(len(pictures), -1, -1, -1), align_corners=False
+            )
+            views.append(seen[:, 0])
+        return self.gain * torch.stack(views, 1).diff(dim=1)
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Of two arrays (B, BINS, ...), summed over 20 ms."""
+    a, b = (x.unflatten(1, (-1, 20 // BIN)).sum(2).flatten() for x in (a, b))
+    return float(torch.corrcoef(torch.stack([a, b]))[0, 1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--last", type=int, default=200)
+    parser.add_argument("--part", choices=("Train", "Test"), default="Train")
+    parser.add_argument("--rounds", type=int, default=60)
+    arguments = parser.parse_args()
+    folder = next(path for path in (arguments.data, *arguments.data.iterdir()) if (path / arguments.part).is_dir())
+    digits = data.load("mnist", arguments.data)
+    shown = (digits.train if arguments.part == "Train" else digits.test).images
+    numbers, counts = recordings(folder / arguments.part, range(arguments.first, arguments.last + 1))
+    model, pictures = Model(), shown[numbers]
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=arguments.rounds, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (model(pictures) - counts).square().mean()
+        loss.backward()
+        print(f"loss {loss:.6f}", flush=True)
+        return loss
+
+    optimizer.step(closure)
+    held, unseen = recordings(folder / arguments.part, range(901, 1001))
+    with torch.no_grad():
+        found = {
+            "movement": [[round(float(x), 2) for x in point] for point in model.movement],
+            "blur": round(float(model.blur), 3),
+            "threshold": round(1 / float(model.gain), 4),
+            "correlation": round(correlation(model(pictures), counts), 4),
+        }
+        if held:
+            found["correlation of 901 to 1000"] = round(correlation(model(shown[held]), unseen), 4)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

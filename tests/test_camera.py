@@ -1,0 +1,321 @@
+"""The event camera: events equal a definition in NumPy, are the same on every instruction set, in every batch and on
+any number of threads; what a pixel does; and the arguments that are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from srcell import EventBatch, camera_encode
+from srcell.data import CameraEncoding
+from support.processes import ISAS, IsaProcess
+from test_encoders import philox
+
+OF_PIXEL, OF_VIEW, OF_NOISE = 0, 1, 2
+# A silent change of the recordings would change every published result.
+RECORDED_HASH = "b43e2a13148b739a1d7e59692d6b36303a1bd1d12c5cfe6e0064632dafe9a8e5"
+
+
+def drawn(seed: int, sample: int, n: Any, purpose: Any) -> list[np.ndarray]:
+    n, purpose = np.broadcast_arrays(np.asarray(n), np.asarray(purpose))
+    counter = [n, purpose, np.full_like(n, sample % 2**32), np.full_like(n, sample >> 32)]
+    return philox(counter, (seed % 2**32, seed >> 32))
+
+
+def deviate(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    return ((a + b + c).astype(np.float64) / 2**16 - 1.5) * 2
+
+
+def high(word: np.ndarray) -> np.ndarray:
+    return word >> np.uint64(16)
+
+
+def low(word: np.ndarray) -> np.ndarray:
+    return word & np.uint64(0xFFFF)
+
+
+def fire(first: np.ndarray, frames: np.ndarray, sensor: dict[str, Any], seed: int, sample: int) -> np.ndarray:
+    """The spikes (T, 2, H, W) of a sample whose brightness is `first`, then frames (T, H, W), float32."""
+    height, width = first.shape
+    one = np.float32(1)
+    words = drawn(seed, sample, np.arange(height * width).reshape(height, width), OF_PIXEL)
+    spread = float(np.float32(sensor["spread"]))
+    limits = [float(np.float32(x)) for x in sensor["threshold"]]
+    rising, falling = deviate(*map(high, words[1:])), deviate(*map(low, words[1:]))
+    rise, fall = (np.float32(x * (1 + spread * z)) for x, z in zip(limits, (rising, falling), strict=True))
+    place = (words[0] >> np.uint64(8)).astype(np.float32) * np.float32(2**-24)
+    level = first + (fall - place * (rise + fall))
+    blind_until = np.zeros((height, width))
+    spikes = np.zeros((len(frames), 2, height, width), bool)
+    for t, seen in enumerate(frames):
+        sees = blind_until <= t
+        ups, downs = (
+            np.where(sees & (change >= limit), np.floor(change / limit), 0).astype(np.float32)
+            for change, limit in ((seen - level, rise), (level - seen, fall))
+        )
+        level = level + (ups * rise - downs * fall)
+        spikes[t] = ups >= one, downs >= one
+        blind_until[spikes[t].any(0)] = t + 1 + sensor["refractory"]
+        expected = sensor["noise"] * height * width
+        candidates = math.ceil(2 * expected)
+        for n in range(candidates):
+            pair = drawn(seed, sample, t, OF_NOISE + n // 2)[n % 2 * 2 :][:2]
+            if int(pair[0]) >> 8 < math.ceil(expected / candidates * 2**24):
+                spikes[t].reshape(-1)[int(pair[1]) * 2 * height * width >> 32] = True
+    return spikes
+
+
+def views(picture: np.ndarray, camera: CameraEncoding, seed: int, sample: int) -> np.ndarray:
+    """What the sensor sees of an unblurred picture at times 0 to T, (T + 1, H, W) float32."""
+    (height, width), (rows, columns) = camera.sensor_size, picture.shape
+    size, left, top = (deviate(*map(high, drawn(seed, sample, n, OF_VIEW)[:3])) for n in range(3))
+    times, x, y = np.array(camera.movement).T
+    padded = np.zeros((rows + 2 * 2000, columns + 2 * 2000), np.float32)
+    padded[2000:-2000, 2000:-2000] = picture
+
+    def start(shift: np.ndarray, larger: int) -> tuple[int, np.float32]:
+        place = shift + larger / 2
+        return math.floor(place), np.float32(place - math.floor(place))
+
+    seen = []
+    for t in range(camera.steps + 1):
+        after = int(np.searchsorted(times, t, side="right"))
+        part = 0.0 if after in (0, len(times)) else (t - times[after - 1]) / (times[after] - times[after - 1])
+        begin, end = max(after - 1, 0), min(after, len(times) - 1)
+        across, down = (p[begin] + (p[end] - p[begin]) * part for p in (x, y))
+        scale = 1 + camera.size_jitter * size
+        column, along = start(camera.place_jitter * left + scale * across, columns - width)
+        row, below = start(camera.place_jitter * top + scale * down, rows - height)
+        window = padded[2000 + row :, 2000 + column :][: height + 1, : width + 1]
+        lines = window[:, :-1] + along * (window[:, 1:] - window[:, :-1])
+        seen.append(lines[:-1] + below * (lines[1:] - lines[:-1]))
+    return np.stack(seen)
+
+
+def random_pictures(*shape: int, seed: int = 0) -> np.ndarray:
+    return (2 * np.random.default_rng(seed).random(shape, np.float32) - 1).clip(0)
+
+
+def video(steps: int, samples: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Brightness that wanders in [0, 1]."""
+    walk = np.random.default_rng(seed).normal(0, 0.15, (steps, samples, height, width)).cumsum(0) + 0.5
+    return np.abs(np.mod(walk + 1, 2) - 1).astype(np.float32)
+
+
+SIZES = st.integers(1, 5) | st.sampled_from([15, 16, 17, 33])
+SENSORS = {
+    "threshold": st.sampled_from([(0.19, 0.19), (0.05, 0.3), (1.0, 0.5)]),
+    "spread": st.sampled_from([0.0, 0.15, 0.3]),
+    "refractory": st.sampled_from([0, 1, 7]),
+    "noise": st.sampled_from([0.0, 0.01, 1.0]),
+}
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    steps=st.integers(0, 12),
+    samples=st.integers(0, 3),
+    height=SIZES,
+    width=SIZES,
+    seed=st.integers(0, 2**64 - 1),
+    first=st.integers(0, 2**63 - 4),
+    sensor=st.fixed_dictionaries(SENSORS),
+)
+def test_video_equals_its_definition(
+    steps: int, samples: int, height: int, width: int, seed: int, first: int, sensor: dict[str, Any]
+) -> None:
+    frames = video(steps, samples, height, width)
+    index = list(range(first, first + samples))
+    found = camera_encode(frames, seed=seed, index=index, **sensor).to_dense().numpy()
+    assert found.shape == (steps, samples, 2 * height * width)
+    for b, number in enumerate(index):
+        if steps:
+            expected = fire(frames[0, b], frames[:, b], sensor, seed, number)
+            assert (found[:, b].reshape(expected.shape) == expected).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    picture=st.tuples(SIZES, SIZES),
+    sensor_size=st.tuples(SIZES, SIZES),
+    steps=st.integers(0, 12),
+    seed=st.integers(0, 2**64 - 1),
+    far=st.sampled_from([0.0, 0.4, 0.99]),
+    points=st.integers(1, 5),
+    jitter=st.sampled_from([(0.0, 0.0), (0.2, 0.7)]),
+    sensor=st.fixed_dictionaries(SENSORS),
+)
+@example((28, 28), (34, 34), 12, 5, 0.1, 5, (0.2, 0.7), {"threshold": (0.19, 0.19), "spread": 0.15, "refractory": 0, "noise": 0.01})
+def test_a_moved_picture_equals_its_definition(
+    picture: tuple[int, int],
+    sensor_size: tuple[int, int],
+    steps: int,
+    seed: int,
+    far: float,
+    points: int,
+    jitter: tuple[float, float],
+    sensor: dict[str, Any],
+) -> None:
+    random = np.random.default_rng(seed % 1000)
+    most = [far * (a + b) / 2 for a, b in zip(picture[::-1], sensor_size[::-1], strict=True)]
+    times = np.sort(random.choice(np.arange(0, 14, 0.5), points, replace=False))
+    movement = tuple((float(t), *(float(random.uniform(-m, m)) for m in most)) for t in times)
+    camera = CameraEncoding(
+        steps, sensor_size, movement, blur=0.0, size_jitter=jitter[0], place_jitter=jitter[1], **sensor
+    )
+    pictures = random_pictures(2, *picture, seed=seed % 1000)
+    found = camera(torch.from_numpy(pictures), torch.tensor([3, 2**40]), seed).to_dense().numpy()
+    for b, number in enumerate((3, 2**40)):
+        seen = views(pictures[b], camera, seed, number)
+        expected = fire(seen[0], seen[1:], sensor, seed, number)
+        assert (found[:, b].reshape(expected.shape) == expected).all()
+
+
+def test_a_blurred_picture_is_convolved_with_a_gaussian() -> None:
+    picture = np.zeros((1, 40, 40), np.float32)
+    picture[0, 10:30, 10:30] = random_pictures(20, 20)
+    far = np.arange(-6, 7)
+    row = np.exp(-0.5 * (far / 1.7) ** 2)
+    row /= row.sum()
+    blurred = np.apply_along_axis(np.convolve, 2, np.apply_along_axis(np.convolve, 1, picture, row, "same"), row, "same")
+    camera = CameraEncoding(40, (40, 40), ((0.0, 0.0, 0.0), (20.0, 3.3, -2.1)), threshold=0.02, blur=1.7)
+    sharp = dataclasses.replace(camera, blur=0.0)
+    by_camera = camera(torch.from_numpy(picture)).to_dense()
+    by_hand = sharp(torch.from_numpy(blurred.astype(np.float32))).to_dense()
+    assert by_camera.sum() > 2000
+    assert (by_camera != by_hand).sum() < 0.01 * by_camera.sum()  # rounding moves single events
+
+
+def test_the_logarithm_counts_ratios() -> None:
+    """With `dark`, the events are those of the logarithm, scaled into [0, 1]."""
+    frames, dark = video(30, 2, 9, 20), 0.05
+    lowest, highest = math.log(dark), math.log(1 + dark)
+    scaled = ((np.log(dark + frames.astype(np.float64)) - lowest) / (highest - lowest)).astype(np.float32)
+    by_log = camera_encode(frames, threshold=0.3, dark=dark, seed=1).to_dense()
+    by_hand = camera_encode(scaled, threshold=0.3 / (highest - lowest), seed=1).to_dense()
+    assert by_log.sum() > 1000
+    assert (by_log != by_hand).sum() < 0.01 * by_log.sum()
+
+
+def test_brightness_that_rests_makes_no_event() -> None:
+    frames = np.repeat(random_pictures(1, 3, 5, 7), 20, axis=0)
+    assert camera_encode(frames, spread=0.3, seed=0).indices.numel() == 0
+    still = CameraEncoding(50, movement=((0.0, 1.3, 0.2),))
+    assert still(torch.rand(2, 28, 28)).indices.numel() == 0
+
+
+def test_polarity_0_rises_and_polarity_1_falls() -> None:
+    frames = torch.zeros(3, 1, 1, 2)
+    frames[1:, 0, 0, 0], frames[:1, 0, 0, 1] = 1, 1
+    assert camera_encode(frames, threshold=0.4, seed=0).to_dense()[:, 0].tolist() == [[0] * 4, [1, 0, 0, 1], [0] * 4]
+
+
+def test_noise_has_its_rate() -> None:
+    frames = np.full((200, 4, 30, 30), 0.5, np.float32)
+    events = camera_encode(frames, noise=0.01, seed=0).indices.numel()
+    assert abs(events - 7200) < 5 * math.sqrt(7200)
+
+
+def digest(batch: EventBatch) -> str:
+    events = batch.offsets.numpy().astype("<i8").tobytes() + batch.indices.numpy().astype("<i4").tobytes()
+    return hashlib.sha256(events).hexdigest()
+
+
+JITTERED = CameraEncoding(noise=0.001, size_jitter=0.1, place_jitter=0.5)
+
+
+def recorded() -> list[str]:
+    """Digests of a moved picture and of video, on several numbers of threads."""
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found.append(digest(JITTERED(torch.from_numpy(random_pictures(5, 28, 28)), seed=2**63 + 5)))
+        frames = video(40, 5, 11, 37)
+        found.append(digest(camera_encode(frames, spread=0.2, dark=0.1, noise=0.01, refractory=2, seed=3)))
+    return found
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_instruction_set_and_thread_count_gives_the_same_events(
+    isa: str, isa_processes: dict[str, IsaProcess]
+) -> None:
+    picture, frames, *again = isa_processes[isa].call("test_camera.recorded")
+    assert [picture, frames] == again
+    assert hashlib.sha256((picture + frames).encode()).hexdigest() == RECORDED_HASH
+
+
+def test_a_sample_has_the_same_events_in_every_batch_and_order() -> None:
+    pictures = torch.from_numpy(random_pictures(6, 28, 28))
+    together = JITTERED(pictures, torch.arange(6), 7)
+    order = torch.tensor([4, 0, 3])
+    apart = JITTERED(pictures[order], order, 7)
+    for place, number in enumerate(order.tolist()):
+        assert digest(apart[[place]]) == digest(together[[number]])
+    assert digest(JITTERED(pictures, torch.arange(6), 8)) != digest(together)
+
+
+def test_any_layout_and_dtype_gives_the_same_events() -> None:
+    frames = torch.from_numpy(video(8, 3, 6, 5))
+    expected = digest(camera_encode(frames, seed=0))
+    strided = torch.stack([frames, frames], -1)[..., 0]
+    assert digest(camera_encode(strided, seed=0)) == digest(camera_encode(frames.double(), seed=0)) == expected
+    assert digest(camera_encode(frames.numpy()[:, :, :, ::-1][:, :, :, ::-1], seed=0)) == expected
+
+
+FRAMES = np.full((4, 2, 3, 3), 0.5, np.float32)
+PICTURES = torch.full((2, 28, 28), 0.5)
+NAN = np.where(np.arange(9).reshape(3, 3) == 4, np.nan, FRAMES).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: camera_encode(FRAMES[0], seed=0), ValueError, r"frames: expected shape \(T, B, H, W\).*\(2, 3, 3\)"),
+        (lambda: camera_encode(FRAMES.astype(int), seed=0), TypeError, "frames: expected a tensor or an array of floating"),
+        (lambda: camera_encode(-FRAMES, seed=0), ValueError, r"frames: expected values in \[0, 1\], got -0.5"),
+        (lambda: camera_encode(NAN, seed=0), ValueError, r"frames: expected values in \[0, 1\], got nan"),
+        (lambda: camera_encode(FRAMES, threshold=0.0, seed=0), ValueError, "threshold: expected"),
+        (lambda: camera_encode(FRAMES, threshold=(0.1, math.nan), seed=0), ValueError, "threshold: expected"),
+        (lambda: camera_encode(FRAMES, threshold="x", seed=0), TypeError, "threshold: expected"),
+        (lambda: camera_encode(FRAMES, threshold=(0.1,), seed=0), TypeError, "threshold: expected"),
+        (lambda: camera_encode(FRAMES, spread=0.4, seed=0), ValueError, "spread: expected from 0 to 0.3"),
+        (lambda: camera_encode(FRAMES, dark=-1.0, seed=0), ValueError, "dark: expected"),
+        (lambda: camera_encode(FRAMES, dark=1e-9, seed=0), ValueError, "dark: expected"),
+        (lambda: camera_encode(FRAMES, noise=2.0, seed=0), ValueError, "noise: expected from 0 to 1"),
+        (lambda: camera_encode(FRAMES, refractory=-1, seed=0), ValueError, "refractory: expected"),
+        (lambda: camera_encode(FRAMES, refractory=2**25, seed=0), ValueError, "refractory: expected"),
+        (lambda: camera_encode(FRAMES, seed=-1), ValueError, "seed: expected"),
+        (lambda: camera_encode(FRAMES, seed=0, index=[1]), ValueError, "index: expected"),
+        (lambda: camera_encode(FRAMES, seed=0, index=[1, -1]), ValueError, "index: expected"),
+        (lambda: CameraEncoding()(PICTURES[0]), ValueError, r"images: expected shape \(B, H, W\)"),
+        (lambda: CameraEncoding()(2 * PICTURES + 1), ValueError, r"images: expected values in \[0, 1\], got 2"),
+        (lambda: CameraEncoding(2**25)(PICTURES), ValueError, "steps: expected from 0 to"),
+        (lambda: CameraEncoding(steps=-1)(PICTURES), ValueError, "steps: expected"),
+        (lambda: CameraEncoding(sensor_size=(0, 3))(PICTURES), ValueError, "sensor_size: expected"),
+        (lambda: CameraEncoding(sensor_size=(2**16, 3))(PICTURES), ValueError, "sensor_size: expected"),
+        (lambda: CameraEncoding(sensor_size=34)(PICTURES), TypeError, "sensor_size: expected"),
+        (lambda: CameraEncoding(movement=())(PICTURES), ValueError, "movement: expected"),
+        (lambda: CameraEncoding(movement=((0.0, 1.0),))(PICTURES), ValueError, "movement: expected"),
+        (lambda: CameraEncoding(movement=((0.0, math.nan, 1.0),))(PICTURES), ValueError, "movement: expected"),
+        (lambda: CameraEncoding(movement=((1.0, 0, 0), (1.0, 1, 1)))(PICTURES), ValueError, "movement: expected .* ascend"),
+        (lambda: CameraEncoding(movement=((0.0, 31.0, 0.0),))(PICTURES), ValueError, "movement: expected places from which"),
+        (lambda: CameraEncoding(blur=9.0)(PICTURES), ValueError, "blur: expected from 0 to 8"),
+        (lambda: CameraEncoding(size_jitter=0.5)(PICTURES), ValueError, "size_jitter: expected"),
+        (lambda: CameraEncoding(place_jitter=-1.0)(PICTURES), ValueError, "place_jitter: expected"),
+    ],
+)
+def test_invalid_arguments_raise_an_error_that_names_the_argument(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call()
