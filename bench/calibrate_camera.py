@@ -61,7 +61,7 @@ class Model(torch.nn.Module):
         far = torch.arange(-3.0, 4)
         row = torch.exp(-0.5 * (far / self.blur) ** 2)
         row = row / row.sum()
-        blurred = torch.nn.functional.conv2d(pictures[:, None], row[:, None] * row, padding=3)
+        blurred = torch.nn.functional.conv2d(pictures[:, None], (row[:, None] * row)[None, None], padding=3)
         x = torch.arange(SIZE) - (SIZE - PICTURE) / 2
         views = []
         for k in range(BINS + 1):
