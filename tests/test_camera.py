@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,18 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from srcell import EventBatch, camera_encode
-from srcell.data import CameraEncoding
+from srcell import EventBatch, camera_encode, runtime, training
+from srcell.data import CameraEncoding, LabelledImages
+from srcell.models import SRCClassifier
+from srcell.training import TrainingConfig
+from srcell.training.samples import split
 from support.processes import ISAS, IsaProcess
 from test_encoders import philox
+from test_runtime import bytes_of
 
 OF_PIXEL, OF_VIEW, OF_NOISE = 0, 1, 2
 # A silent change of the recordings would change every published result.
-RECORDED_HASH = "b43e2a13148b739a1d7e59692d6b36303a1bd1d12c5cfe6e0064632dafe9a8e5"
+RECORDED_HASH = "8bbca65ac0ac066dc968939958aba07e47d1cbc36531f3d25d4da63689d48039"
 
 
 def drawn(seed: int, sample: int, n: Any, purpose: Any) -> list[np.ndarray]:
@@ -155,7 +160,16 @@ def test_video_equals_its_definition(
     jitter=st.sampled_from([(0.0, 0.0), (0.2, 0.7)]),
     sensor=st.fixed_dictionaries(SENSORS),
 )
-@example((28, 28), (34, 34), 12, 5, 0.1, 5, (0.2, 0.7), {"threshold": (0.19, 0.19), "spread": 0.15, "refractory": 0, "noise": 0.01})
+@example(
+    (28, 28),
+    (34, 34),
+    12,
+    5,
+    0.1,
+    5,
+    (0.2, 0.7),
+    {"threshold": (0.19, 0.19), "spread": 0.15, "refractory": 0, "noise": 0.01},
+)
 def test_a_moved_picture_equals_its_definition(
     picture: tuple[int, int],
     sensor_size: tuple[int, int],
@@ -187,7 +201,9 @@ def test_a_blurred_picture_is_convolved_with_a_gaussian() -> None:
     far = np.arange(-6, 7)
     row = np.exp(-0.5 * (far / 1.7) ** 2)
     row /= row.sum()
-    blurred = np.apply_along_axis(np.convolve, 2, np.apply_along_axis(np.convolve, 1, picture, row, "same"), row, "same")
+    blurred = np.apply_along_axis(
+        np.convolve, 2, np.apply_along_axis(np.convolve, 1, picture, row, "same"), row, "same"
+    )
     camera = CameraEncoding(40, (40, 40), ((0.0, 0.0, 0.0), (20.0, 3.3, -2.1)), threshold=0.02, blur=1.7)
     sharp = dataclasses.replace(camera, blur=0.0)
     by_camera = camera(torch.from_numpy(picture)).to_dense()
@@ -281,7 +297,11 @@ NAN = np.where(np.arange(9).reshape(3, 3) == 4, np.nan, FRAMES).astype(np.float3
     ("call", "error", "message"),
     [
         (lambda: camera_encode(FRAMES[0], seed=0), ValueError, r"frames: expected shape \(T, B, H, W\).*\(2, 3, 3\)"),
-        (lambda: camera_encode(FRAMES.astype(int), seed=0), TypeError, "frames: expected a tensor or an array of floating"),
+        (
+            lambda: camera_encode(FRAMES.astype(int), seed=0),
+            TypeError,
+            "frames: expected a tensor or an array of floating",
+        ),
         (lambda: camera_encode(-FRAMES, seed=0), ValueError, r"frames: expected values in \[0, 1\], got -0.5"),
         (lambda: camera_encode(NAN, seed=0), ValueError, r"frames: expected values in \[0, 1\], got nan"),
         (lambda: camera_encode(FRAMES, threshold=0.0, seed=0), ValueError, "threshold: expected"),
@@ -307,8 +327,16 @@ NAN = np.where(np.arange(9).reshape(3, 3) == 4, np.nan, FRAMES).astype(np.float3
         (lambda: CameraEncoding(movement=())(PICTURES), ValueError, "movement: expected"),
         (lambda: CameraEncoding(movement=((0.0, 1.0),))(PICTURES), ValueError, "movement: expected"),
         (lambda: CameraEncoding(movement=((0.0, math.nan, 1.0),))(PICTURES), ValueError, "movement: expected"),
-        (lambda: CameraEncoding(movement=((1.0, 0, 0), (1.0, 1, 1)))(PICTURES), ValueError, "movement: expected .* ascend"),
-        (lambda: CameraEncoding(movement=((0.0, 31.0, 0.0),))(PICTURES), ValueError, "movement: expected places from which"),
+        (
+            lambda: CameraEncoding(movement=((1.0, 0, 0), (1.0, 1, 1)))(PICTURES),
+            ValueError,
+            "movement: expected .* ascend",
+        ),
+        (
+            lambda: CameraEncoding(movement=((0.0, 31.0, 0.0),))(PICTURES),
+            ValueError,
+            "movement: expected places from which",
+        ),
         (lambda: CameraEncoding(blur=9.0)(PICTURES), ValueError, "blur: expected from 0 to 8"),
         (lambda: CameraEncoding(size_jitter=0.5)(PICTURES), ValueError, "size_jitter: expected"),
         (lambda: CameraEncoding(place_jitter=-1.0)(PICTURES), ValueError, "place_jitter: expected"),
@@ -319,3 +347,60 @@ def test_invalid_arguments_raise_an_error_that_names_the_argument(
 ) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def small_camera(**changes: Any) -> CameraEncoding:
+    movement = ((0.0, 0.5, 0.0), (5.0, -2.0, 1.0), (9.0, 0.0, 0.0))
+    given = {"noise": 0.01, "size_jitter": 0.1, "place_jitter": 0.3, "refractory": 1, "threshold": (0.1, 0.2)}
+    return CameraEncoding(9, (6, 7), movement, **given | changes)
+
+
+def exported(encoder: Any) -> runtime.Network:
+    model = SRCClassifier(84, [], num_classes=2)
+    model.encoder = encoder
+    return runtime.Network(bytes_of(model))
+
+
+def test_an_exported_network_sees_pictures_as_the_network_did() -> None:
+    camera, pictures, index = small_camera(), random_pictures(4, 8, 5), np.array([5, 0, 2**40, 7])
+    made = exported(camera).encode(pictures, index, seed=2**63 + 1)
+    expected = camera(torch.from_numpy(pictures), torch.from_numpy(index), 2**63 + 1)
+    assert made.shape == expected.shape and len(made.indices) > 50
+    assert (made.offsets == expected.offsets.numpy()).all() and (made.indices == expected.indices.numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spread": "x"}, "encoder: expected the settings of a CameraEncoding"),
+        ({"movement": ((0.0, 1.0),)}, "encoder: expected the settings of a CameraEncoding"),
+        ({"sensor_size": (6,)}, "encoder: expected the settings of a CameraEncoding"),
+        ({"sensor_size": (6, 9)}, r"images: expected shape \(B, h, w\) for a camera of \(6, 9\) pixels"),
+        ({"noise": 2.0}, "noise: expected from 0 to 1"),
+        ({"movement": ((0.0, 100.0, 0.0),)}, "movement: expected places from which"),
+    ],
+)
+def test_an_exported_network_refuses_a_camera_that_cannot_be(changes: dict[str, Any], message: str) -> None:
+    net = exported(dataclasses.replace(small_camera(), **changes))
+    with pytest.raises(ValueError, match=message):
+        net.encode(random_pictures(2, 8, 5))
+
+
+def test_a_network_trains_through_a_camera_and_is_tested_on_another_data_set(tmp_path: Path) -> None:
+    config = TrainingConfig(
+        dataset="digits", encoding="camera", skip_samples=1000, hidden_sizes=(), epochs=1, validation=0.0
+    )
+    trained = training.train(config, tmp_path / "run")
+    assert isinstance(trained.model.encoder, CameraEncoding) and trained.model.layers[0].input_size == 2312
+    folder = training.RunFolder.open(tmp_path / "run")
+    assert training.evaluate_run(folder, dataset="digits").accuracy == trained.evaluation.accuracy
+    with pytest.raises(ValueError, match="dataset: expected one of 2312 inputs and 10 classes, got 2 inputs"):
+        training.evaluate_run(folder, dataset="intervals")
+
+
+def test_skipped_samples_are_the_first_ones() -> None:
+    samples = LabelledImages(torch.zeros(10, 1, 1), torch.arange(10))
+    chosen = [*split(TrainingConfig(skip_samples=4, validation=0.5), samples)]
+    assert sorted(int(x) for part in chosen for x in part.labels) == [4, 5, 6, 7, 8, 9]
+    with pytest.raises(ValueError, match="train_samples: expected at most 6"):
+        split(TrainingConfig(skip_samples=4, validation=0.0, train_samples=7), samples)

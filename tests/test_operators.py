@@ -167,9 +167,15 @@ def delay_calls() -> Iterator[OperatorCall]:
         yield OperatorCall("delay_events_backward", *given, **sizes, **options, output_mask=mask)
 
 
+SENSOR = {"rise": 0.2, "fall": 0.2, "spread": 0.1, "refractory": 0, "noise": 0.01, "seed": 3}
+VIEW = {"steps": 8, "height": 3, "width": 4, "blur": 0.5, "size": 0.1, "place": 0.1}
+MOVEMENT = torch.tensor([[0.0, 0, 0], [8, 1, -1]], dtype=torch.float64)
+PIXELS, NUMBERS = torch.ones(10, 10), torch.arange(10)
 OTHERS = [
     OperatorCall("rate_encode", images(), torch.arange(3), **ENCODING),
     OperatorCall("latency_encode", images(), steps=7, prefix=2),
+    OperatorCall("camera_frames", spikes()[:, :, None], NUMBERS[:2], dark=0.0, **SENSOR),
+    OperatorCall("camera_pictures", images()[:, None], MOVEMENT, NUMBERS[:3], **VIEW, **SENSOR),
     OperatorCall("count_spikes", spikes()),
     OperatorCall("scale", spikes().requires_grad_(), torch.ones(2, 6)),
     OperatorCall("sum_over_time", spikes().requires_grad_(), torch.linspace(0.5, 1, 30)),
@@ -269,7 +275,6 @@ SEEN_BY_FAKE_KERNELS = [
     Refusal("factors", OperatorCall("spread_over_time", torch.zeros(3, 2), torch.ones(2), steps=1)),
     Refusal("spikes", OperatorCall("count_spikes", torch.zeros(2, 3))),
 ]
-PIXELS, NUMBERS = torch.ones(10, 10), torch.arange(10)
 SEEN_BY_KERNELS = [
     *(Refusal("output_mask", with_mask("src", count)) for count in (10, 12)),
     *(Refusal("output_mask", with_mask("src_events", count)) for count in (11, 13)),
@@ -286,6 +291,21 @@ SEEN_BY_KERNELS = [
     Refusal("prefix", encoding("rate_encode", PIXELS, NUMBERS, prefix=-5)),
     Refusal("index", encoding("rate_encode", PIXELS, NUMBERS[:1])),
     Refusal("steps", encoding("latency_encode", PIXELS, steps=0)),
+    Refusal("frames", OperatorCall("camera_frames", PIXELS, NUMBERS, dark=0.0, **SENSOR)),
+    Refusal(
+        "frames", OperatorCall("camera_frames", PIXELS[None, None].double(), NUMBERS, dark=0.0, **SENSOR), TypeError
+    ),
+    Refusal("index", OperatorCall("camera_frames", PIXELS[None, None], NUMBERS, dark=0.0, **SENSOR)),
+    Refusal("images", OperatorCall("camera_pictures", PIXELS, MOVEMENT, NUMBERS, **VIEW, **SENSOR)),
+    Refusal("movement", OperatorCall("camera_pictures", PIXELS[None], MOVEMENT[:, 1:], NUMBERS[:1], **VIEW, **SENSOR)),
+    Refusal(
+        "movement",
+        OperatorCall("camera_pictures", PIXELS[None], MOVEMENT.float(), NUMBERS[:1], **VIEW, **SENSOR),
+        TypeError,
+    ),
+    Refusal(
+        "steps", OperatorCall("camera_pictures", PIXELS[None], MOVEMENT, NUMBERS[:1], **VIEW | {"steps": -1}, **SENSOR)
+    ),
 ]
 
 

@@ -137,8 +137,8 @@ py::tuple record(const CameraSettings& settings, int64_t batch, int64_t steps, c
     return py::make_tuple(offsets, indices);
 }
 
-py::tuple camera_frames(const Array<float>& frames, const Array<int64_t>& index, double rise, double fall, double spread,
-                        int64_t refractory, double noise, uint64_t seed, double dark, int threads) {
+py::tuple camera_frames(const Array<float>& frames, const Array<int64_t>& index, double rise, double fall,
+                        double spread, int64_t refractory, double noise, uint64_t seed, double dark, int threads) {
     const CameraSettings settings = {frames.shape(2), frames.shape(3), rise, fall, spread, refractory, noise, seed};
     const float* const values = frames.data();
     return record(settings, frames.shape(1), frames.shape(0), index, threads,

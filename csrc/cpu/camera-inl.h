@@ -137,8 +137,9 @@ void run_camera(const Sensor& p, const Random& random, int64_t b, View& view) {
 // The natural logarithm of a positive, normal number, to 2 ulp: 2^e m with m in [sqrt(1/2), sqrt(2)), and a polynomial
 // of m - 1.
 SRCELL_INLINE float logarithm(float x) {
-    constexpr float of_log[] = {3.3333331174e-1f, -2.4999993993e-1f, 2.0000714765e-1f, -1.6668057665e-1f, 1.4249322787e-1f,
-                                -1.2420140846e-1f, 1.1676998740e-1f, -1.1514610310e-1f, 7.0376836292e-2f};
+    constexpr float of_log[] = {3.3333331174e-1f,  -2.4999993993e-1f, 2.0000714765e-1f,
+                                -1.6668057665e-1f, 1.4249322787e-1f,  -1.2420140846e-1f,
+                                1.1676998740e-1f,  -1.1514610310e-1f, 7.0376836292e-2f};
     const uint32_t bits = bits_of(x) - 0x3F3504F3;  // of sqrt(1/2)
     const auto exponent = static_cast<float>(static_cast<int32_t>(bits) >> 23);
     const float m = from_bits((bits & 0x7FFFFF) + 0x3F3504F3) - 1;

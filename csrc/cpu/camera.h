@@ -1,10 +1,10 @@
 // The arguments of the event camera in the dispatch table: plain structs of pointers, sizes and options; nothing here
 // allocates or owns memory. A source of brightness (frames, or a picture under a movement) and a sensor are apart.
 //
-// Shapes use B samples, T steps and a sensor of H x W pixels. Every array is dense and row-major. The caller owns it and
-// keeps it alive during the call. Input (p * H + y) * W + x of the events is pixel (x, y) where brightness rises (p = 0)
-// or falls (p = 1). A sample's events depend only on its brightness, its number, the seed and the options: not on the
-// other samples, the threads or the ISA.
+// Shapes use B samples, T steps and a sensor of H x W pixels. Every array is dense and row-major. The caller owns it
+// and keeps it alive during the call. Input (p * H + y) * W + x of the events is pixel (x, y) where brightness rises (p
+// = 0) or falls (p = 1). A sample's events depend only on its brightness, its number, the seed and the options: not on
+// the other samples, the threads or the ISA.
 #pragma once
 
 #include <cstdint>
@@ -26,10 +26,10 @@ constexpr int64_t kMostCameraSteps = int64_t(1) << 24;
 struct Sensor {
     int64_t samples, steps, height, width;  // 2 H W <= 2^31, T <= kMostCameraSteps
     int threads;
-    float rise, fall;      // > 0
-    float spread;          // of each pixel's thresholds, relative to rise and fall; in [0, 0.3]
-    int64_t refractory;    // <= kMostCameraSteps
-    double noise;          // events per pixel and step, without a change of brightness; in [0, 1]
+    float rise, fall;    // > 0
+    float spread;        // of each pixel's thresholds, relative to rise and fall; in [0, 0.3]
+    int64_t refractory;  // <= kMostCameraSteps
+    double noise;        // events per pixel and step, without a change of brightness; in [0, 1]
     uint64_t seed;
     const int64_t* index;  // (B,) the samples' numbers
     float* scratch;        // (B, camera_frame_scratch() or camera_picture_scratch())

@@ -68,8 +68,8 @@ struct OtherKernels {
     void (*rate_draw)(const RateEncoding&);
     void (*rate_write)(const RateEncoding&, int32_t* indices);
     void (*latency_encode)(const LatencyEncoding&);
-    // A camera's scratch, in floats per sample. camera_draw_... draws the events and writes the offsets; then camera_write
-    // writes the indices, (offsets[B * T],).
+    // A camera's scratch, in floats per sample. camera_draw_... draws the events and writes the offsets; then
+    // camera_write writes the indices, (offsets[B * T],).
     int64_t (*camera_frame_scratch)(const Sensor&);
     int64_t (*camera_picture_scratch)(const Sensor&, const Pictures&);
     void (*camera_draw_frames)(const Sensor&, const Frames&);

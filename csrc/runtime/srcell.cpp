@@ -2,11 +2,13 @@
 // kernels.
 #include "srcell.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
 
 #include "../platform/platform.h"
+#include "camera.h"
 #include "encoding.h"
 #include "network.h"
 
@@ -45,6 +47,12 @@ srcell_status guarded(Call call) {
 template <class T>
 void require(const T* pointer, const char* name) {
     if (!pointer) throw std::invalid_argument(std::string(name) + ": expected a pointer, got null");
+}
+
+void check_room(int64_t events, int64_t room) {
+    if (events > room)
+        throw std::invalid_argument("room: expected at least " + std::to_string(events) + ", got " +
+                                    std::to_string(room));
 }
 
 // The layer of this number, or null.
@@ -268,8 +276,27 @@ srcell_status srcell_encode_rate(const srcell_rate* settings, int64_t batch, int
         const srcell::RateSettings rate = {settings->steps, settings->prefix, settings->gain, settings->thinned != 0,
                                            settings->seed};
         const int64_t events = srcell::encode_rate(rate, batch, inputs, images, index, offsets, indices, room);
-        if (events > room)
-            throw std::invalid_argument("room: expected at least " + std::to_string(events) + ", got " +
-                                        std::to_string(room));
+        check_room(events, room);
+    });
+}
+
+srcell_status srcell_encode_camera(const srcell_camera* settings, int64_t batch, int64_t height, int64_t width,
+                                   const float* pictures, const int64_t* index, int64_t* offsets, int32_t* indices,
+                                   int64_t room) {
+    return guarded([&] {
+        require(settings, "settings");
+        require(settings->movement, "movement");
+        require(offsets, "offsets");
+        if (batch) require(pictures, "pictures");
+        if (room) require(indices, "indices");
+        const srcell::CameraSettings sensor = {settings->height, settings->width,      settings->rise,  settings->fall,
+                                               settings->spread, settings->refractory, settings->noise, settings->seed};
+        srcell::Recording recording(sensor, batch, settings->steps, index, 1);
+        recording.draw(
+            pictures, height, width,
+            {settings->blur, settings->size_jitter, settings->place_jitter, settings->points, settings->movement});
+        std::copy_n(recording.offsets(), batch * settings->steps + 1, offsets);
+        check_room(recording.events(), room);
+        recording.write(indices);
     });
 }

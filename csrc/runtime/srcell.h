@@ -143,6 +143,25 @@ SRCELL_API srcell_status srcell_encode_rate(const srcell_rate* settings, int64_t
                                             const float* images, const int64_t* index, int64_t* offsets,
                                             int32_t* indices, int64_t room);
 
+/* The event camera, which turns pictures under a movement into events. A network's text "encoder" holds the settings
+   that it was trained with; the documentation says what they mean. Outside their ranges the call fails. */
+typedef struct srcell_camera {
+    int64_t steps, height, width; /* T; the sensor's pixels, K = 2 * height * width */
+    double rise, fall;            /* changes of brightness that make an event */
+    double spread;                /* deviation of the pixels' thresholds, relative, in [0, 0.3] */
+    int64_t refractory;           /* steps after an event in which a pixel sends none */
+    double noise;                 /* events per pixel and step that no change causes */
+    double blur, size_jitter, place_jitter;
+    const double* movement; /* (points, 3): step, and the place across and down in pixels; ascending by step */
+    int64_t points;
+    uint64_t seed;
+} srcell_camera;
+
+/* As srcell_encode_rate(), of pictures (B, height, width) with pixels in [0, 1]. */
+SRCELL_API srcell_status srcell_encode_camera(const srcell_camera* settings, int64_t batch, int64_t height,
+                                              int64_t width, const float* pictures, const int64_t* index,
+                                              int64_t* offsets, int32_t* indices, int64_t room);
+
 #ifdef __cplusplus
 }
 #endif

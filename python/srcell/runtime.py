@@ -233,15 +233,15 @@ class Network:
             return self._held(images, lengths)
         if lengths is not None:
             raise ValueError("lengths: expected None for an encoder of images, got lengths")
+        if (self.encoder or {}).get("name") == "CameraEncoding":
+            return self._seen(images, index, seed)
         settings, seed = _image_encoder(self.encoder or {}), _int("seed", seed)
         pixels = _floats("images", images)
         if pixels.ndim < 2 or math.prod(pixels.shape[1:]) != self.input_size:
             raise ValueError(f"images: expected shape (B, ...) with {self.input_size} pixels each, got {pixels.shape}")
         samples, threads = len(pixels), os.cpu_count() or 1
         pixels = pixels.reshape(samples, self.input_size)
-        numbers = np.arange(samples) if index is None else _integers("index", index)
-        if numbers.shape != (samples,):
-            raise ValueError(f"index: expected shape ({samples},), got {numbers.shape}")
+        numbers = _numbers(index, samples)
         steps, prefix = settings["steps"], settings["prefix"]
         if settings["name"] == "LatencyEncoding":
             offsets, indices = _core.latency_encode(pixels, steps, prefix, threads)
@@ -249,6 +249,18 @@ class Network:
             gain, thinned = float(settings["gain"]), bool(settings.get("thinned", False))
             offsets, indices = _core.rate_encode(pixels, numbers, steps, prefix, gain, seed % 2**64, thinned, threads)
         return Events(offsets, indices, (prefix + steps, samples, self.input_size))
+
+    def _seen(self, images: ArrayLike, index: ArrayLike | None, seed: int) -> Events:
+        """The events that a camera sends while it moves before pictures (B, h, w)."""
+        steps, size, *settings = _camera(self.encoder or {})
+        pictures = _floats("images", images)
+        if pictures.ndim != 3 or 2 * math.prod(size) != self.input_size:
+            raise ValueError(f"images: expected shape (B, h, w) for a camera of {size} pixels, got {pictures.shape}")
+        samples, threads = len(pictures), os.cpu_count() or 1
+        movement, sensor, view = settings
+        numbers, seed = _numbers(index, samples), _int("seed", seed) % 2**64
+        made = _core.camera_pictures(pictures, movement, numbers, steps, *size, *sensor, seed, view, threads)
+        return Events(*made, (steps, samples, self.input_size))
 
     def _held(self, values: ArrayLike, lengths: ArrayLike | None) -> Events:
         """The events of sequences (B, S, K), whose elements last for several steps."""
@@ -602,6 +614,34 @@ def _held_steps(settings: Mapping[str, Any]) -> tuple[int, int]:
             raise ValueError(f"encoder: expected {key} to be an int in [{least}, 2^20], got {steps!r}")
         found.append(steps)
     return found[0], found[1]
+
+
+def _camera(settings: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the settings of a CameraEncoding as the kernels take them, which check their ranges."""
+    try:
+        height, width = settings["sensor_size"]
+        threshold = settings["threshold"]
+        rise, fall = threshold if isinstance(threshold, list) else (threshold, threshold)
+        sensor = (
+            float(rise),
+            float(fall),
+            float(settings["spread"]),
+            int(settings["refractory"]),
+            float(settings["noise"]),
+        )
+        view = tuple(float(settings[name]) for name in ("blur", "size_jitter", "place_jitter"))
+        movement = np.array(settings["movement"], np.float64).reshape(-1, 3)
+        return int(settings["steps"]), (int(height), int(width)), movement, sensor, view
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"encoder: expected the settings of a CameraEncoding, got {settings!r:.200}") from error
+
+
+def _numbers(index: ArrayLike | None, samples: int) -> NDArray[np.int64]:
+    """The samples' numbers, 0..B-1 if absent."""
+    numbers = np.arange(samples) if index is None else _integers("index", index)
+    if numbers.shape != (samples,):
+        raise ValueError(f"index: expected shape ({samples},), got {numbers.shape}")
+    return numbers
 
 
 def _image_encoder(settings: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "../../csrc/runtime/camera.h"
 #include "../../csrc/runtime/encoding.h"
 #include "../../csrc/runtime/network.h"
 #include "encode_problem.h"
@@ -258,6 +259,67 @@ void encodes_images() {
     }
 }
 
+struct Recorded {
+    std::vector<int64_t> offsets;
+    std::vector<int32_t> indices;
+    bool operator==(const Recorded& other) const { return offsets == other.offsets && indices == other.indices; }
+};
+
+constexpr double kMovement[] = {0, 0.5, -0.5, 7, 3.3, 1.2, 20, -4, 0};
+
+// In memory of exactly the right size, for the address sanitizer.
+Recorded record(int64_t side, int64_t width, int threads, bool frames, const CameraSettings& settings) {
+    Numbers numbers(3);
+    const int64_t samples = 2, steps = 25,
+                  count = samples * (frames ? steps * settings.height * settings.width : side * side);
+    std::vector<float> seen(static_cast<size_t>(count));
+    for (float& x : seen) x = static_cast<float>(numbers.below(1000)) / 999;
+    Recording recording(settings, samples, steps, nullptr, threads);
+    if (frames)
+        recording.draw(seen.data(), 0.1);
+    else
+        recording.draw(seen.data(), side, side, {width > 8 ? 1.5 : 0.0, 0.2, 0.7, 3, kMovement});
+    Recorded made = {{recording.offsets(), recording.offsets() + samples * steps + 1},
+                     std::vector<int32_t>(static_cast<size_t>(recording.events()))};
+    recording.write(made.indices.data());
+    return made;
+}
+
+// Cameras of sizes near a group of pixels: the same events on one thread and on three, ascending in each row.
+void a_camera_sees() {
+    int64_t events = 0;
+    for (const int64_t width : {1, 15, 16, 17, 33})
+        for (const int64_t side : {1, 9, 40})
+            for (const bool frames : {false, true}) {
+                const CameraSettings settings = {3, width, 0.1, 0.15, 0.2, 1, 0.02, 9};
+                const Recorded one = record(side + 12, width, 1, frames, settings);
+                CHECK(one == record(side + 12, width, 3, frames, settings));
+                for (size_t row = 0; row + 1 < one.offsets.size(); ++row)
+                    for (int64_t k = one.offsets[row]; k < one.offsets[row + 1]; ++k) {
+                        const int32_t input = one.indices[static_cast<size_t>(k)];
+                        CHECK(input >= 0 && input < 6 * width);
+                        CHECK(k == one.offsets[row] || one.indices[static_cast<size_t>(k - 1)] < input);
+                    }
+                events += one.offsets.back();
+            }
+    CHECK(events > 1000);
+    for (const CameraSettings& wrong : {CameraSettings{3, 3, 0, 0.1, 0, 0, 0, 0},
+                                        {3, 3, 0.1, NAN, 0, 0, 0, 0},
+                                        {3, 3, 0.1, 0.1, 0.5, 0, 0, 0},
+                                        {3, 3, 0.1, 0.1, 0, -1, 0, 0},
+                                        {3, 3, 0.1, 0.1, 0, 0, 1.5, 0},
+                                        {-3, 3, 0.1, 0.1, 0, 0, 0, 0}})
+        CHECK(refused([&] { record(9, 3, 1, false, wrong); }));
+    const CameraSettings settings = {3, 3, 0.1, 0.1, 0, 0, 0, 0};
+    const float picture[] = {0, 1, NAN, 0.5f};
+    const double backwards[] = {1, 0, 0, 1, 0, 0}, away[] = {0, 9, 0};
+    CHECK(refused([&] { Recording(settings, 1, 5, nullptr, 1).draw(picture, 2, 2, {0, 0, 0, 1, kMovement}); }));
+    CHECK(refused([&] { Recording(settings, 1, 5, nullptr, 1).draw(picture, 1, 2, {0, 0, 0, 2, backwards}); }));
+    CHECK(refused([&] { Recording(settings, 1, 5, nullptr, 1).draw(picture, 1, 2, {0, 0, 0, 1, away}); }));
+    CHECK(refused([&] { Recording(settings, 1, 5, nullptr, 1).draw(picture, 1, 2, {9, 0, 0, 1, kMovement}); }));
+    CHECK(refused([&] { Recording(settings, 1, -5, nullptr, 1); }));
+}
+
 // Rows that do not ascend or repeat inputs arrive in the order of the batch.
 void unsorted_rows_pass_delays_in_their_order() {
     const Network network = network_of(network_file({12, 40, 10}, false, "linear", 1, false, FileWith::kDelays));
@@ -321,6 +383,7 @@ int main() {
             altered_states_are_refused_or_run(network_of(network_file({12, 20, 6}, true, readout, 1, true, with)), 100);
     altered_states_are_refused_or_run(network_of(integer_network_file(12, 30)), 100);
     encodes_images();
+    a_camera_sees();
     for (const bool resonant : {false, true})
         altered_files_are_refused_or_run(
             network_file({3, 2}, true, "linear", 1, resonant, resonant ? FileWith::kDelays : FileWith::kNothing));

@@ -18,7 +18,8 @@ from fuzz.draws import (
     Draw,
 )
 from fuzz.facts import attempt, names_of, readable, tensors_in
-from srcell import EventBatch, latency_encode, rate_encode
+from srcell import EventBatch, camera_encode, latency_encode, rate_encode
+from srcell.data import CameraEncoding
 from support.dlpack import described
 
 # Event batches
@@ -278,3 +279,45 @@ def encoders(draw: Draw) -> None:
     plain = images.resolve_neg().flatten(1).float().clone(memory_format=torch.contiguous_format)
     assert batch.shape == (given["prefix"] + given["steps"], *plain.shape)
     assert batch == encode(**given | {"images": plain})
+
+
+def camera(draw: Draw) -> None:
+    """A camera gives the events of the same frames or pictures in contiguous memory (test_camera.py)."""
+    shape = (draw.size(), draw.size(), draw.pick(3, 1, 0, 17), draw.pick(2, 1, 0, 16, 33))
+    brightness = draw.floats(*shape, dtype=draw.pick(torch.float32, torch.float64)).sigmoid()
+    if brightness.numel() and draw.chance(10):
+        brightness.view(-1)[draw.randrange(brightness.numel())] = draw.pick(math.nan, -1e-6, 1.001, math.inf)
+    brightness = draw.repeated(draw.relaid(brightness))
+    fit = bool(((brightness >= 0) & (brightness <= 1)).all())
+    sensor: dict[str, Any] = {"threshold": draw.pick(0.19, (0.1, 0.4), 1e-4, 1e4), "spread": draw.pick(0.0, 0.3)}
+    sensor |= {"refractory": draw.pick(0, 2, 2**24), "noise": draw.pick(0.0, 0.01, 1.0)}
+    if draw.chance(50):
+        given = {"frames": as_array(draw, brightness, foreign=False), "seed": draw.getrandbits(64), **sensor}
+        given |= {"dark": draw.pick(0.0, 0.1, 1e-6)}
+        spoilt = draw.spoil(given, 35)
+        batch = attempt(camera_encode, given, spoilt or not fit)
+        again = camera_encode(**given | {"frames": brightness.resolve_neg().clone()}) if not spoilt else batch
+    else:
+        movement = [(float(t), draw.pick(0.0, 0.3, -1.4), draw.pick(0.0, 0.9)) for t in range(draw.pick(1, 2, 9))]
+        given = {
+            "steps": draw.pick(5, 0, 1, 33),
+            "sensor_size": draw.pick((3, 3), (1, 40)),
+            "movement": tuple(movement),
+        }
+        given |= {
+            "blur": draw.pick(0.0, 0.5, 8.0),
+            "size_jitter": draw.pick(0.0, 0.3),
+            "place_jitter": draw.pick(0.0, 2.0),
+        }
+        given |= sensor
+        spoilt = draw.spoil(given, 35)
+        pictures = brightness.flatten(0, 1)
+        half = (
+            [(a + b) / 2 for a, b in zip(given["sensor_size"], pictures.shape[1:], strict=True)] if not spoilt else []
+        )
+        sees = not spoilt and all(abs(x) < half[1] and abs(y) < half[0] for _, x, y in movement)
+        batch = attempt(lambda **options: CameraEncoding(**options)(pictures), given, spoilt or not (fit and sees))
+        again = CameraEncoding(**given)(pictures.resolve_neg().clone()) if not spoilt else batch
+
+    EventBatch(batch.offsets, batch.indices, shape=batch.shape)  # the constructor accepts it
+    assert batch == again

@@ -40,7 +40,7 @@ TARGETS: dict[str, Callable[[Draw], bool | None]] = {
     function.__name__: function
     for function in (
         *(op_targets.op_src, op_targets.modules, op_targets.integers, op_targets.op_raw, op_targets.core_raw),
-        *(event_targets.event_batch, event_targets.encoders, delay_targets.delays),
+        *(event_targets.event_batch, event_targets.encoders, event_targets.camera, delay_targets.delays),
         *(mode_targets.modes, mode_targets.padding),
         *(file_targets.idx, file_targets.nmnist, file_targets.cache, file_targets.checkpoint, file_targets.config),
         *(file_targets.network, file_targets.own_folder),

@@ -20,6 +20,7 @@ from srcell import (
     EventBatch,
     IntegerSRC,
     SRCConv2d,
+    camera_encode,
     delay,
     integer_src_linear,
     latency_encode,
@@ -29,6 +30,7 @@ from srcell import (
     src_conv2d,
     src_linear,
 )
+from srcell.data import CameraEncoding
 from srcell.functional import count_spikes
 from srcell.functional.readout import scale_neurons
 from support.inputs import noise
@@ -39,7 +41,13 @@ NEW_TORCH = hasattr(torch.library, "register_vmap")
 EXPORTS_ONNX = "custom_translation_table" in inspect.signature(torch.onnx.export).parameters
 
 Call = tuple[Callable[..., Any], Sequence[Tensor]]
-ENCODERS = ("rate_encode", "latency_encode", "delay of events")  # the number of events depends on the data
+ENCODERS = (
+    "rate_encode",
+    "latency_encode",
+    "camera_encode",
+    "CameraEncoding",
+    "delay of events",
+)  # the number of events depends on the data
 
 
 def images() -> Tensor:
@@ -62,6 +70,8 @@ def calls_outside_layers(
     return {
         "rate_encode": (lambda p: rate_encode(p, steps, prefix=prefix, seed=seed), [pixels]),
         "latency_encode": (lambda p: latency_encode(p, steps, prefix=prefix), [pixels]),
+        "camera_encode": (lambda a: camera_encode(a[:, :, None], seed=seed), [x]),
+        "CameraEncoding": (lambda p: CameraEncoding(9, (3, 3))(p[:, None], seed=seed), [pixels]),
         "count_spikes": (count_spikes, [x]),
         "scale_neurons": (scale_neurons, [x, 2 * x.sum(0)]),
         "EventBatch": (lambda *p: EventBatch(*p, shape=events.shape), parts),

@@ -17,6 +17,9 @@ def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None
     parser = commands.add_parser("eval", help=line)
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--binary", action="store_true", help="let layers pass on 1 where s > 0.5 and 0 elsewhere")
+    parser.add_argument(
+        "--data-set", metavar="NAME", help="another data set with as many inputs and classes, as nmnist"
+    )
     add_run_options(parser, training=False)
     parser.set_defaults(run=evaluate)
 
@@ -24,7 +27,9 @@ def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None
 def evaluate(arguments: argparse.Namespace) -> None:
     """Print the test accuracy of a run's network, and the events, spikes and operations of an inference."""
     folder = training.RunFolder.open(arguments.run_folder)
-    evaluation = training.evaluate_run(folder, run_options(arguments), binary=arguments.binary)
+    evaluation = training.evaluate_run(
+        folder, run_options(arguments), binary=arguments.binary, dataset=arguments.data_set
+    )
     put(f"{result_text(evaluation)} on {evaluation.answers} samples")
     if folder.config.integer:
         put(f"integrators clamped to their bounds: {evaluation.clamped:,} times")

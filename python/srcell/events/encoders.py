@@ -138,9 +138,9 @@ def camera_encode(
 ) -> EventBatch:
     """Let an event camera look at video: a pixel fires where brightness changes.
 
-    Each pixel keeps a level. In a step in which brightness is above the level by the threshold, the pixel sends an event
-    of polarity 0; below it by the threshold, one of polarity 1; and the level moves by the threshold, as often as it
-    fits. At the start the level lies anywhere between the two thresholds around the first frame, at random.
+    Each pixel keeps a level. Where brightness is above the level by the threshold, the pixel sends an event of polarity
+    0; where it is below by the threshold, one of polarity 1. The level then moves by the threshold, as often as it
+    fits. It starts anywhere within the thresholds around the first frame, at random.
 
     The events of a sample depend only on its frames, its number in ``index``, the seed and the options: they are the
     same in every batch, on any number of threads and on every machine.
@@ -158,8 +158,8 @@ def camera_encode(
 
     Returns:
         A batch of shape (T, B, 2 H W) without values and lengths; each row ascends. Input ``(p * H + y) * W + x`` is
-        polarity p of pixel (x, y), as in ``EventBatch.from_events`` and in Neuromorphic-MNIST, whose polarity is 1 where
-        brightness falls.
+        polarity p of pixel (x, y), as in ``EventBatch.from_events`` and in Neuromorphic-MNIST, whose polarity is 1
+        where brightness falls.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
@@ -171,7 +171,7 @@ def camera_encode(
     Example:
         >>> import torch
         >>> from srcell import camera_encode
-        >>> edge = (torch.arange(8) < torch.arange(8)[:, None, None, None]).float()  # bright from the left, further each step
+        >>> edge = (torch.arange(8) < torch.arange(8)[:, None, None, None]).float()  # moves to the right
         >>> events = camera_encode(edge.expand(8, 1, 1, 8), threshold=0.5, seed=0)
         >>> events.shape, events.to_dense()[:, 0, :8].sum().item()
         ((8, 1, 16), 7.0)

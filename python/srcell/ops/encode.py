@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ._cpu import core
 from ._gpu import gpu_of
-from ._layer import Like, check_floats, check_integers
+from ._layer import Like, check_floats, check_integers, check_tensor
 from ._memory import contiguous
 from ._operator import Operator
 
@@ -93,12 +93,12 @@ camera_pictures = Operator(
 )
 
 
-def check_camera(name: str, brightness: Tensor, axes: str, index: Tensor, samples: int) -> tuple[Any, Any]:
+def check_camera(name: str, brightness: Tensor, axes: str, index: Tensor) -> tuple[Any, Any]:
     """Check what a camera sees and the samples' numbers; return both as arrays."""
     like = check_floats(name, brightness, axes)
     if like.dtype != torch.float32:
         raise TypeError(f"{name}: expected dtype torch.float32, got {like.dtype}")
-    numbers = check_integers("index", index, torch.int64, samples, like)
+    numbers = check_integers("index", index, torch.int64, brightness.shape[axes.split(", ").index("B")], like)
     return contiguous(brightness.detach()).numpy(), contiguous(numbers).numpy()
 
 
@@ -110,7 +110,7 @@ def sensor_of(call: Any) -> tuple[float, float, float, int, float, int]:
 @camera_frames.kernel("CPU")
 def camera_frames_cpu(call: Any) -> tuple[Tensor, ...]:
     """Events of float32 frames (T, B, H, W)."""
-    frames, index = check_camera("frames", call.frames, "T, B, H, W", call.index, call.frames.shape[1])
+    frames, index = check_camera("frames", call.frames, "T, B, H, W", call.index)
     made = core.camera_frames(frames, index, *sensor_of(call), call.dark, torch.get_num_threads())
     return tuple(map(torch.from_numpy, made))
 
@@ -118,12 +118,12 @@ def camera_frames_cpu(call: Any) -> tuple[Tensor, ...]:
 @camera_pictures.kernel("CPU")
 def camera_pictures_cpu(call: Any) -> tuple[Tensor, ...]:
     """Events of float32 pictures (B, H, W) under a movement (points, 3), float64."""
-    pictures, index = check_camera("images", call.pictures, "B, H, W", call.index, call.pictures.shape[0])
+    pictures, index = check_camera("images", call.pictures, "B, H, W", call.index)
+    points = Like("images", torch.float64, call.pictures.device)
+    check_tensor("movement", call.movement, points, (*call.movement.shape[:1], 3))
     movement = contiguous(call.movement).numpy()
     sizes, view = (call.steps, call.height, call.width), (call.blur, call.size, call.place)
-    made = core.camera_pictures(
-        pictures, movement, index, *sizes, *sensor_of(call), view, torch.get_num_threads()
-    )
+    made = core.camera_pictures(pictures, movement, index, *sizes, *sensor_of(call), view, torch.get_num_threads())
     return tuple(map(torch.from_numpy, made))
 
 

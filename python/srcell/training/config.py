@@ -34,7 +34,7 @@ from .presets import OF_OWN, PRESETS
 OWN = "own"  # the data set of a run whose network and samples the caller made
 
 # Settings added since srcell 0.2.0. A new setting must be listed here, or else older run folders cannot be read.
-ADDED = frozenset({"patience", "rho", "rs", "standardise"})
+ADDED = frozenset({"noise", "patience", "place_jitter", "rho", "rs", "size_jitter", "skip_samples", "standardise"})
 # Those that had another name in srcell 0.2.0.
 BEFORE = {old: RENAMED[old] for old in ("delay", "lateral", "lateral_delay", "recurrent_grad")}
 
@@ -114,6 +114,7 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
     train_samples: int = size(
         0, "number of training samples, drawn by the seed; 0: all", "drawn from those not held out", least=0
     )
+    skip_samples: int = size(0, "leave out this many training samples, from the first on", least=0)
     validation: float = fraction(
         0.1,
         "fraction of the training samples held out for validation; 0: none",
@@ -130,8 +131,8 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
             field.metadata["setting"].check(field.name, value)
         if self.dataset != OWN:
             data.check_name(self.dataset)
-        if self.encoding not in ("rate", "latency") and not is_own(self.dataset):
-            raise ValueError(f"encoding: expected rate or latency for {self.dataset}, got {self.encoding!r}")
+        if self.encoding not in ("rate", "latency", "camera") and not is_own(self.dataset):
+            raise ValueError(f"encoding: expected rate, latency or camera for {self.dataset}, got {self.encoding!r}")
         check_kind(self)
         check_needs(dataclasses.asdict(self), SETTINGS)
         self.check_network()
@@ -216,6 +217,8 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
         if is_own(dataset):
             kind = data.kind(dataset)
             found.append(OF_OWN[kind] | (PRESETS[name].get(kind, {})))
+        if changes.get("encoding") == "camera":
+            found.append(PRESETS[name].get("camera", {}))
         settings = {name: value for each in (*found, changes) for name, value in each.items()}
         return cls(dataset=dataset, **settings)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .. import data
 from .._settings import positive_fraction, setting, size
 from ..data.own import is_own
+
+OF_CAMERA: Any = {"needs": ("encoding=camera",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +18,9 @@ class EncodingSettings:
 
     encoding: str = setting(
         "rate",
-        "encoding of images: rate or latency; of your own data also held, sound or none",
+        "encoding of images: rate, latency or camera; of your own data also held, sound or none",
         "recordings of events need none, sequences are held, sounds are sound",
-        choices=("rate", "latency", "held", "sound", "none"),
+        choices=("rate", "latency", "camera", "held", "sound", "none"),
     )
     steps: int = size(100, "steps per encoded sample", "after the silent prefix")
     prefix: int = size(20, "silent steps before each sample", least=0)
@@ -25,6 +28,9 @@ class EncodingSettings:
     thinned: bool = setting(
         False, "rate coding: let no pixel fire in two consecutive steps", "as in rate_encode", needs=("encoding=rate",)
     )
+    size_jitter: float = setting(0.05, "camera: deviation of the movement's size", "relative", least=0, **OF_CAMERA)
+    place_jitter: float = setting(0.4, "camera: deviation of the place of the view, in pixels", least=0, **OF_CAMERA)
+    noise: float = setting(2e-4, "camera: events per pixel and step that no change causes", least=0, **OF_CAMERA)
     standardise: bool = setting(
         False,
         "standardise each input of a sequence",
@@ -48,12 +54,15 @@ class EncodingSettings:
         own = ("encoding",) if is_own(dataset) else ()
         if dataset == "delayed-recall":
             return ("recall_delay",)
-        of_images = ("encoding", "steps", "prefix", *(("gain", "thinned") if self.encoding == "rate" else ()))
+        of_images = {
+            "camera": ("size_jitter", "place_jitter", "noise"),
+            "rate": ("steps", "prefix", "gain", "thinned"),
+        }.get(self.encoding, ("steps", "prefix"))
         return {
             "events": own or ("prefix",),
             "sounds": (*own, "hold", "frame", "threshold"),
             "sequences": (*own, "standardise", "hold", "prefix"),
-            "images": of_images,
+            "images": ("encoding", *of_images),
         }[self.sample_kind(dataset)]
 
 

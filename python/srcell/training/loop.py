@@ -6,6 +6,7 @@ The command line and users call it.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -306,13 +307,17 @@ def _train_to_the_end(trainer: Trainer, out: str | Path, folder: RunFolder | Non
     return TrainedRun(trainer.model, trainer.history, evaluation)
 
 
-def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary: bool = False) -> Evaluation:
+def evaluate_run(
+    folder: RunFolder, options: RunOptions | None = None, *, binary: bool = False, dataset: str | None = None
+) -> Evaluation:
     """Evaluate the network of a finished run on the test set, as at the end of the run.
 
     Args:
         folder: the run folder.
         options: options of this machine.
         binary: as in ``srcell.evaluation.evaluate``.
+        dataset: the name of another data set with as many inputs and classes, encoded as the run's samples; recordings
+            of events as they are. For instance "nmnist" for a run on "mnist" with ``encoding="camera"``.
 
     Raises:
         FileNotFoundError: the run has not ended, or the data set is not where ``options`` or the run says.
@@ -321,13 +326,24 @@ def evaluate_run(folder: RunFolder, options: RunOptions | None = None, *, binary
     """
     if folder.config.dataset == OWN:
         raise ValueError(f"{folder.path}: {folder.NO_NETWORK}")
-    options = _options_of(folder, options)
-    dataset = load_data(folder.config, options, folder.path)
+    config, options = folder.config, _options_of(folder, options)
+    shown = load_data(config, options, folder.path)
     if folder.data is not None:
-        folder.data.check_equal(data_of(folder.config, options, dataset), folder.path)
-    model = build_model(folder.config, dataset.input_shape, dataset.num_classes)
+        folder.data.check_equal(data_of(config, options, shown), folder.path)
+    model = build_model(config, shown.input_shape, shown.num_classes)
     load_weights(model, folder.load_model(), str(folder.path))
-    encoding, workers = make_encoding(folder.config), options.num_workers
-    loader = EventLoader(dataset.test, encoding, EVALUATION_BATCH, seed=EVALUATION_SEED, num_workers=workers)
+    if dataset is not None:
+        config = dataclasses.replace(
+            config, dataset=dataset, prefix=0 if config.encoding == "camera" else config.prefix
+        )
+        other = load_data(config, options, folder.path)
+        if (math.prod(other.input_shape), other.num_classes) != (math.prod(shown.input_shape), shown.num_classes):
+            raise ValueError(
+                f"dataset: expected one of {math.prod(shown.input_shape)} inputs and {shown.num_classes} classes, got "
+                f"{math.prod(other.input_shape)} inputs and {other.num_classes} classes in {dataset!r}"
+            )
+        shown = other
+    encoding, workers = make_encoding(config), options.num_workers
+    loader = EventLoader(shown.test, encoding, EVALUATION_BATCH, seed=EVALUATION_SEED, num_workers=workers)
     device = options.own_device
     return evaluate(model.to(device), loader, device, binary=binary)

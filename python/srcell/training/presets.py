@@ -171,6 +171,16 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "readout_alpha": 1.0,
             "dropout": 0.7,
         },
+        "camera": {
+            "hidden_sizes": (512,),
+            "epochs": 6,
+            "batch_size": 64,
+            "learning_rate": 5e-3,
+            "temperature": 10.0,
+            "alpha": 0.97,
+            "readout_alpha": 1.0,
+            "dropout": 0.4,
+        },
     },
     "fast": {
         "": {"epochs": 6, "batch_size": 256, "learning_rate": 1e-2, "temperature": 3.0},

@@ -45,7 +45,9 @@ def load_data(config: TrainingConfig, options: RunOptions, run: object = None) -
 
 
 def encoded(dataset: Dataset, encoding: Encoding | None) -> Dataset:
-    """The data set, with its sounds encoded: once, for all epochs."""
+    """The data set, with its sounds encoded: once, for all epochs. Of a camera, it gets the shape of the inputs."""
+    if isinstance(encoding, data.CameraEncoding):
+        return dataset._replace(input_shape=(2, *encoding.sensor_size))
     sounds = dataset.train, dataset.test
     if not isinstance(encoding, SoundEncoding) or not isinstance(dataset.train, LabelledSounds):
         return dataset
@@ -72,6 +74,9 @@ def make_encoding(config: TrainingConfig) -> Encoding | None:
         return data.RecallEncoding(config.recall_delay)
     if config.encoding == "latency":
         return data.LatencyEncoding(config.steps, config.prefix)
+    if config.encoding == "camera":
+        jitters = {"size_jitter": config.size_jitter, "place_jitter": config.place_jitter}
+        return data.CameraEncoding(noise=config.noise, **jitters)
     return data.RateEncoding(config.steps, config.gain, config.prefix, config.thinned)
 
 
@@ -83,6 +88,9 @@ def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
 
     """
     count = len(samples.labels)
+    if config.skip_samples:
+        samples = samples.select(torch.arange(min(config.skip_samples, count), count))
+        count = len(samples.labels)
     generator = torch.Generator().manual_seed(derived_seed(config.seed, VALIDATION))
     order = torch.randperm(count, generator=generator)
     held_out = round(config.validation * count)
