@@ -38,6 +38,7 @@ from torch import Tensor
 
 import srcell
 from srcell import IntegerCell, IntegerState, ResonantState, SRCState, integer_src_linear, rest_state, src
+from srcell.data import CameraEncoding
 
 BIAS, RHO, R, RS = -6.0, 3.0, 2.0, -7.0
 WIDTH = 4.2  # inches: text of 10 points has 11 pixels on a phone
@@ -299,6 +300,25 @@ def accuracies() -> Figure:
     return figure
 
 
+def camera() -> Figure:
+    """The path of the camera of Neuromorphic-MNIST, and events over time, real and simulated."""
+    figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
+    path, course = figure.subplots(2, 1, height_ratios=[1.3, 1])
+    _, across, down = zip(*CameraEncoding().movement, strict=True)
+    path.plot(across, down, ".-", color=SLOW)
+    for k, away in ((0, (8, -4)), (10, (8, 6)), (20, (-4, -16))):
+        path.annotate(f"{10 * k} ms", (across[k], down[k]), away, textcoords="offset points", fontsize=9)
+    path.set(xlabel="pixels across", ylabel="pixels down", aspect="equal", title="the path of the view")
+    path.invert_yaxis()
+    path.margins(0.15)
+    events = json.loads((report.RESULTS / "camera.json").read_text())["events"]
+    for name, colour in (("real", ink()), ("simulated", FAST)):
+        course.stairs(events[name]["each 20 ms"], 20 * np.arange(17), color=colour, label=name)
+    course.set(xlabel="ms", ylabel="events in 20 ms", title="events of a digit, mean of 100")
+    course.legend(fontsize=9)
+    return figure
+
+
 def float_and_integer() -> Figure:
     """The float and the integer neuron under one input: an excitation too weak for the float one, an inhibition, and a
     strong excitation.
@@ -424,6 +444,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "delays": delays,
     "reach": gradient_reach,
     "accuracy": accuracies,
+    "camera": camera,
     "integer": float_and_integer,
     "rooms": rooms_of_the_package,
     "neuron": neuron,

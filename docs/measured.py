@@ -200,6 +200,24 @@ def sure_digits() -> str:
     )
 
 
+def camera() -> str:
+    """What real and simulated recordings of a moving camera have in common: bench/calibrate_camera.py."""
+    found = read("camera.json")
+    real, made, same = found["events"]["real"], found["events"]["simulated"], found["correlation"]
+    rows = [
+        [f"{what}, mean of the digits", f"{real[key]:,}", f"{made[key]:,}"]
+        for what, key in (("events", "mean"), ("rising", "rising"), ("active inputs", "inputs"))
+    ]
+    rows.insert(1, ["standard deviation of the events", f"{real['deviation']:,}", f"{made['deviation']:,}"])
+    words = {
+        "simulation": "correlation with the real ones: rising less falling events of a pixel in 20 ms",
+        "events of a digit": "correlation with the real ones: events of a digit",
+    }
+    rows += [[words[key], "1", f"{same[key]:.2f}"] for key in words]
+    rows.append(["two simulations with each other, in 20 ms", "", f"{same['two simulations']:.2f}"])
+    return report.lines(report.markdown_table(["", "real", "simulated"], rows))
+
+
 def features() -> str:
     """What works with PyTorch, and what is refused; ``tests/test_works.py`` uses each feature."""
     works_here = [[found.name, "✓ works", found.way] for found in works.FEATURES if not found.refused]
@@ -247,6 +265,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "through-time": through_time("training"),
     "through-time-sequences": through_time("sequences"),
     "spoken-digits": spoken_digits,
+    "camera": camera,
     "sure-digits": sure_digits,
     "pytorch": features,
 }
