@@ -114,7 +114,13 @@ py::tuple latency_encode(const Array<float>& images, int64_t steps, int64_t pref
     return made.events();
 }
 
-using Movement = std::tuple<double, double, double>;  // blur, size, place
+using SensorOptions = std::tuple<double, double, double, int64_t, double, uint64_t>;  // as in CameraSettings
+using ViewOptions = std::tuple<double, double, double>;                               // as in MovementSettings
+
+CameraSettings settings_of(int64_t height, int64_t width, const SensorOptions& options) {
+    const auto [rise, fall, spread, refractory, noise, seed] = options;
+    return {height, width, rise, fall, spread, refractory, noise, seed};
+}
 
 template <class Draw>
 py::tuple record(const CameraSettings& settings, int64_t batch, int64_t steps, const Array<int64_t>& index, int threads,
@@ -137,23 +143,21 @@ py::tuple record(const CameraSettings& settings, int64_t batch, int64_t steps, c
     return py::make_tuple(offsets, indices);
 }
 
-py::tuple camera_frames(const Array<float>& frames, const Array<int64_t>& index, double rise, double fall,
-                        double spread, int64_t refractory, double noise, uint64_t seed, double dark, int threads) {
-    const CameraSettings settings = {frames.shape(2), frames.shape(3), rise, fall, spread, refractory, noise, seed};
+py::tuple camera_frames(const Array<float>& frames, const Array<int64_t>& index, const SensorOptions& sensor,
+                        double dark, int threads) {
     const float* const values = frames.data();
-    return record(settings, frames.shape(1), frames.shape(0), index, threads,
-                  [=](Recording& recording) { recording.draw(values, dark); });
+    return record(settings_of(frames.shape(2), frames.shape(3), sensor), frames.shape(1), frames.shape(0), index,
+                  threads, [=](Recording& recording) { recording.draw(values, dark); });
 }
 
 py::tuple camera_pictures(const Array<float>& pictures, const Array<double>& movement, const Array<int64_t>& index,
-                          int64_t steps, int64_t height, int64_t width, double rise, double fall, double spread,
-                          int64_t refractory, double noise, uint64_t seed, const Movement& view, int threads) {
-    const CameraSettings settings = {height, width, rise, fall, spread, refractory, noise, seed};
-    const auto [blur, size, place] = view;
-    const MovementSettings moved = {blur, size, place, movement.shape(0), movement.data()};
+                          int64_t steps, const std::pair<int64_t, int64_t>& size, const SensorOptions& sensor,
+                          const ViewOptions& view, int threads) {
+    const auto [blur, size_jitter, place_jitter] = view;
+    const MovementSettings moved = {blur, size_jitter, place_jitter, movement.shape(0), movement.data()};
     const float* const values = pictures.data();
     const int64_t rows = pictures.shape(1), columns = pictures.shape(2);
-    return record(settings, pictures.shape(0), steps, index, threads,
+    return record(settings_of(size.first, size.second, sensor), pictures.shape(0), steps, index, threads,
                   [=](Recording& recording) { recording.draw(values, rows, columns, moved); });
 }
 
@@ -208,10 +212,9 @@ void bind_encode(pybind11::module_& m) {
     m.def("rate_encode", &rate_encode, "images"_a, "index"_a, "steps"_a, "prefix"_a, "gain"_a, "seed"_a, "thinned"_a,
           "threads"_a);
     m.def("latency_encode", &latency_encode, "images"_a, "steps"_a, "prefix"_a, "threads"_a);
-    m.def("camera_frames", &camera_frames, "frames"_a, "index"_a, "rise"_a, "fall"_a, "spread"_a, "refractory"_a,
-          "noise"_a, "seed"_a, "dark"_a, "threads"_a);
-    m.def("camera_pictures", &camera_pictures, "pictures"_a, "movement"_a, "index"_a, "steps"_a, "height"_a, "width"_a,
-          "rise"_a, "fall"_a, "spread"_a, "refractory"_a, "noise"_a, "seed"_a, "view"_a, "threads"_a);
+    m.def("camera_frames", &camera_frames, "frames"_a, "index"_a, "sensor"_a, "dark"_a, "threads"_a);
+    m.def("camera_pictures", &camera_pictures, "pictures"_a, "movement"_a, "index"_a, "steps"_a, "size"_a, "sensor"_a,
+          "view"_a, "threads"_a);
     m.def("list_events", &list_array<float>, "dense"_a.noconvert(), "lengths"_a, "threads"_a);
     m.def("list_events", &list_array<double>, "dense"_a.noconvert(), "lengths"_a, "threads"_a);
     m.def("philox", &philox, "counter"_a, "key"_a);

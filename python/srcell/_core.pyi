@@ -146,6 +146,34 @@ class Stream:
     def step_dense(self, input: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]: ...
 
 def cached_bytes() -> int: ...
+def camera_frames(
+    frames: numpy.typing.NDArray[numpy.float32],
+    index: numpy.typing.NDArray[numpy.int64],
+    rise: float,
+    fall: float,
+    spread: float,
+    refractory: int,
+    noise: float,
+    seed: int,
+    dark: float,
+    threads: int,
+) -> tuple[typing.Any, ...]: ...
+def camera_pictures(
+    pictures: numpy.typing.NDArray[numpy.float32],
+    movement: numpy.typing.NDArray[numpy.float64],
+    index: numpy.typing.NDArray[numpy.int64],
+    steps: int,
+    height: int,
+    width: int,
+    rise: float,
+    fall: float,
+    spread: float,
+    refractory: int,
+    noise: float,
+    seed: int,
+    view: tuple[float, float, float],
+    threads: int,
+) -> tuple[typing.Any, ...]: ...
 def check_capsule(capsule: typing.Any) -> None: ...
 def check_integer_cell(cell: collections.abc.Sequence[int]) -> None: ...
 def count_delayed(delay: Delay, rows: EventRows, starts: int) -> int: ...

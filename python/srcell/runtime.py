@@ -252,15 +252,15 @@ class Network:
 
     def _seen(self, images: ArrayLike, index: ArrayLike | None, seed: int) -> Events:
         """The events that a camera sends while it moves before pictures (B, h, w)."""
-        steps, size, *settings = _camera(self.encoder or {})
+        seed = _int("seed", seed) % 2**64
+        steps, size, movement, sensor, view = _camera(self.encoder or {}, seed)
         pictures = _floats("images", images)
         if pictures.ndim != 3 or 2 * math.prod(size) != self.input_size:
             raise ValueError(f"images: expected shape (B, h, w) for a camera of {size} pixels, got {pictures.shape}")
         samples, threads = len(pictures), os.cpu_count() or 1
-        movement, sensor, view = settings
-        numbers, seed = _numbers(index, samples), _int("seed", seed) % 2**64
-        made = _core.camera_pictures(pictures, movement, numbers, steps, *size, *sensor, seed, view, threads)
-        return Events(*made, (steps, samples, self.input_size))
+        numbers = _numbers(index, samples)
+        offsets, indices = _core.camera_pictures(pictures, movement, numbers, steps, size, sensor, view, threads)
+        return Events(offsets, indices, (steps, samples, self.input_size))
 
     def _held(self, values: ArrayLike, lengths: ArrayLike | None) -> Events:
         """The events of sequences (B, S, K), whose elements last for several steps."""
@@ -616,20 +616,23 @@ def _held_steps(settings: Mapping[str, Any]) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def _camera(settings: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the settings of a CameraEncoding as the kernels take them, which check their ranges."""
+def _camera(
+    settings: Mapping[str, Any], seed: int
+) -> tuple[
+    int,
+    tuple[int, int],
+    NDArray[np.float64],
+    tuple[float, float, float, int, float, int],
+    tuple[float, float, float],
+]:
+    """Steps, sensor, movement, pixels and view of a CameraEncoding as the kernels take them; they check the ranges."""
     try:
         height, width = settings["sensor_size"]
         threshold = settings["threshold"]
         rise, fall = threshold if isinstance(threshold, list) else (threshold, threshold)
-        sensor = (
-            float(rise),
-            float(fall),
-            float(settings["spread"]),
-            int(settings["refractory"]),
-            float(settings["noise"]),
-        )
-        view = tuple(float(settings[name]) for name in ("blur", "size_jitter", "place_jitter"))
+        refractory = int(settings["refractory"])
+        sensor = float(rise), float(fall), float(settings["spread"]), refractory, float(settings["noise"]), seed
+        view = float(settings["blur"]), float(settings["size_jitter"]), float(settings["place_jitter"])
         movement = np.array(settings["movement"], np.float64).reshape(-1, 3)
         return int(settings["steps"]), (int(height), int(width)), movement, sensor, view
     except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -63,9 +63,10 @@ class CameraEncoding:
     """An event camera looks at a picture and moves; see ``srcell.camera_encode``.
 
     By default it is the camera of Neuromorphic-MNIST before a picture of 28 x 28 pixels, with steps of 1 ms: movement
-    and blur were fitted to 200 of its recordings, and with the threshold a digit has as many events. In step t pixel (x, y) of the sensor sees the
-    picture at column ``x + (w - W) / 2 + size * px(t + 1) + dx`` and row ``y + (h - H) / 2 + size * py(t + 1) + dy``,
-    bilinearly, and 0 outside of it.
+    and blur were fitted to 200 of its recordings, and with the threshold a digit has as many events.
+
+    In step t pixel (x, y) of the sensor sees the picture at column ``x + (w - W) / 2 + size * px(t + 1) + dx`` and row
+    ``y + (h - H) / 2 + size * py(t + 1) + dy``, bilinearly, and 0 outside of it.
 
     Attributes:
         steps: steps of the recording, at most 2^24.

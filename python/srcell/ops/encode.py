@@ -111,7 +111,7 @@ def sensor_of(call: Any) -> tuple[float, float, float, int, float, int]:
 def camera_frames_cpu(call: Any) -> tuple[Tensor, ...]:
     """Events of float32 frames (T, B, H, W)."""
     frames, index = check_camera("frames", call.frames, "T, B, H, W", call.index)
-    made = core.camera_frames(frames, index, *sensor_of(call), call.dark, torch.get_num_threads())
+    made = core.camera_frames(frames, index, sensor_of(call), call.dark, torch.get_num_threads())
     return tuple(map(torch.from_numpy, made))
 
 
@@ -122,8 +122,10 @@ def camera_pictures_cpu(call: Any) -> tuple[Tensor, ...]:
     points = Like("images", torch.float64, call.pictures.device)
     check_tensor("movement", call.movement, points, (*call.movement.shape[:1], 3))
     movement = contiguous(call.movement).numpy()
-    sizes, view = (call.steps, call.height, call.width), (call.blur, call.size, call.place)
-    made = core.camera_pictures(pictures, movement, index, *sizes, *sensor_of(call), view, torch.get_num_threads())
+    size, view = (call.height, call.width), (call.blur, call.size, call.place)
+    made = core.camera_pictures(
+        pictures, movement, index, call.steps, size, sensor_of(call), view, torch.get_num_threads()
+    )
     return tuple(map(torch.from_numpy, made))
 
 

@@ -29,7 +29,7 @@ from ..models import networks
 from ..models.build import check_kind, kind_of, options_of
 from ..models.networks import NetworkSettings
 from .encoding import EncodingSettings
-from .presets import OF_OWN, PRESETS
+from .presets import OF_CAMERA, OF_OWN, PRESETS
 
 OWN = "own"  # the data set of a run whose network and samples the caller made
 
@@ -218,7 +218,7 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
             kind = data.kind(dataset)
             found.append(OF_OWN[kind] | (PRESETS[name].get(kind, {})))
         if changes.get("encoding") == "camera":
-            found.append(PRESETS[name].get("camera", {}))
+            found.append(OF_CAMERA)
         settings = {name: value for each in (*found, changes) for name, value in each.items()}
         return cls(dataset=dataset, **settings)
 

@@ -145,6 +145,18 @@ OF_OWN: dict[str, dict[str, Any]] = {
     "events": {"encoding": "none"},
 }
 
+# Images before a camera, whatever the preset.
+OF_CAMERA: dict[str, Any] = {
+    "hidden_sizes": (512,),
+    "epochs": 8,
+    "batch_size": 64,
+    "learning_rate": 5e-3,
+    "temperature": 10.0,
+    "alpha": 0.97,
+    "readout_alpha": 1.0,
+    "dropout": 0.4,
+}
+
 # Settings of each preset: those for every data set under "", those for one data set under its name.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "best": {
@@ -170,16 +182,6 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "alpha": 0.97,
             "readout_alpha": 1.0,
             "dropout": 0.7,
-        },
-        "camera": {
-            "hidden_sizes": (512,),
-            "epochs": 6,
-            "batch_size": 64,
-            "learning_rate": 5e-3,
-            "temperature": 10.0,
-            "alpha": 0.97,
-            "readout_alpha": 1.0,
-            "dropout": 0.4,
         },
     },
     "fast": {

@@ -75,8 +75,7 @@ def make_encoding(config: TrainingConfig) -> Encoding | None:
     if config.encoding == "latency":
         return data.LatencyEncoding(config.steps, config.prefix)
     if config.encoding == "camera":
-        jitters = {"size_jitter": config.size_jitter, "place_jitter": config.place_jitter}
-        return data.CameraEncoding(noise=config.noise, **jitters)
+        return data.CameraEncoding(noise=config.noise, size_jitter=config.size_jitter, place_jitter=config.place_jitter)
     return data.RateEncoding(config.steps, config.gain, config.prefix, config.thinned)
 
 
