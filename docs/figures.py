@@ -295,7 +295,7 @@ def accuracies() -> Figure:
     panel.plot([best[name] for name in names], names, "o", color=SLOW)
     for name in names:
         panel.annotate(f"{best[name]:.2f}", (best[name], name), (7, 0), textcoords="offset points", va="center")
-    panel.set(xlabel="test accuracy (%); the axis begins at 88", xlim=(88, 101), xticks=range(88, 101, 2))
+    panel.set(xlabel="test accuracy (%), from 88", xlim=(88, 101), xticks=range(88, 101, 4))
     panel.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -192,7 +192,7 @@ def sure_digits() -> str:
     for name, found in read("say-a-digit/digits.json")["sure"].items():
         voices = "synthetic voices" if name.startswith("synthetic") else "voices it knows"
         noise = ", white noise at 10 dB" if name.endswith("10 dB") else ""
-        cells = [f"{found[cell]:.1f}\u00a0%" for cell in ("right", "probability", "sure", "right_of_sure")]
+        cells = [f"{found[cell]:.1f} %" for cell in ("right", "probability", "sure", "right_of_sure")]
         rows.append([f"{found['words']} words of {voices}{noise}", *cells])
     head = ["words", "right", "mean probability of the answer", "names a digit and is sure", "right of these"]
     return report.lines(

@@ -85,7 +85,7 @@ print(f"{right:.1%} of 200 new recordings")
 with torch.no_grad():
     to_the_right = batch(torch.tensor([0]), seed=1)
     spikes = model.layer_spikes(to_the_right)[0]
-figure, panels = plt.subplots(2, 4, figsize=(6, 4), layout="constrained")
+figure, panels = plt.subplots(2, 4, figsize=(6, 4.3), layout="constrained")
 for k, panel in enumerate(panels.flat):
     total = spikes.sum(0)
     image = panel.imshow(total[0, k], cmap="magma", vmin=0, vmax=float(total.max()))
