@@ -31,7 +31,9 @@ from docutils import nodes
 from latex2mathml import converter
 from matplotlib import pyplot
 from matplotlib.figure import Figure as Drawing
+from numpy.typing import ArrayLike
 from sphinx.application import Sphinx
+from sphinx.util.typing import stringify_annotation
 
 import srcell
 
@@ -39,10 +41,14 @@ MAKES_FILES = {"howto/own-data"}  # the first Python block of the page makes the
 
 # What stands in the package's docstrings under these names is documented under the shorter, public ones.
 INNER_MODULES = ("srcell.functional", "srcell.layers", "srcell.events", "srcell._state")
+ARRAYS = stringify_annotation(ArrayLike, "smart")
 
 
 def contain(app: Sphinx, page: str, source: list[str]) -> None:
-    """Put tables that ``pages.py`` wrote, buttons and cards into containers, whose classes ``pages.css`` knows."""
+    """Put tables that ``pages.py`` wrote, buttons and cards into containers, whose classes ``pages.css`` knows.
+
+    Directives are comments, of which GitHub shows nothing, and links to the gallery name its scripts, which are there.
+    """
 
     def contained(found: re.Match[str]) -> str:
         kind, name, table = found.groups()
@@ -52,7 +58,10 @@ def contain(app: Sphinx, page: str, source: list[str]) -> None:
     text = pages.MARKED.sub(contained, source[0])
     text = re.sub(r"gallery/(plot_\w+)\.py\)", r"examples/\1.rst)", text)  # on GitHub an example has no page
     marked = r"^<!-- (cards|buttons) -->\n(.*?)^<!-- /\1 -->$"
-    source[0] = re.sub(marked, r":::{container} \1\n\2:::", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(marked, r":::{container} \1\n\2:::", text, flags=re.MULTILINE | re.DOTALL)
+    commented = r"^<!-- (\{\w+\}.*?\n)-->$"
+    text = re.sub(commented, r"```\1```", text, flags=re.MULTILINE | re.DOTALL)
+    source[0] = re.sub(r"\bgallery/(plot_\w+)\.py\)", r"examples/\1.rst)", text)
 
 
 def for_both_grounds(app: Sphinx, page: str, source: list[str]) -> None:
@@ -91,9 +100,18 @@ def written_in(app: Sphinx, module: str, name: str) -> str | None:
 
 
 def alias_spelt_out(app: Sphinx, *description: Any) -> None:
-    """Let a signature that was put together while the package runs show the type for which ``Parameter`` stands."""
+    """Let a signature that was put together while the package runs show the type for which ``Parameter`` stands, and
+    ``ArrayLike`` by its name.
+    """
     for types in app.env.temp_data.get("annotations", {}).values():
+        types |= {name: shown.replace(ARRAYS, "ArrayLike") for name, shown in types.items()}
         types |= {name: "float | Tensor" for name, shown in types.items() if shown == "Parameter"}
+
+
+def without_alias(app: Sphinx, kind: str, name: str, described: Any, options: Any, lines: list[str]) -> None:
+    """Leave out what Python writes about each field of a named tuple: "Alias for field number 0"."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
 
 
 def describe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
@@ -229,5 +247,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("build-finished", add_browser_files)
     app.connect("missing-reference", public_name)
     app.connect("viewcode-follow-imported", written_in)
+    app.connect("autodoc-process-docstring", without_alias)
     app.connect("object-description-transform", alias_spelt_out, priority=400)  # before autodoc takes the types
     return {"parallel_read_safe": True}

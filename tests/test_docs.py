@@ -42,7 +42,7 @@ PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md"
 
 RUN = {"python", "console"}
 SHOWN = {"text", "sh"}  # equations, and commands that install or need several GPUs
-DIRECTIVES = {"{toctree}", "{include}", "{eval-rst}", "{raw}"}
+DIRECTIVES = {"{eval-rst}"}
 
 # Data sets that a test may not use, because they need a download.
 NOT_HERE = {"mnist", "fashion-mnist", "nmnist", "psmnist", "spoken-digits"}

@@ -78,7 +78,7 @@ class Tally:
             output: (A, C).
             labels: (A,), or targets (A, C).
             spikes: (T, B, N) of each layer.
-            samples: B.
+            samples: the number of samples, B.
 
         """
         elements = sum(layer.numel() for layer in spikes)
