@@ -222,6 +222,15 @@ TABLE = {
         seeds=(0, 1, 2),
         configurations_tried=8,
     ),
+    "nmnist-camera": Row(
+        "N-MNIST, 900 recordings; trained on simulated ones",
+        "2312-512-100",
+        "st",
+        "nmnist_camera.py",
+        epochs=8,
+        seeds=(0,),
+        configurations_tried=5,
+    ),
 }
 
 DEPTHS = (1, 3, 5, 10)

@@ -27,6 +27,11 @@ BIN, BINS, KNOT = 5, 64, 10  # ms, number, ms
 SIZE, PICTURE = 34, 28
 
 
+def nmnist(data: Path) -> Path:
+    """The folder of N-MNIST among the data sets."""
+    return next(path for path in (data, data / "NMNIST", data / "nmnist") if (path / "Train").is_dir())
+
+
 def recordings(folder: Path, numbers: range) -> tuple[list[int], Tensor]:
     """The digits' numbers, and whether a pixel sends rising and falling events in each ms, (B, ms, 2, SIZE, SIZE)."""
     files = {int(path.stem): path for path in folder.glob("*/*.bin")}
@@ -102,7 +107,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=80)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    folder = next(path for path in (arguments.data, *arguments.data.iterdir()) if (path / arguments.part).is_dir())
+    folder = nmnist(arguments.data)
     digits = data.load("mnist", arguments.data)
     shown = (digits.train if arguments.part == "Train" else digits.test).images
     numbers, events = recordings(folder / arguments.part, range(arguments.first, arguments.last + 1))
