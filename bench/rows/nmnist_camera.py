@@ -3,9 +3,9 @@
     python bench/rows/nmnist_camera.py --data FOLDER --out FOLDER [--epochs 8] [--seed 0]
 
 The network trains on simulated recordings of MNIST's training digits 1,000 to 59,999 (``srcell train mnist --encoding
-camera --skip-samples 1000``). The camera was fitted to the recordings 1 to 200 of N-MNIST's ``Train``. The network is
-tested on recordings that nothing else used: those of ``Train`` from 201 to 1000 and those of ``Test`` from 1 to 100. The
-script writes result.json, and the run folder ``run`` beside it.
+camera --skip-samples 1000``). The camera was fitted to the recordings 1 to 200 of N-MNIST's ``Train``. The test set is
+what nothing else used: the recordings of ``Train`` from 201 to 1000 and those of ``Test`` from 1 to 100. The script
+writes result.json, and the run folder ``run`` beside it.
 """
 
 from __future__ import annotations
