@@ -152,7 +152,7 @@ def layer_table(document: Document) -> Iterator[str]:
         faster = [best(result, PYTORCH, key) / best(result, ("events",), key) for key in (FORWARD, BOTH)]
         ours = [f"**{cell}**" for cell in (" / ".join(f"{x:.1f}" for x in faster), passes(result, "events"))]
         rows.append([name, *ours, passes(result, "compiled"), passes(result, "eager")])
-    head = ["layer, input density", "times faster", "srcell, events", "PyTorch, compiled", "PyTorch, eager"]
+    head = ["layer, input density", "times as fast", "srcell, events", "PyTorch, compiled", "PyTorch, eager"]
     yield from markdown_table(head, rows)
 
 
@@ -212,7 +212,7 @@ def recurrence_table(document: Document) -> Iterator[str]:
             )
             eager, compiled, ours = map(format_ms, times)
             rows.append([f"{neurons}, {label}", f"**{ratio:.1f}**", f"**{ours}**", compiled, eager])
-    head = ["neurons, pass", "times faster", "srcell", "PyTorch, compiled", "PyTorch, eager"]
+    head = ["neurons, pass", "times as fast", "srcell", "PyTorch, compiled", "PyTorch, eager"]
     yield from markdown_table(head, rows)
 
 
@@ -249,7 +249,7 @@ def delays_table(document: Document) -> Iterator[str]:
         peers = [found[name] for name in found if name.split("-")[0] in PEERS and name.split("-")[-1] == row[6:]]
         ratios = [f"{min(p[k] for p in peers) / times[k]:.1f}" for k in range(2)] if row.startswith("whole") else ["-"]
         rows.append(marked([LABELS[row], pair(times), " / ".join(ratios)]))
-    yield from markdown_table([PASSES, "784-256", "times faster than the best PyTorch"], rows)
+    yield from markdown_table([PASSES, "784-256", "times as fast as the best PyTorch"], rows)
 
 
 def convolution_table(document: Document) -> Iterator[str]:

@@ -47,7 +47,7 @@ ARRAYS = stringify_annotation(ArrayLike, "smart")
 def contain(app: Sphinx, page: str, source: list[str]) -> None:
     """Put tables that ``pages.py`` wrote, buttons and cards into containers, whose classes ``pages.css`` knows.
 
-    Directives are comments, of which GitHub shows nothing, and links to the gallery name its scripts, which are there.
+    Directives may stand in comments, of which GitHub shows nothing.
     """
 
     def contained(found: re.Match[str]) -> str:
@@ -60,8 +60,7 @@ def contain(app: Sphinx, page: str, source: list[str]) -> None:
     marked = r"^<!-- (cards|buttons) -->\n(.*?)^<!-- /\1 -->$"
     text = re.sub(marked, r":::{container} \1\n\2:::", text, flags=re.MULTILINE | re.DOTALL)
     commented = r"^<!-- (\{\w+\}.*?\n)-->$"
-    text = re.sub(commented, r"```\1```", text, flags=re.MULTILINE | re.DOTALL)
-    source[0] = re.sub(r"\bgallery/(plot_\w+)\.py\)", r"examples/\1.rst)", text)
+    source[0] = re.sub(commented, r"```\1```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def for_both_grounds(app: Sphinx, page: str, source: list[str]) -> None:
