@@ -316,7 +316,8 @@ def camera(draw: Draw) -> None:
             [(a + b) / 2 for a, b in zip(given["sensor_size"], pictures.shape[1:], strict=True)] if not spoilt else []
         )
         sees = not spoilt and all(abs(x) < half[1] and abs(y) < half[0] for _, x, y in movement)
-        batch = attempt(lambda **options: CameraEncoding(**options)(pictures), given, spoilt or not (fit and sees))
+        refusable = spoilt or not (fit and sees)
+        batch = attempt(lambda **options: CameraEncoding(**options)(pictures), given, refusable, "images", *given)
         again = CameraEncoding(**given)(pictures.resolve_neg().clone()) if not spoilt else batch
 
     EventBatch(batch.offsets, batch.indices, shape=batch.shape)  # the constructor accepts it

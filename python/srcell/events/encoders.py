@@ -18,6 +18,8 @@ from ..ops import encode
 from .batch import EventBatch
 from .checks import MAX_INPUTS, MAX_STEPS, as_integers, as_tensor
 
+MOST_CAMERA_STEPS, MOST_SIDE = 2**24, 2**15
+
 
 def rate_encode(
     images: Tensor | NDArray[Any],
@@ -180,9 +182,11 @@ def camera_encode(
     video = as_tensor("frames", frames)
     if not video.is_floating_point():
         raise TypeError(f"frames: expected a tensor or an array of floating-point numbers, got {video.dtype}")
-    if video.dim() != 4 or video.device.type != "cpu" or 2 * video.shape[2] * video.shape[3] > MAX_INPUTS:
+    most = (MOST_CAMERA_STEPS, MAX_STEPS, MOST_SIDE, MOST_SIDE)
+    if video.dim() != 4 or video.device.type != "cpu" or any(n > m for n, m in zip(video.shape, most, strict=True)):
         raise ValueError(
-            f"frames: expected shape (T, B, H, W) on the CPU, 2 H W <= 2^31, got {tuple(video.shape)} on {video.device}"
+            "frames: expected shape (T, B, H, W) on the CPU, T <= 2^24, B < 2^31, H and W <= 2^15, got "
+            f"{tuple(video.shape)} on {video.device}"
         )
     steps, samples, height, width = video.shape
     offsets, indices = encode.camera_frames(
@@ -210,8 +214,12 @@ def picture_encode(
     seen = as_tensor("images", pictures)
     if not seen.is_floating_point():
         raise TypeError(f"images: expected a tensor or an array of floating-point numbers, got {seen.dtype}")
-    if seen.dim() != 3 or seen.device.type != "cpu":
-        raise ValueError(f"images: expected shape (B, H, W) on the CPU, got {tuple(seen.shape)} on {seen.device}")
+    most = (MAX_STEPS, MOST_SIDE, MOST_SIDE)
+    if seen.dim() != 3 or seen.device.type != "cpu" or any(n > m for n, m in zip(seen.shape, most, strict=True)):
+        raise ValueError(
+            "images: expected shape (B, H, W) on the CPU, B < 2^31, H and W <= 2^15, got "
+            f"{tuple(seen.shape)} on {seen.device}"
+        )
     height, width = (as_int("sensor_size", side, MAX_STEPS, minimum=1) for side in _pair("sensor_size", sensor_size))
     samples = len(seen)
     offsets, indices = encode.camera_pictures(
