@@ -399,7 +399,7 @@ def test_the_help_of_train_shows_the_values_of_the_preset(capsys: pytest.Capture
 def test_the_help_of_eval_lists_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     printed = printed_before_exit("eval --help", capsys)
     options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", printed, re.MULTILINE))
-    assert options == {"--help", "--data", "--download", "--cache", "--workers", "--device", "--binary"}
+    assert options == {"--help", "--data", "--download", "--cache", "--workers", "--device", "--binary", "--data-set"}
 
 
 # A value outside the range of each number.
