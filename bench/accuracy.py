@@ -228,7 +228,7 @@ TABLE = {
         "st",
         "nmnist_camera.py",
         epochs=8,
-        seeds=(0,),
+        seeds=(0, 1, 2),
         configurations_tried=5,
     ),
 }
