@@ -223,7 +223,7 @@ TABLE = {
         configurations_tried=8,
     ),
     "nmnist-camera": Row(
-        "N-MNIST, 900 recordings; trained on simulated ones",
+        "N-MNIST (900), trained on simulations",
         "2312-512-100",
         "st",
         "nmnist_camera.py",
@@ -703,7 +703,7 @@ def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 # Rows that the README shows.
-SHOWN = ("mnist-100", "mnist-512", "fashion-512", "seqmnist-rows", "psmnist", "integer-44-4")
+SHOWN = ("mnist-100", "mnist-512", "fashion-512", "nmnist-camera", "seqmnist-rows", "psmnist", "integer-44-4")
 
 README_WORDS = """
 784-100: 784 inputs and 100 neurons, ten for each class; recurrent: with recurrent weights. Events: active inputs and \

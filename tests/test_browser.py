@@ -30,6 +30,7 @@ import srcell
 from srcell import EventBatch, ResonantState, SRCState, data, runtime
 from srcell.models import SRCClassifier
 from test_bits import SPIKE_TRAINS, digest
+from test_camera import camera_network, random_pictures, small_camera
 from test_cochlea import CURRENTS, EVENTS, chirp, file_of, network_for
 from test_export_networks import composed
 from test_runtime import bytes_of, exported_trains
@@ -99,6 +100,13 @@ def cases() -> dict[str, Any]:
             "elements": sequences().shape[1],
         },
         "encoded": {"pixels": text_of(images()), "inputs": 50, "settings": settings},
+        "seen": {
+            "network": base64.b64encode(camera_network(small_camera())).decode(),
+            "pictures": text_of(random_pictures(3, 8, 5)),
+            "pixels": [8, 5],
+            "seed": 2**40 + 1,
+            "index": [5, 0, 7],
+        },
         "refusals": {"network": base64.b64encode(bytes_of(srcell.SRC(1, 1))).decode(), "images": [0.5]},
     }
 
@@ -220,6 +228,15 @@ def test_sequences_give_the_logits_of_native_code(made: dict[str, Any]) -> None:
         assert found["steps"] == steps and logits[-1].any()
         assert np.array_equal(np.float32(found["logits"]), np.ravel(logits))
         assert np.array_equal(np.float32(found["run"]), net.run(net.encode(values), every_step=False).ravel())
+
+
+def test_the_camera_gives_the_events_of_native_code(made: dict[str, Any], cases: dict[str, Any]) -> None:
+    seen = cases["seen"]
+    pictures = torch.from_numpy(random_pictures(3, 8, 5))
+    expected = small_camera()(pictures, torch.tensor(seen["index"]), seen["seed"])
+    assert (made["seen"]["steps"], made["seen"]["batch"]) == expected.shape[:2]
+    assert made["seen"]["offsets"] == expected.offsets.tolist() and len(made["seen"]["indices"]) > 50
+    assert made["seen"]["indices"] == expected.indices.tolist()
 
 
 def test_the_encoder_gives_the_events_of_native_code(made: dict[str, Any], cases: dict[str, Any]) -> None:

@@ -355,10 +355,15 @@ def small_camera(**changes: Any) -> CameraEncoding:
     return CameraEncoding(9, (6, 7), movement, **given | changes)
 
 
-def exported(encoder: Any) -> runtime.Network:
+def camera_network(encoder: Any) -> bytes:
+    """The file of a network with this encoder."""
     model = SRCClassifier(84, [], num_classes=2)
     model.encoder = encoder
-    return runtime.Network(bytes_of(model))
+    return bytes_of(model)
+
+
+def exported(encoder: Any) -> runtime.Network:
+    return runtime.Network(camera_network(encoder))
 
 
 def test_an_exported_network_sees_pictures_as_the_network_did() -> None:

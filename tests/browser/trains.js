@@ -51,6 +51,13 @@ function encoded(runtime, { pixels, inputs, settings }) {
   return { offsets: Array.from(offsets), indices: Array.from(indices) };
 }
 
+/** The events of pictures before the camera of an exported network. */
+function seen(runtime, { network, pictures, pixels, seed, index }) {
+  const given = numbers(Float32Array, pictures);
+  const { steps, batch, offsets, indices } = runtime.network(bytes(network)).encode(given, { pixels, seed, index });
+  return { steps, batch, offsets: Array.from(offsets), indices: Array.from(indices) };
+}
+
 /** The messages of refused calls, and the spikes of a valid step after them. */
 function refusals(runtime, { network, images }) {
   const read = runtime.network(bytes(network)), stream = read.stream();
@@ -122,7 +129,7 @@ async function fed(runtime, { networks, values, batch, elements }) {
 /** What all cases give; those of the networks go through trains(). */
 export async function results(runtime, given) {
   return { trains: await trains(runtime, given.trains), composed: await trains(runtime, given.composed),
-    heard: await heard(runtime, given.heard), fed: await fed(runtime, given.fed), encoded: encoded(runtime, given.encoded), refusals: refusals(runtime, given.refusals) };
+    heard: await heard(runtime, given.heard), fed: await fed(runtime, given.fed), encoded: encoded(runtime, given.encoded), seen: seen(runtime, given.seen), refusals: refusals(runtime, given.refusals) };
 }
 
 if (globalThis.process?.argv[1]?.endsWith("trains.js")) {

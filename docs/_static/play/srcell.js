@@ -78,7 +78,7 @@ class Runtime {
   /** Encodes images (B * K pixels in [0, 1]) as events; the settings are those of a network's encoder, plus `seed` and
       `index`. */
   encodeRate(images, inputs, { steps, prefix = 0, gain = 1, thinned = false, seed = 0, index = null }) {
-    const batch = images.length / inputs, rows = batch * (prefix + steps);
+    const batch = images.length / inputs;
     whole("images: their number", batch);
     whole("steps", steps);
     whole("prefix", prefix);
@@ -90,14 +90,45 @@ class Runtime {
       view.setFloat64(16, gain, true);
       view.setInt32(24, thinned ? 1 : 0, true);
       view.setBigUint64(32, BigInt.asUintN(64, BigInt(seed)), true);
-      const active = images.reduce((sum, pixel) => sum + (pixel > 0), 0), room = active * steps;
-      const pixels = scratch.put(Float32Array, images), numbers = index && scratch.put(BigInt64Array, BigInt64Array.from(index, BigInt));
-      const offsets = scratch.room(8 * (rows + 1)), indices = scratch.room(4 * room);
-      this.call("srcell_encode_rate", settings, BigInt(batch), BigInt(inputs), pixels, numbers ?? 0, offsets, indices,
-        BigInt(room));
-      const ends = Int32Array.from(this.read(BigInt64Array, offsets, rows + 1), Number);
-      return new Events(prefix + steps, batch, ends, this.read(Int32Array, indices, ends.at(-1)));
+      const active = images.reduce((sum, pixel) => sum + (pixel > 0), 0);
+      const sizes = [batch, inputs], room = active * steps;
+      return this.encoded("srcell_encode_rate", settings, sizes, images, index, prefix + steps, room, scratch);
     });
+  }
+
+  /** Encodes pictures (B * height * width pixels in [0, 1]) as the events of a moving camera; the settings are those of a
+      network's encoder, plus `seed` and `index`. */
+  encodeCamera(pictures, height, width, encoder) {
+    const { steps, sensor_size: size, movement, threshold, seed = 0, index = null } = encoder;
+    const batch = pictures.length / (height * width);
+    whole("pictures: their number", batch);
+    whole("steps", steps);
+    if (index) expect("index", index.length, batch);
+    return this.scratch((scratch) => {
+      const points = scratch.put(Float64Array, movement.flat());
+      const settings = scratch.room(112), view = new DataView(this.exports.memory.buffer, settings, 112);
+      const [rise, fall] = [threshold, threshold].flat(2).slice(0, 2);
+      [steps, ...size].forEach((x, k) => view.setBigInt64(8 * k, BigInt(x), true));
+      [rise, fall, encoder.spread].forEach((x, k) => view.setFloat64(24 + 8 * k, x, true));
+      view.setBigInt64(48, BigInt(encoder.refractory), true);
+      const { noise, blur, size_jitter: sizes, place_jitter: places } = encoder;
+      [noise, blur, sizes, places].forEach((x, k) => view.setFloat64(56 + 8 * k, x, true));
+      view.setUint32(88, points, true);
+      view.setBigInt64(96, BigInt(movement.length), true);
+      view.setBigUint64(104, BigInt.asUintN(64, BigInt(seed)), true);
+      const room = batch * steps * 2 * size[0] * size[1];
+      return this.encoded("srcell_encode_camera", settings, [batch, height, width], pictures, index, steps, room, scratch);
+    });
+  }
+
+  /** The events that an encoder in C writes, of which there are at most `room`. */
+  encoded(name, settings, sizes, images, index, steps, room, scratch) {
+    const [batch] = sizes, rows = batch * steps;
+    const pixels = scratch.put(Float32Array, images), numbers = index && scratch.put(BigInt64Array, BigInt64Array.from(index, BigInt));
+    const offsets = scratch.room(8 * (rows + 1)), indices = scratch.room(4 * room);
+    this.call(name, settings, ...sizes.map(BigInt), pixels, numbers ?? 0, offsets, indices, BigInt(room));
+    const ends = Int32Array.from(this.read(BigInt64Array, offsets, rows + 1), Number);
+    return new Events(steps, batch, ends, this.read(Int32Array, indices, ends.at(-1)));
   }
 
   /** Calls a function; restores the stack if it throws. */
@@ -190,9 +221,11 @@ class Network {
   }
 
   /** Encodes images (B * K pixels in [0, 1]) as events, with the encoder of the exported network; if that is a
-      HeldEncoding, `batch` sequences of real values (B * S * K). */
-  encode(images, { seed = 0, index = null, batch = 1 } = {}) {
+      HeldEncoding, `batch` sequences of real values (B * S * K); if it is a CameraEncoding, pictures (B * height * width)
+      of [height, width] `pixels`. */
+  encode(images, { seed = 0, index = null, batch = 1, pixels = [28, 28] } = {}) {
     const settings = JSON.parse(this.text("encoder") ?? "{}");
+    if (settings.name === "CameraEncoding") return this.runtime.encodeCamera(images, ...pixels, { ...settings, seed, index });
     if (settings.name === "HeldEncoding") return heldEvents(images, this.inputs, batch, settings);
     if (settings.name !== "RateEncoding") throw new Error(`encoder: expected RateEncoding, got ${settings.name}`);
     return this.runtime.encodeRate(images, this.inputs, { ...settings, seed, index });
