@@ -13,7 +13,7 @@
 namespace srcell {
 namespace {
 
-constexpr double kMostSpread = 0.3, kMostPlace = 1024;
+constexpr double kMostSpread = 0.3, kMostPlace = 1024, kMostPlaceJitter = 64;
 constexpr int64_t kMostSide = int64_t(1) << 15, kMostPoints = int64_t(1) << 20;
 
 template <class T>
@@ -95,7 +95,7 @@ void Recording::draw(const float* pictures, int64_t height, int64_t width, const
     for (const int64_t side : {height, width}) check<int64_t>("images", side, 0, kMostSide, "sides from 0 to 2^15");
     check("blur", settings.blur, 0.0, static_cast<double>(kMostBlur), "from 0 to 8");
     check("size_jitter", settings.size, 0.0, kMostSpread, "from 0 to 0.3");
-    check("place_jitter", settings.place, 0.0, kMostPlace, "from 0 to 1024");
+    check("place_jitter", settings.place, 0.0, kMostPlaceJitter, "from 0 to 64");
     check<int64_t>("movement", settings.points, 1, kMostPoints, "from 1 to 2^20 points");
     // In our own memory, where no other thread writes: the kernels rely on the reach.
     const Block<double> movement(3 * settings.points);

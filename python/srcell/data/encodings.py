@@ -78,7 +78,7 @@ class CameraEncoding:
         noise: as there.
         blur: standard deviation of the blur, in pixels of the picture, at most 8.
         size_jitter: standard deviation of each sample's ``size``, whose mean is 1; at most 0.3.
-        place_jitter: standard deviation of each sample's ``dx`` and ``dy``, in pixels, at most 1024.
+        place_jitter: standard deviation of each sample's ``dx`` and ``dy``, in pixels, at most 64.
 
     Example:
         >>> import torch
