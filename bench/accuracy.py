@@ -706,8 +706,9 @@ def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 SHOWN = ("mnist-100", "mnist-512", "fashion-512", "nmnist-camera", "seqmnist-rows", "psmnist", "integer-44-4")
 
 README_WORDS = """
-784-100: 784 inputs and 100 neurons, ten for each class; recurrent: with recurrent weights. Events: active inputs and \
-neurons, all steps. {again} With 10,000 digits and \
+784-100: 784 inputs and 100 neurons, ten for each class; recurrent: with recurrent weights. N-MNIST: 900 \
+[real recordings](docs/howto/moving-camera.md), after training on simulated ones. Events: active inputs and neurons, all \
+steps. {again} With 10,000 digits and \
 five epochs, 1, 3, 5 and 10 hidden layers reach {src}, LIF neurons {lif} \
 (three seeds; [more differs](docs/training.md#depth-beside-leaky-integrate-and-fire-neurons)). After three epochs, \
 without resonance and delays, the SRC reads rows with {rows}, a GRU of as many parameters with {gru}. \
