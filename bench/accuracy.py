@@ -226,7 +226,7 @@ TABLE = {
         "N-MNIST (900), trained on simulations",
         "2312-512-100",
         "st",
-        "nmnist_camera.py",
+        "nmnist_camera.py mnist --encoding camera --skip-samples 1000 --validation 0",
         epochs=8,
         seeds=(0, 1, 2),
         configurations_tried=5,
@@ -707,8 +707,8 @@ SHOWN = ("mnist-100", "mnist-512", "fashion-512", "nmnist-camera", "seqmnist-row
 
 README_WORDS = """
 784-100: 784 inputs and 100 neurons, ten for each class; recurrent: with recurrent weights. N-MNIST: 900 \
-[real recordings](docs/howto/moving-camera.md), after training on simulated ones. Events: active inputs and neurons, all \
-steps. {again} With 10,000 digits and \
+[real recordings](docs/howto/moving-camera.md), after training on simulated ones. Events: active inputs and neurons, \
+all steps. {again} With 10,000 digits and \
 five epochs, 1, 3, 5 and 10 hidden layers reach {src}, LIF neurons {lif} \
 (three seeds; [more differs](docs/training.md#depth-beside-leaky-integrate-and-fire-neurons)). After three epochs, \
 without resonance and delays, the SRC reads rows with {rows}, a GRU of as many parameters with {gru}. \
