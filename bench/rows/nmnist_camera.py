@@ -3,10 +3,10 @@
     python bench/rows/nmnist_camera.py mnist --encoding camera --skip-samples 1000 --validation 0 --data FOLDER
         --out FOLDER [settings of srcell train]
 
-The network trains on simulated recordings of MNIST's training digits 1,000 to 59,999, as by ``srcell train``. The camera
-was fitted to the recordings 1 to 200 of N-MNIST's ``Train``. The test set is what nothing else used: the recordings of
-``Train`` from 201 to 1000 and those of ``Test`` from 1 to 100. The script writes result.json, and the run folder ``run``
-beside it.
+The network trains on simulated recordings of MNIST's training digits 1,000 to 59,999, as by ``srcell train``. The
+camera was fitted to the recordings 1 to 200 of N-MNIST's ``Train``. The test set is what nothing else used: the
+recordings of ``Train`` from 201 to 1000 and those of ``Test`` from 1 to 100. The script writes result.json, and the
+run folder ``run`` beside it.
 """
 
 from __future__ import annotations
