@@ -53,6 +53,9 @@ from srcell.training.run_folder import FILES, RunFolder
 from support.formats import FORMATS
 from support.outputs import KINDS, NAMES, check_output, tree
 
+with contextlib.suppress(ImportError):
+    import scipy.signal  # noqa: F401, reading sounds imports it: its memory is no leak
+
 MEMORY = Path("/dev/shm")  # a file system in memory, if there is one
 FOREIGN = "not srcell's"
 

@@ -70,8 +70,8 @@ def calls_outside_layers(
     return {
         "rate_encode": (lambda p: rate_encode(p, steps, prefix=prefix, seed=seed), [pixels]),
         "latency_encode": (lambda p: latency_encode(p, steps, prefix=prefix), [pixels]),
-        "camera_encode": (lambda a: camera_encode(a[:, :, None], seed=seed), [x]),
-        "CameraEncoding": (lambda p: CameraEncoding(9, (3, 3))(p[:, None], seed=seed), [pixels]),
+        "camera_encode": (lambda a: camera_encode((a != 0).float()[:, :, None], seed=seed), [x]),
+        "CameraEncoding": (lambda p: CameraEncoding(9, (9, 9))(p[:, None], seed=seed), [pixels]),
         "count_spikes": (count_spikes, [x]),
         "scale_neurons": (scale_neurons, [x, 2 * x.sum(0)]),
         "EventBatch": (lambda *p: EventBatch(*p, shape=events.shape), parts),

@@ -261,7 +261,7 @@ def _pair(name: str, values: Any) -> tuple[Any, Any]:
 def _points(movement: Any) -> Tensor:
     """The points (step, x, y) of a movement, (points, 3)."""
     try:
-        points = torch.tensor([[float(x) for x in point] for point in movement], dtype=torch.float64)
+        points = torch.tensor([[float(x) for x in point] for point in movement], dtype=torch.float64, device="cpu")
     except (TypeError, ValueError):
         raise TypeError(f"movement: expected points (step, x, y), got {movement!r:.60}") from None
     if points.dim() != 2 or points.shape[1] != 3:
