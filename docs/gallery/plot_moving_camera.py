@@ -30,8 +30,9 @@ tremor = tuple((5.0 * k, x, y) for k, (x, y) in enumerate(places))
 movements = {"saccades": saccades, "pan": pan, "tremor": tremor}
 
 # %%
-# The events of 100 steps in one picture: red where brightness rises, blue where it falls, grey where it does both. The
-# saccades show other edges in each third of the recording, the pan only upright edges, the tremor all edges at once.
+# The events of 100 steps in one picture, from the given time on: red where brightness rises, blue where it falls,
+# grey where it does both. The saccades show other edges in each third of the recording, the pan only upright edges,
+# the tremor all edges at once.
 
 figure, panels = plt.subplots(3, 4, figsize=(6.4, 5.2), layout="constrained")
 colours = ListedColormap(["none", "tab:red", "tab:blue", "0.5"])
@@ -44,7 +45,7 @@ for row, (name, movement) in zip(panels, movements.items(), strict=True):
     for panel, start in zip(row[1:], (0, 100, 200), strict=True):
         rises, falls = events[start : start + 100].any(0).int()
         panel.imshow(rises + 2 * falls, cmap=colours, vmin=0, vmax=3)
-        panel.set(title=f"{start} to {start + 100} ms", xticks=[], yticks=[])
+        panel.set(title=f"{start} ms", xticks=[], yticks=[])
 
 # %%
 # How many events a recording has depends on the movement, and only a little on the seed, which draws the thresholds and
