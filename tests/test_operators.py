@@ -168,7 +168,7 @@ def delay_calls() -> Iterator[OperatorCall]:
 
 
 SENSOR = {"rise": 0.2, "fall": 0.2, "spread": 0.1, "refractory": 0, "noise": 0.01, "seed": 3}
-VIEW = {"steps": 8, "height": 3, "width": 4, "blur": 0.5, "size": 0.1, "place": 0.1}
+VIEW = {"steps": 8, "height": 3, "width": 4, "blur": 0.5, "size_jitter": 0.1, "place_jitter": 0.1}
 MOVEMENT = torch.tensor([[0.0, 0, 0], [8, 1, -1]], dtype=torch.float64)
 PIXELS, NUMBERS = torch.ones(10, 10), torch.arange(10)
 OTHERS = [

@@ -32,7 +32,7 @@ void check_brightness(const char* name, const float* values, int64_t count) {
     if (wrong != values + count) refuse(name, "values in [0, 1]", *wrong);
 }
 
-// a * b, where it can be had.
+// a * b. Throws std::bad_alloc if it overflows.
 int64_t product(int64_t a, int64_t b) {
     int64_t made;
     if (__builtin_mul_overflow(a, b, &made)) throw std::bad_alloc();

@@ -215,7 +215,8 @@ class Network:
         """Encode images (B, ...) in [0, 1], or sequences (B, S, K), as events, with the exported network's encoder.
 
         Args:
-            images: B images of K pixels each; with a ``srcell.data.HeldEncoding`` B sequences of S elements.
+            images: B images of K pixels each; with a ``srcell.data.CameraEncoding`` pictures (B, h, w); with a
+                ``srcell.data.HeldEncoding`` B sequences of S elements.
             index: (B,) the samples' numbers, on which the random spikes of images depend; 0..B-1 by default.
             seed: seed of the random spikes.
             lengths: of sequences, (B,) integers in [0, S], number of elements of each; S for all if absent.

@@ -101,21 +101,7 @@ class CameraEncoding:
 
     def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
         """Encode images (B, h, w) as events (steps, B, 2 H W); ``index`` (B,) holds their numbers, default 0..B-1."""
-        return picture_encode(
-            images,
-            index,
-            self.movement,
-            steps=self.steps,
-            sensor_size=self.sensor_size,
-            blur=self.blur,
-            size=self.size_jitter,
-            place=self.place_jitter,
-            threshold=self.threshold,
-            spread=self.spread,
-            refractory=self.refractory,
-            noise=self.noise,
-            seed=seed,
-        )
+        return picture_encode(images, index=index, seed=seed, **asdict(self))
 
 
 @dataclass(frozen=True)

@@ -200,14 +200,14 @@ def camera_encode(
 
 def picture_encode(
     pictures: Tensor,
+    *,
     index: Tensor | None,
     movement: Sequence[tuple[float, float, float]],
-    *,
     steps: int,
     sensor_size: tuple[int, int],
     blur: float,
-    size: float,
-    place: float,
+    size_jitter: float,
+    place_jitter: float,
     **sensor: Any,
 ) -> EventBatch:
     """As ``camera_encode``, of pictures (B, H, W) under a movement; ``srcell.data.CameraEncoding`` calls it."""
@@ -230,8 +230,8 @@ def picture_encode(
         height=height,
         width=width,
         blur=as_float("blur", blur),
-        size=as_float("size_jitter", size),
-        place=as_float("place_jitter", place),
+        size_jitter=as_float("size_jitter", size_jitter),
+        place_jitter=as_float("place_jitter", place_jitter),
         **_sensor(**sensor),
     )
     return EventBatch._trusted(offsets, indices, None, (steps, samples, 2 * height * width), None)

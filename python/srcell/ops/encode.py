@@ -89,7 +89,7 @@ camera_frames = Operator(
 )
 camera_pictures = Operator(
     "camera_pictures(Tensor pictures, Tensor movement, Tensor index, *, int steps, int height, int width, float blur, "
-    f"float size, float place, {SENSOR}) -> (Tensor offsets, Tensor indices)"
+    f"float size_jitter, float place_jitter, {SENSOR}) -> (Tensor offsets, Tensor indices)"
 )
 
 
@@ -122,7 +122,7 @@ def camera_pictures_cpu(call: Any) -> tuple[Tensor, ...]:
     points = Like("images", torch.float64, call.pictures.device)
     check_tensor("movement", call.movement, points, (*call.movement.shape[:1], 3))
     movement = contiguous(call.movement).numpy()
-    size, view = (call.height, call.width), (call.blur, call.size, call.place)
+    size, view = (call.height, call.width), (call.blur, call.size_jitter, call.place_jitter)
     made = core.camera_pictures(
         pictures, movement, index, call.steps, size, sensor_of(call), view, torch.get_num_threads()
     )

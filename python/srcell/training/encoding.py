@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from .. import data
 from .._settings import positive_fraction, setting, size
 from ..data.own import is_own
-
-OF_CAMERA: Any = {"needs": ("encoding=camera",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +25,18 @@ class EncodingSettings:
     thinned: bool = setting(
         False, "rate coding: let no pixel fire in two consecutive steps", "as in rate_encode", needs=("encoding=rate",)
     )
-    size_jitter: float = setting(0.05, "camera: deviation of the movement's size", "relative", least=0, **OF_CAMERA)
-    place_jitter: float = setting(0.4, "camera: deviation of the place of the view, in pixels", least=0, **OF_CAMERA)
-    noise: float = setting(2e-4, "camera: events per pixel and step that no change causes", least=0, **OF_CAMERA)
+    size_jitter: float = setting(
+        0.05, "camera: deviation of the movement's size", "relative", least=0, needs=("encoding=camera",)
+    )
+    place_jitter: float = setting(
+        0.4, "camera: deviation of the place of the view, in pixels", least=0, needs=("encoding=camera",)
+    )
+    noise: float = setting(
+        data.CameraEncoding.noise,
+        "camera: events per pixel and step that no change causes",
+        least=0,
+        needs=("encoding=camera",),
+    )
     standardise: bool = setting(
         False,
         "standardise each input of a sequence",
