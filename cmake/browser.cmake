@@ -3,7 +3,7 @@ set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS csrc/runtime/srce
 file(STRINGS csrc/runtime/srcell.h declared REGEX "srcell_[a-z_]+\\(")
 string(REGEX MATCHALL "srcell_[a-z_]+\\(" declared "${declared}")
 list(REMOVE_DUPLICATES declared)
-list(REMOVE_ITEM declared "srcell_network_load(")  # there are no files
+list(REMOVE_ITEM declared "srcell_network_load(" "srcell_network_write(")  # there are no files
 set(exports LINKER:--export=malloc LINKER:--export=free LINKER:--export=__stack_pointer)
 foreach(function ${declared})
   string(REPLACE "(" "" function ${function})

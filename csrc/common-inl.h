@@ -10,14 +10,6 @@ SRCELL_INLINE int64_t steps_of(const Shape& shape, int64_t sample) {
     return clamp_to(read_once(shape.lengths + sample), 0, shape.steps);
 }
 
-// Whether the caller asks for the gradient of any parameter besides the bias.
-template <class T>
-bool wants_parameters(const CellBackward<T>& p) {
-    for (int k = kBias + 1; k < kParameters; ++k)
-        if (p.grad_parameters[k]) return true;
-    return false;
-}
-
 // Rows of a checkpoint: the states that the backward pass recomputes from. A trace has i already.
 SRCELL_HOST_DEVICE constexpr int64_t checkpoint_rows(bool resonant, bool traced) {
     return states_of(resonant) - traced;
@@ -58,7 +50,7 @@ auto with_mode(const CellBackward<T>& p, Choose choose) {
         return p.turn ? choose(BackwardMode<r, g, true>{}) : choose(BackwardMode<r, g, false>{});
     };
     const auto with_parameters = [&](auto full_gradient) {
-        return wants_parameters(p) ? with_resonance(full_gradient, std::true_type{})
+        return p.wants_parameters() ? with_resonance(full_gradient, std::true_type{})
                                    : with_resonance(full_gradient, std::false_type{});
     };
     return p.full_gradient ? with_parameters(std::true_type{}) : with_parameters(std::false_type{});

@@ -166,6 +166,13 @@ struct CellBackward {
     // Scratch: the gradients of each neuron of each sample, summed over the steps. They are then added in a fixed tree.
     // (parameters_of(resonant), B, N), or (1, B, N) if only the gradient of the bias is needed.
     T* partials;
+
+    // Whether the caller asks for the gradient of any parameter besides the bias.
+    bool wants_parameters() const {
+        for (int k = kBias + 1; k < kParameters; ++k)
+            if (grad_parameters[k]) return true;
+        return false;
+    }
 };
 
 template <class T>
@@ -651,6 +658,17 @@ struct DelayedElementsBackward : DelayedElements<T> {
     Maybe<T> grad_elements;  // (T, B, K) out
     Maybe<T> grad_factors;   // (numbers, terms) out
     T* partials;             // scratch: (B, numbers, terms)
+};
+
+// One step of Adam, elementwise.
+struct AdamStep {
+    int64_t count;
+    const float* gradient;
+    float scale;                        // of the gradient
+    float *numbers, *mean, *variance;   // in and out
+    float keep_mean, keep_variance;     // beta1 and beta2
+    float take_mean, take_variance;     // 1 - beta1 and 1 - beta2
+    float rate, inverse_root, epsilon;  // learning rate / (1 - beta1^k), and 1 / sqrt(1 - beta2^k), of step k
 };
 
 // Spike counts. For each neuron: the number of elements (t, b) in which it is active (s > 0), and the number of upward

@@ -85,6 +85,24 @@ def expect(name, steps):
                 expected.write(f"step {number}: class {logits.argmax()}, logit {logits.max():.9g}\n")
 
 
+def expect_learning(name, steps, passes=15):
+    """Write two samples, and the file of what the example learns from them."""
+    net = runtime.load(f"{folder}/{name}.srcell")
+    try:
+        learner = net.learner()
+    except ValueError:  # integers, maps
+        return
+    samples = (0, steps[:40]), (net.num_classes - 1, steps[40:65])
+    with open(f"{folder}/{name}.samples", "w") as lines:
+        for label, of_sample in samples:
+            lines.write(f"class {label}\n")
+            lines.writelines(" ".join(map(str, step.nonzero()[0])) + "\n" for step in of_sample)
+    for _ in range(passes):
+        for label, of_sample in samples:
+            learner.step((of_sample != 0)[:, None], [label])
+    learner.network().save(f"{folder}/{name}.learnt")
+
+
 steps = np.random.default_rng(0).random((100, 64)) < 0.1
 for name, options in (
     ("net", {}),
@@ -94,10 +112,13 @@ for name, options in (
     network = SRCClassifier(64, [40], 10, recurrent=True, initial_state="rest", **options)
     network.export(f"{folder}/{name}.srcell")
     expect(name, steps)
+    expect_learning(name, steps)
 for number, (content, events) in enumerate(composed().values()):
     if runtime.Network(content).num_classes:
         Path(f"{folder}/composed-{number}.srcell").write_bytes(content)
-        expect(f"composed-{number}", events.to_dense()[:, 0].numpy() != 0)
+        active = events.to_dense()[:, 0].numpy() != 0
+        expect(f"composed-{number}", active)
+        expect_learning(f"composed-{number}", active)
 
 samples = (chirp() * 32767).round().numpy()
 Path(f"{folder}/sound").write_bytes(samples.astype("<i2").tobytes())
@@ -125,7 +146,7 @@ for number, name in enumerate(("a classifier", "delays", "Linear", "no prefix"))
 END
 for kind in srcell static; do
     sed "s/srcell::srcell/srcell::$kind/; s/LANGUAGES C/LANGUAGES C CXX/" examples/c/CMakeLists.txt >"$folder/CMakeLists.txt"
-    cp examples/c/{control,listen,sequence}.c tests/cpp/interface.c "$folder/"
+    cp examples/c/{control,learn,listen,sequence}.c tests/cpp/interface.c "$folder/"
     echo "add_executable(interface interface.c)
         target_link_libraries(interface PRIVATE srcell::$kind m)" >>"$folder/CMakeLists.txt"
     cmake -S "$folder" -B "$folder/$kind" "${options[@]}" -DCMAKE_PREFIX_PATH="$(realpath "$folder/installed")" \
@@ -134,6 +155,11 @@ for kind in srcell static; do
     for network in "$folder"/*.srcell; do
         name=${network%.srcell}
         ${RUN:-} "$folder/$kind/control" "$network" <"$name.steps" | diff "$name.expected" -
+    done
+    for network in "$folder"/*.learnt; do
+        name=${network%.learnt}
+        ${RUN:-} "$folder/$kind/learn" "$name.srcell" "$folder/mine" <"$name.samples" >/dev/null
+        cmp "$folder/mine" "$network"
     done
     for name in currents events; do
         ${RUN:-} "$folder/$kind/listen" "$folder/$name.hears" <"$folder/sound" 2>/dev/null | tail -n 1 |

@@ -7,6 +7,7 @@
 #include "layer.h"
 
 #include "../cpu/event_rows.h"
+#include "../cpu/traced_backward.h"
 
 namespace srcell {
 
@@ -79,31 +80,17 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
                      const Saved& saved, Address grad_current, Address grad_weight) {
     const int64_t returned = layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
-        const int64_t batch = layer.shape.batch, neurons = layer.shape.neurons;
-        const int64_t row = event_tiles(neurons) * event_groups(batch, neurons) * event_tile_width(neurons);
-        const Block<T> partials(count_partials(layer, gradients));
-        const Block<T> weight_partials(grad_weight ? rows->inputs * row : 0);
-        const Block<T> lateral_partials(gradients[kOfLateral] ? neurons * row : 0);
-        const Block<T> packed_lateral(layer.lateral ? neurons * lateral_width(neurons) : 0);
-        const Block<int32_t> later(layer.terms());
-        const Block<T> factor_partials(gradients[kOfFactors] ? batch * layer.terms() : 0);
-        const TracedBackward<T> cells =
-            traced_backward_of(layer, cell, grads, gradients, partials.data(), saved, grad_current);
         std::optional<SynapseGradient<T>> synapse;
-        if (rows) synapse = {rows->of<T>(), pointer<T>(grad_weight), weight_partials.data()};
-        if (!layer.lateral) {
-            const ReleasedGil release;
-            return kernels().of<T>().events_backward({cells, synapse.value_or(SynapseGradient<T>{})});
-        }
+        if (rows) synapse = {rows->of<T>(), pointer<T>(grad_weight), nullptr};
         const LateralBackward<T> p = {
-            cells,
+            traced_backward_of<T>(layer, cell, grads, gradients, nullptr, saved, grad_current),
             synapse,
-            lateral_of(layer, packed_lateral.data()),
+            lateral_of<T>(layer, nullptr),
             pointer<T>(gradients[kOfLateral]),
-            lateral_partials.data(),
-            delays_backward_of(layer, grads, gradients, later.data(), factor_partials.data())};
+            nullptr,
+            delays_backward_of<T>(layer, grads, gradients, nullptr, nullptr)};
         const ReleasedGil release;
-        return kernels().of<T>().lateral_backward(p);
+        return run_backward(kernels(), p, Blocks());
     });
     check_returned(returned, layer, rows);
 }

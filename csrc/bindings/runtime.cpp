@@ -13,7 +13,7 @@
 #include <thread>
 
 #include "../platform/platform.h"
-#include "../runtime/network.h"
+#include "../runtime/learner.h"
 #include "arguments.h"
 
 namespace srcell {
@@ -267,6 +267,78 @@ void restore(SharedStream& stream, const py::bytes& state) {
     stream.restore(view.data(), view.size());
 }
 
+// The batch of a learner's call, whose sizes are checked here.
+NetworkInput batch_of(const Learner& learner, int64_t steps, int64_t batch, const Array<int64_t>& offsets,
+                      const Array<int32_t>& indices, const std::optional<Array<float>>& values,
+                      const std::optional<Array<int64_t>>& lengths) {
+    if (offsets.size() != count_rows(steps, batch) + 1 || (values && values->size() != indices.size()) ||
+        (lengths && lengths->size() != batch))
+        value_error("events: expected ", count_rows(steps, batch) + 1, " offsets and as many values as indices");
+    return {steps,
+            batch,
+            {offsets.data(), indices.data(), data_of(values), static_cast<int64_t>(indices.size()),
+             learner.network().inputs()},
+            data_of(lengths)};
+}
+
+LearningTargets targets_of(const Learner& learner, int64_t steps, int64_t batch,
+                           const std::optional<Array<int64_t>>& labels, const std::optional<Array<float>>& targets,
+                           bool every_step) {
+    const int64_t rows = every_step ? steps * batch : batch;
+    if ((labels && labels->size() != rows) ||
+        (targets && targets->size() != rows * learner.network().readout().classes))
+        value_error("targets: expected those of ", rows, " answers");
+    return {data_of(labels), data_of(targets), every_step};
+}
+
+std::unique_ptr<Learner> make_learner(const Network& network, double rate, double clip_norm, bool readout_alone,
+                                      const std::optional<std::vector<std::string>>& classes) {
+    LearningSettings settings = {rate, clip_norm, readout_alone, 0, {}};
+    if (classes) settings.classes = static_cast<int64_t>(classes->size()), settings.class_names = *classes;
+    return std::make_unique<Learner>(network, settings);
+}
+
+double step_learner(Learner& learner, int64_t steps, int64_t batch, const Array<int64_t>& offsets,
+                    const Array<int32_t>& indices, const std::optional<Array<float>>& values,
+                    const std::optional<Array<int64_t>>& lengths, const std::optional<Array<int64_t>>& labels,
+                    const std::optional<Array<float>>& targets, bool every_step, int threads) {
+    const NetworkInput input = batch_of(learner, steps, batch, offsets, indices, values, lengths);
+    const LearningTargets wanted = targets_of(learner, steps, batch, labels, targets, every_step);
+    const ReleasedGil release;
+    return learner.step(input, wanted, threads);
+}
+
+// The loss and, by the names of the file's tensors, the gradients.
+py::tuple gradients_of(Learner& learner, int64_t steps, int64_t batch, const Array<int64_t>& offsets,
+                       const Array<int32_t>& indices, const std::optional<Array<float>>& values,
+                       const std::optional<Array<int64_t>>& lengths, const std::optional<Array<int64_t>>& labels,
+                       const std::optional<Array<float>>& targets, bool every_step, int threads) {
+    const NetworkInput input = batch_of(learner, steps, batch, offsets, indices, values, lengths);
+    const LearningTargets wanted = targets_of(learner, steps, batch, labels, targets, every_step);
+    const Learner::Part& last = learner.parts().back();
+    std::vector<float> all(static_cast<size_t>(last.first + last.count));
+    double loss = 0;
+    {
+        const ReleasedGil release;
+        loss = learner.gradient(input, wanted, threads, all.data());
+    }
+    py::dict made;
+    for (const Learner::Part& part : learner.parts())
+        made[part.name.c_str()] = Array<float>(part.shape, all.data() + part.first);
+    return py::make_tuple(loss, made);
+}
+
+template <class Of>
+py::bytes saved(const Of& of) {
+    std::string state(of.state_bytes(), '\0');
+    of.save(state.data());
+    return py::bytes(state);
+}
+
+py::bytes bytes_of(const std::vector<unsigned char>& bytes) {
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 // Text of a file, which need not be valid UTF-8.
 py::str decoded(const std::string& text) {
     return py::reinterpret_steal<py::str>(
@@ -306,8 +378,27 @@ void bind_runtime(pybind11::module_& m) {
                                    return made;
                                })
         .def_property_readonly("nbytes", &Network::bytes)
+        .def_property_readonly("file", [](const Network& network) { return bytes_of(*network.file().bytes); })
         .def("run", &run, "steps"_a, "batch"_a, "offsets"_a.noconvert(), "indices"_a.noconvert(),
              "values"_a.noconvert(), "lengths"_a.noconvert(), "wanted"_a, "counts"_a, "every_step"_a, "threads"_a);
+    py::class_<Learner>(m, "Learner")
+        .def(py::init(&make_learner), "network"_a, "rate"_a, "clip_norm"_a, "readout_alone"_a, "classes"_a)
+        .def("step", &step_learner, "steps"_a, "batch"_a, "offsets"_a.noconvert(), "indices"_a.noconvert(),
+             "values"_a.noconvert(), "lengths"_a.noconvert(), "labels"_a.noconvert(), "targets"_a.noconvert(),
+             "every_step"_a, "threads"_a)
+        .def("gradients", &gradients_of, "steps"_a, "batch"_a, "offsets"_a.noconvert(), "indices"_a.noconvert(),
+             "values"_a.noconvert(), "lengths"_a.noconvert(), "labels"_a.noconvert(), "targets"_a.noconvert(),
+             "every_step"_a, "threads"_a)
+        .def_property_readonly("scratch_bytes", &Learner::scratch_bytes)
+        .def("file", [](const Learner& learner) { return bytes_of(learner.file()); })
+        .def("save", &saved<Learner>)
+        .def(
+            "restore",
+            [](Learner& learner, const py::bytes& state) {
+                const std::string_view view = state;
+                learner.restore(view.data(), view.size());
+            },
+            "state"_a);
     py::class_<Cochlea>(m, "Cochlea")
         .def(py::init(&make_cochlea), "sections"_a.noconvert(), "constants"_a, "offset"_a.noconvert(),
              "scale"_a.noconvert());

@@ -64,6 +64,8 @@ using F32 = float;
 
 #include "camera-inl.h"
 
+#include "learn-inl.h"
+
 #include "dense-inl.h"
 
 #include "events-inl.h"
@@ -176,6 +178,9 @@ constexpr OtherKernels make_others() {
     made.camera_draw_frames = camera_draw_frames;
     made.camera_draw_pictures = camera_draw_pictures;
     made.camera_write = camera_write;
+    made.adam = adam;
+    made.sum_of_squares = sum_of_squares;
+    made.cross_entropy = cross_entropy;
     made.philox = philox_words;
     return made;
 }

@@ -75,6 +75,11 @@ struct OtherKernels {
     void (*camera_draw_frames)(const Sensor&, const Frames&);
     void (*camera_draw_pictures)(const Sensor&, const Pictures&);
     void (*camera_write)(const Sensor&, int32_t* indices);
+    // What a learner (csrc/runtime) computes besides layers.
+    void (*adam)(const AdamStep&);
+    double (*sum_of_squares)(const float* x, int64_t count);
+    // Writes the gradient of -log(softmax(logits)[label]), (C,), and returns that number.
+    double (*cross_entropy)(const float* logits, int64_t classes, int64_t label, double* gradient);
     // Philox4x32-10 of one counter, (4,), and key, (2,), into (4,) words, for the tests.
     void (*philox)(const uint32_t* counter, const uint32_t* key, uint32_t* words);
 };

@@ -35,6 +35,7 @@ SRCELL_INLINE F32x8 operator+(F32x8 a, F32x8 b) { return {_mm256_add_ps(a.v, b.v
 SRCELL_INLINE F32x8 operator-(F32x8 a, F32x8 b) { return {_mm256_sub_ps(a.v, b.v)}; }
 SRCELL_INLINE F32x8 operator*(F32x8 a, F32x8 b) { return {_mm256_mul_ps(a.v, b.v)}; }
 SRCELL_INLINE F32x8 operator/(F32x8 a, F32x8 b) { return {_mm256_div_ps(a.v, b.v)}; }
+SRCELL_INLINE F32x8 square_root(F32x8 x) { return {_mm256_sqrt_ps(x.v)}; }
 SRCELL_INLINE F32x8 fma(F32x8 a, F32x8 b, F32x8 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 SRCELL_INLINE F32x8 negate(F32x8 x) { return {_mm256_xor_ps(x.v, _mm256_set1_ps(-0.0f))}; }
 SRCELL_INLINE F32x8 absolute(F32x8 x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }

@@ -40,6 +40,7 @@ SRCELL_INLINE F32x16 operator+(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, 
 SRCELL_INLINE F32x16 operator-(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 SRCELL_INLINE F32x16 operator*(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 SRCELL_INLINE F32x16 operator/(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+SRCELL_INLINE F32x16 square_root(F32x16 x) { return {_mm512_sqrt_ps(x.v)}; }
 SRCELL_INLINE F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 SRCELL_INLINE F32x16 negate(F32x16 x) { return {_mm512_xor_ps(x.v, _mm512_set1_ps(-0.0f))}; }
 SRCELL_INLINE F32x16 absolute(F32x16 x) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), x.v)}; }

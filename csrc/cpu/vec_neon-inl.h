@@ -35,6 +35,7 @@ SRCELL_INLINE F32x4 operator+(F32x4 a, F32x4 b) { return {vaddq_f32(a.v, b.v)}; 
 SRCELL_INLINE F32x4 operator-(F32x4 a, F32x4 b) { return {vsubq_f32(a.v, b.v)}; }
 SRCELL_INLINE F32x4 operator*(F32x4 a, F32x4 b) { return {vmulq_f32(a.v, b.v)}; }
 SRCELL_INLINE F32x4 operator/(F32x4 a, F32x4 b) { return {vdivq_f32(a.v, b.v)}; }
+SRCELL_INLINE F32x4 square_root(F32x4 x) { return {vsqrtq_f32(x.v)}; }
 SRCELL_INLINE F32x4 fma(F32x4 a, F32x4 b, F32x4 c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
 SRCELL_INLINE F32x4 negate(F32x4 x) { return {vnegq_f32(x.v)}; }
 SRCELL_INLINE F32x4 absolute(F32x4 x) { return {vabsq_f32(x.v)}; }

@@ -1,6 +1,6 @@
 // Value type Pair<V>: two registers that go through the same operations side by side. One step of the cell is a long
 // chain of dependent operations; two interleaved chains hide each other's latency. Same names as vec_scalar-inl.h,
-// which is included first, but for not_equal() and lanes_of().
+// which is included first, but for not_equal(), lanes_of() and square_root().
 
 template <class V>
 struct Pair {

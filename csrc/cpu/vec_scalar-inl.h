@@ -79,3 +79,5 @@ SRCELL_INLINE uint64_t lanes_of(bool mask) { return mask; }
 SRCELL_SCALAR_OPERATIONS(float, uint32_t, 23, 127, __builtin_fmaf, __builtin_fabsf)
 SRCELL_SCALAR_OPERATIONS(double, uint64_t, 52, 1023, __builtin_fma, __builtin_fabs)
 #undef SRCELL_SCALAR_OPERATIONS
+
+SRCELL_INLINE float square_root(float x) { return __builtin_sqrtf(x); }

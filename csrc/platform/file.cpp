@@ -3,16 +3,63 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <system_error>
 
 #include "platform.h"
 
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
+
 namespace srcell {
 
+namespace {
+
+struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+};
+
+// Writes all bytes and closes the file; returns whether the system has them.
+bool write_all(std::FILE* file, const void* bytes, size_t size, bool sync) {
+    bool good = std::fwrite(bytes, 1, size, file) == size && std::fflush(file) == 0;
+#if !defined(_WIN32)
+    good = good && (!sync || fsync(fileno(file)) == 0);
+#endif
+    return std::fclose(file) == 0 && good;
+}
+
+}  // namespace
+
+const char* write_file(const char* path, const void* bytes, size_t size) {
+    namespace fs = std::filesystem;
+    constexpr int kNames = 1000;
+    std::error_code error;
+    const fs::file_status found = fs::status(path, error);
+    if (fs::is_directory(found)) return "expected a file, got a folder";
+    if (fs::exists(found) && !fs::is_regular_file(found)) {
+        std::FILE* const file = std::fopen(path, "wb");
+        return file && write_all(file, bytes, size, false) ? nullptr : "the file cannot be written";
+    }
+    const fs::path target = fs::weakly_canonical(path, error);
+    if (error) return "the folder does not exist";
+    std::FILE* file = nullptr;
+    fs::path beside;
+    for (int number = 0; !file && number < kNames; ++number) {  // "x": never a file that another writer has
+        beside = target;
+        beside += ".part" + std::to_string(number);
+        file = std::fopen(beside.string().c_str(), "wbx");
+    }
+    if (!file) return "the file cannot be created";
+    if (write_all(file, bytes, size, true)) {
+        fs::rename(beside, target, error);
+        if (!error) return nullptr;
+    }
+    fs::remove(beside, error);
+    return "the file cannot be written";
+}
+
 const char* read_file(const char* path, std::vector<unsigned char>& bytes) {
-    struct Close {
-        void operator()(std::FILE* file) const { std::fclose(file); }
-    };
     std::error_code error;
     if (!std::filesystem::is_regular_file(path, error)) return "expected a file, found none";
     const uintmax_t size = std::filesystem::file_size(path, error);

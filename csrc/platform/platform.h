@@ -41,6 +41,10 @@ using Mutex = std::mutex;
 // read.
 const char* read_file(const char* path, std::vector<unsigned char>& bytes);
 
+// Replaces a file by these bytes, whole or not at all; a link stays, and a pipe or a device is written to. Returns null
+// on success, otherwise the reason why the file cannot be written. Not in WebAssembly.
+const char* write_file(const char* path, const void* bytes, size_t size);
+
 // Calls work(data) on `threads` threads, including the caller's, and returns when all are done. If the system allows no
 // more threads, fewer take part, so `work` must claim its items dynamically.
 //

@@ -9,7 +9,6 @@
 #include <type_traits>
 #include <utility>
 
-#include "../cpu/block.h"
 #include "../cpu/dispatch.h"
 #include "../cpu/event_rows.h"
 #include "../cpu/float_control.h"
@@ -118,9 +117,9 @@ NetworkLayer sized_layer(const TensorFile& file, const std::string& prefix, int6
 
 // The arguments of the kernels that pack weights.
 template <class Weight>
-EventSynapse<float, Weight> packing(const NetworkLayer& layer, const std::vector<Weight>& weight, Weight* packed) {
+EventSynapse<float, Weight> packing(const NetworkLayer& layer, const Weight* weight, Weight* packed) {
     // As many events as inputs: one row is packed per input.
-    return {{nullptr, nullptr, nullptr, layer.columns, layer.columns}, weight.data(), packed, false};
+    return {{nullptr, nullptr, nullptr, layer.columns, layer.columns}, weight, packed, false};
 }
 
 ScanShape shape_of(const NetworkLayer& layer) { return {0, 0, layer.neurons, nullptr, 1}; }
@@ -134,7 +133,7 @@ NetworkLayer integer_layer_of(const TensorFile& file, const std::string& prefix,
     IntegerNeurons neurons = {Aligned<int16_t>(event_tiles(made.neurons) * made.columns * width),
                               integer_cell_of(file, prefix + "constants"),
                               exact_events(weight.data(), static_cast<int64_t>(weight.size()))};
-    kernels.pack_integers(shape_of(made), packing(made, weight, neurons.weight.data()));
+    kernels.pack_integers(shape_of(made), packing(made, weight.data(), neurons.weight.data()));
     made.kind = std::move(neurons);
     made.initial = initial_of<int16_t>(file, prefix + "initial", made.neurons);
     if (made.initial.empty()) return made;
@@ -165,7 +164,7 @@ NetworkLayer packed_layer(const TensorFile& file, const std::string& prefix, int
         made.constant = true, ++made.columns;
     }
     neurons.weight = Aligned<float>(made.columns * lateral_width(made.neurons));
-    kernels.f32.pack_weight(shape_of(made), packing(made, weight, neurons.weight.data()));
+    kernels.f32.pack_weight(shape_of(made), packing(made, weight.data(), neurons.weight.data()));
     if (file.tensors.count(prefix + "lateral")) {
         const auto lateral = numbers_of<float>(file, prefix + "lateral", {made.neurons, made.neurons});
         neurons.lateral = Aligned<float>(made.neurons * lateral_width(made.neurons));
@@ -203,6 +202,7 @@ NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, i
     if (!neurons.parameters[kOmega].empty()) neurons.turn = OwnTurn<float>(kernels, neurons.cell, made.neurons);
     made.kind = std::move(neurons);
     made.initial = initial_of<float>(file, prefix + "initial", made.neurons, places);
+    made.rule = LearningRule::of(file, prefix + "learning");
     return made;
 }
 
@@ -262,10 +262,7 @@ Fault fault_of(const NetworkInput& input) {
 // Checks what the kernels do not check. The kernels of layers check the offsets and indices of the samples that they
 // get, unless the events are `rewritten` before: with delays, or with a constant input.
 void check_events(const NetworkInput& input, bool rewritten) {
-    if (rewritten) {
-        if (fault_of(input) != Fault::kNone) explain(input);
-        return;
-    }
+    if (rewritten) return check_events(input);
     const Events<float>& events = input.events;
     bool good = events.offsets[0] == 0 && events.offsets[input.batch * input.steps] == events.count;
     int64_t before = 0;
@@ -293,40 +290,6 @@ Events<float> part_of(const NetworkInput& input, int64_t first, int64_t batch, B
     return {offsets.data(), input.events.indices + begin, given ? given + begin : nullptr, offsets.data()[rows],
             input.events.inputs};
 }
-
-// Events after their delays, as srcell.delay makes them, in memory of their own.
-class DelayedInput {
-  public:
-    DelayedInput(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
-                 const StoredDelays& delays)
-        : starts_(shape.batch + 1), cursors_(shape.batch * shape.steps), offsets_(shape.batch * shape.steps + 1) {
-        const DelayedEvents<float> delayed = {shape, 0, delays.view(), events};
-        kernels.f32.count_delayed({delayed, starts_.data()});
-        const int64_t count = starts_.data()[shape.batch];
-        indices_ = Block<int32_t>(count);
-        if (events.values || delayed.delays.factors) values_ = Block<float>(count);
-        const DelayedRows<float> rows = {delayed, cursors_.data(), offsets_.data(), count};
-        kernels.f32.write_delayed({rows, starts_.data(), indices_.data(), values_.data()});
-        offsets_.data()[shape.batch * shape.steps] = count;
-        events_ = {offsets_.data(), indices_.data(), values_.data(), count, delayed.delays.numbers};
-    }
-
-    const Events<float>& events() const { return events_; }
-
-    // The number of events that arrive before the end of their sample.
-    static int64_t count(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
-                         const StoredDelays& delays) {
-        const Block<int64_t> starts(shape.batch + 1);
-        kernels.f32.count_delayed({{shape, 0, delays.view(), events}, starts.data()});
-        return starts.data()[shape.batch];
-    }
-
-  private:
-    Block<int64_t> starts_, cursors_, offsets_;
-    Block<int32_t> indices_;
-    Block<float> values_;
-    Events<float> events_ = {};
-};
 
 struct ReadoutJob {
     const Readout& readout;
@@ -379,7 +342,32 @@ struct ReadoutJob {
 
 }  // namespace
 
-Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
+void check_events(const NetworkInput& input) {
+    if (fault_of(input) != Fault::kNone) explain(input);
+}
+
+DelayedInput::DelayedInput(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
+                           const StoredDelays& delays)
+    : starts_(shape.batch + 1), cursors_(shape.batch * shape.steps), offsets_(shape.batch * shape.steps + 1) {
+    const DelayedEvents<float> delayed = {shape, 0, delays.view(), events};
+    kernels.f32.count_delayed({delayed, starts_.data()});
+    const int64_t count = starts_.data()[shape.batch];
+    indices_ = Block<int32_t>(count);
+    if (events.values || delayed.delays.factors) values_ = Block<float>(count);
+    const DelayedRows<float> rows = {delayed, cursors_.data(), offsets_.data(), count};
+    kernels.f32.write_delayed({rows, starts_.data(), indices_.data(), values_.data()});
+    offsets_.data()[shape.batch * shape.steps] = count;
+    events_ = {offsets_.data(), indices_.data(), values_.data(), count, delayed.delays.numbers};
+}
+
+int64_t DelayedInput::count(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
+                            const StoredDelays& delays) {
+    const Block<int64_t> starts(shape.batch + 1);
+    kernels.f32.count_delayed({{shape, 0, delays.view(), events}, starts.data()});
+    return starts.data()[shape.batch];
+}
+
+Network::Network(const TensorFile& file) : file_(file), kernels_(preferred_kernels()) {
     if (text_of(file, "format") != "srcell.network") throw FileError("format: expected 'srcell.network'");
     const int version = version_of(file);
     size_t used = 0;
@@ -439,7 +427,6 @@ Network::Network(const TensorFile& file) : kernels_(preferred_kernels()) {
     if (used != file.tensors.size())
         throw FileError("header: expected " + std::to_string(used) + " tensors for " + std::to_string(layers_.size()) +
                         " layers and the readout, got " + std::to_string(file.tensors.size()));
-    texts_ = file.texts;
     fingerprint_ = fingerprint_of(file);
 }
 
@@ -550,15 +537,16 @@ bool FloatNeurons::run(const Kernels& kernels, const LayerInput& input, const fl
         return returned < 0;
     }
     const EventSynapse<float> synapse = {input.events, nullptr, weight.data(), true};
-    if (!lateral.size()) return kernels.f32.events_forward({{cells, nullptr, nullptr, false}, synapse}) < 0;
+    const TracedForward<float> traced = {cells, input.trace, input.checkpoints, false};
+    if (!lateral.size()) return kernels.f32.events_forward({traced, synapse}) < 0;
     LateralForward<float> p = {};
-    static_cast<CellForward<float>&>(p) = cells;
+    static_cast<TracedForward<float>&>(p) = traced;
     p.source = synapse;
     p.lateral = {nullptr, lateral.data(), false, true};
     p.arrivals = input.arrivals;
     p.memory = input.memory;
     const bool in_kernel = delays && !input.arrivals;
-    const Block<int32_t> later(in_kernel ? static_cast<int64_t>(delays.first.size()) * delays.terms : 0);
+    std::vector<int32_t> later(in_kernel ? delays.first.size() * static_cast<size_t>(delays.terms) : 0);
     if (in_kernel) p.delays = {{delays.view(), delays.longest, later.data(), nullptr}};
     const int64_t returned = kernels.f32.lateral_forward(p);
     if (returned == kOutOfMemory) throw std::bad_alloc();
@@ -578,6 +566,12 @@ bool NetworkLayer::run(const Kernels& kernels, LayerInput input, const char* bef
 
 int64_t NetworkLayer::state_bytes(int64_t batch) const {
     return states() * batch * neurons * static_cast<int64_t>(is_integer() ? sizeof(int16_t) : sizeof(float));
+}
+
+void NetworkLayer::pack(const Kernels& kernels, const float* weight, const float* lateral) {
+    auto& of = std::get<FloatNeurons>(kind);
+    kernels.f32.pack_weight(shape_of(*this), packing(*this, weight, of.weight.data()));
+    if (lateral) kernels.f32.pack_lateral({lateral, of.lateral.data(), false, false}, shape_of(*this));
 }
 
 void NetworkLayer::values(const char* state, int64_t batch, float* to) const {

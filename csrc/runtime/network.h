@@ -14,12 +14,14 @@
 #include <variant>
 #include <vector>
 
+#include "../cpu/block.h"
 #include "../cpu/kernels.h"
 #include "../cpu/turn.h"
 #include "aligned_array.h"
 #include "cochlea.h"
 #include "convolution.h"
 #include "delays.h"
+#include "learning_rule.h"
 #include "readout.h"
 #include "sequence.h"
 #include "tensor_file.h"
@@ -34,6 +36,8 @@ struct LayerInput {
     // that the layer says it needs.
     Maybe<const Events<float>> arrivals;
     Maybe<void> memory;
+    // What a backward pass reads, out, as of TracedForward: both or neither, and none of a convolution.
+    Maybe<float> trace = nullptr, checkpoints = nullptr;
 };
 
 // A layer's float neurons in the form that the kernels take, with their weights packed once.
@@ -69,6 +73,7 @@ struct NetworkLayer {
     bool constant;        // the last column acts at every step
     std::variant<FloatNeurons, IntegerNeurons> kind;
     std::vector<char> initial;  // (3, N): i, h and hs before the first step; empty: zero; q is always zero
+    LearningRule rule;
 
     bool is_integer() const { return std::holds_alternative<IntegerNeurons>(kind); }
     bool lateral() const { return !is_integer() && std::get<FloatNeurons>(kind).lateral.size() > 0; }
@@ -91,6 +96,8 @@ struct NetworkLayer {
     int64_t memory_bytes(const Kernels& kernels) const;
     // Arrays of a state.
     int64_t states() const { return states_of(resonates()); }
+    // Packs the weights (neurons, columns) of float neurons, and the recurrent ones, unless null.
+    void pack(const Kernels& kernels, const float* weight, const float* lateral);
     // The bytes of a state (states(), B, N).
     int64_t state_bytes(int64_t batch) const;
     // What is wrong with a state of B samples; "" if nothing is.
@@ -118,6 +125,25 @@ class WithConstant {
     std::vector<float> values_;
 };
 
+// Events after their delays, as srcell.delay makes them, in memory of their own.
+class DelayedInput {
+  public:
+    DelayedInput(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
+                 const StoredDelays& delays);
+
+    const Events<float>& events() const { return events_; }
+
+    // The number of events that arrive before the end of their sample.
+    static int64_t count(const Kernels& kernels, const ScanShape& shape, const Events<float>& events,
+                         const StoredDelays& delays);
+
+  private:
+    Block<int64_t> starts_, cursors_, offsets_;
+    Block<int32_t> indices_;
+    Block<float> values_;
+    Events<float> events_ = {};
+};
+
 // For a layer of integer neurons: replaces event values that are all 1 by null, and throws std::invalid_argument for
 // any others, because integer neurons count each event as 1.
 void leave_out_ones(const NetworkLayer& layer, Events<float>& events);
@@ -128,6 +154,9 @@ struct NetworkInput {
     Events<float> events;
     Maybe<const int64_t> lengths;
 };
+
+// Throws std::invalid_argument for events that are not valid.
+void check_events(const NetworkInput& input);
 
 // The outputs of a run.
 struct NetworkOutput {
@@ -158,7 +187,9 @@ class Network {
     const Standardisation& standardisation() const { return standardisation_; }
     // How a stream takes the elements of a sequence.
     const Holding& holding() const { return holding_; }
-    const std::map<std::string, std::string>& texts() const { return texts_; }
+    // What the network was read from.
+    const TensorFile& file() const { return file_; }
+    const std::map<std::string, std::string>& texts() const { return file_.texts; }
     int64_t inputs() const { return layers_.front().inputs; }
     int64_t outputs() const { return layers_.back().neurons; }
     // Neurons of the largest layer.
@@ -173,6 +204,7 @@ class Network {
     int64_t bytes() const;
 
   private:
+    friend class Learner;  // which changes the weights of a network of its own
     void run_samples(const NetworkInput& input, const NetworkOutput& output, int64_t first, int64_t batch,
                      int threads) const;
 
@@ -181,7 +213,7 @@ class Network {
     Cochlea cochlea_;
     Standardisation standardisation_;
     Holding holding_;
-    std::map<std::string, std::string> texts_;
+    TensorFile file_;
     const Kernels* kernels_;
     uint64_t fingerprint_ = 0;
 };

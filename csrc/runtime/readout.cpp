@@ -66,6 +66,20 @@ void Readout::logits(const double* sums, float* to) const {
     }
 }
 
+void Readout::back(const double* of_logits, double* of_sums) const {
+    double all = 0;
+    for (int64_t c = 0; c < classes; ++c) all += of_logits[c];
+    for (int64_t n = 0; n < neurons; ++n) {
+        double sum = 0;
+        if (kind == kVotes)
+            sum = ((1 - inhibition) * of_logits[n % classes] + inhibition * all) / temperature;
+        else
+            for (int64_t c = 0; c < classes; ++c)
+                sum += static_cast<double>(weight.data()[c * neurons + n]) * of_logits[c];
+        of_sums[n] = sum;
+    }
+}
+
 ReadoutState::ReadoutState(const Readout& readout, const Kernels& kernels, int64_t batch)
     : readout_(readout), kernels_(kernels), batch_(batch) {
     if (readout.kind == Readout::kNone) return;

@@ -29,6 +29,8 @@ struct Readout {
     }
     // Writes the logits (C,) of sums (N,).
     void logits(const double* sums, float* to) const;
+    // Writes the gradient of the sums, (N,), of that of the logits, (C,).
+    void back(const double* of_logits, double* of_sums) const;
 };
 
 // What the readout keeps for a stream of B samples: the sums over all steps so far or, with a window, the spikes of the

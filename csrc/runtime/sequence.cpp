@@ -16,8 +16,19 @@ namespace {
 constexpr int64_t kMostElements = int64_t(1) << 46;  // of a batch, far beyond any memory
 constexpr int64_t kMostHeld = 1 << 20;               // steps
 
-// The members of a JSON object, up to the first whose value is neither a string without escapes nor a number or word.
-// The text may be anything.
+// The whole number in [least, kMostHeld] that a text spells, or -1.
+int64_t steps_of(const std::string& text, int64_t least) {
+    int64_t number = 0;
+    if (text.empty() || text.size() > 7) return -1;
+    for (const char c : text) {
+        if (c < '0' || c > '9') return -1;
+        number = 10 * number + (c - '0');
+    }
+    return number >= least && number <= kMostHeld ? number : -1;
+}
+
+}  // namespace
+
 std::map<std::string, std::string> leading_members(const std::string& text) {
     std::map<std::string, std::string> found;
     size_t at = 0;
@@ -44,19 +55,6 @@ std::map<std::string, std::string> leading_members(const std::string& text) {
     } while (accept(','));
     return found;
 }
-
-// The whole number in [least, kMostHeld] that a text spells, or -1.
-int64_t steps_of(const std::string& text, int64_t least) {
-    int64_t number = 0;
-    if (text.empty() || text.size() > 7) return -1;
-    for (const char c : text) {
-        if (c < '0' || c > '9') return -1;
-        number = 10 * number + (c - '0');
-    }
-    return number >= least && number <= kMostHeld ? number : -1;
-}
-
-}  // namespace
 
 Standardisation Standardisation::of_file(const TensorFile& file, int64_t inputs) {
     Standardisation made;

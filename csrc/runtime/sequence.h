@@ -49,6 +49,10 @@ class StandardisedRows {
     Aligned<float> dense_, row_;  // (K,) scratch: a row of events as a dense one, and standardised
 };
 
+// The members of a JSON object, up to the first whose value is neither a string without escapes nor a number or word.
+// The text may be anything.
+std::map<std::string, std::string> leading_members(const std::string& text);
+
 // The settings of a HeldEncoding: the steps without events before the first element of a sequence, and the steps for
 // which the network gets each element.
 struct Holding {

@@ -10,6 +10,7 @@
 #include "../platform/platform.h"
 #include "camera.h"
 #include "encoding.h"
+#include "learner.h"
 #include "network.h"
 
 struct srcell_network {
@@ -18,6 +19,10 @@ struct srcell_network {
 
 struct srcell_stream {
     srcell::Stream stream;
+};
+
+struct srcell_learner {
+    srcell::Learner learner;
 };
 
 namespace {
@@ -55,6 +60,30 @@ void check_room(int64_t events, int64_t room) {
                                     std::to_string(room));
 }
 
+void check_size(size_t size, size_t expected) {
+    if (size != expected) throw std::invalid_argument("size: expected " + std::to_string(expected));
+}
+
+srcell_network* network_of(const unsigned char* bytes, size_t size) {
+    return new srcell_network{srcell::Network(srcell::TensorFile::parse(bytes, size))};
+}
+
+srcell_status learn(srcell_learner* learner, int64_t steps, int64_t batch, const int64_t* offsets,
+                    const int32_t* indices, const float* values, const int64_t* lengths,
+                    const srcell::LearningTargets& targets, int threads, double* loss) {
+    return guarded([&] {
+        require(learner, "learner");
+        require(offsets, "offsets");
+        if (!targets.labels && !targets.values) throw std::invalid_argument("targets: expected a pointer, got null");
+        const int64_t count = srcell::read_once(offsets + srcell::count_rows(steps, batch));
+        if (count) require(indices, "indices");
+        const srcell::NetworkInput input = {
+            steps, batch, {offsets, indices, values, count, learner->learner.network().inputs()}, lengths};
+        const double made = learner->learner.step(input, targets, threads);
+        if (loss) *loss = made;
+    });
+}
+
 // The layer of this number, or null.
 const srcell::NetworkLayer* find_layer(const srcell::Network& network, int64_t layer) {
     const auto& layers = network.layers();
@@ -87,7 +116,7 @@ srcell_status srcell_network_load(const char* path, srcell_network** network) {
         require(network, "network");
         std::vector<unsigned char> bytes;
         if (const char* fault = srcell::read_file(path, bytes)) throw srcell::FileError(fault);
-        *network = new srcell_network{srcell::Network(srcell::TensorFile::parse(bytes.data(), bytes.size()))};
+        *network = network_of(bytes.data(), bytes.size());
     });
 }
 
@@ -96,8 +125,7 @@ srcell_status srcell_network_read(const void* bytes, size_t size, srcell_network
     return guarded([&] {
         require(bytes, "bytes");
         require(network, "network");
-        *network = new srcell_network{
-            srcell::Network(srcell::TensorFile::parse(static_cast<const unsigned char*>(bytes), size))};
+        *network = network_of(static_cast<const unsigned char*>(bytes), size);
     });
 }
 
@@ -252,8 +280,7 @@ srcell_status srcell_stream_save(const srcell_stream* stream, void* state, size_
     return guarded([&] {
         require(stream, "stream");
         require(state, "state");
-        if (size != stream->stream.state_bytes())
-            throw std::invalid_argument("size: expected " + std::to_string(stream->stream.state_bytes()));
+        check_size(size, stream->stream.state_bytes());
         stream->stream.save(state);
     });
 }
@@ -263,6 +290,95 @@ srcell_status srcell_stream_restore(srcell_stream* stream, const void* state, si
         require(stream, "stream");
         require(state, "state");
         stream->stream.restore(state, size);
+    });
+}
+
+size_t srcell_network_size(const srcell_network* network) {
+    return network ? network->network.file().bytes->size() : 0;
+}
+
+srcell_status srcell_network_bytes(const srcell_network* network, void* bytes, size_t size) {
+    return guarded([&] {
+        require(network, "network");
+        require(bytes, "bytes");
+        const auto& own = *network->network.file().bytes;
+        check_size(size, own.size());
+        std::memcpy(bytes, own.data(), size);
+    });
+}
+
+#if !defined(__wasm__)
+srcell_status srcell_network_write(const srcell_network* network, const char* path) {
+    const char* fault = nullptr;
+    const srcell_status status = guarded([&] {
+        require(network, "network");
+        require(path, "path");
+        const auto& own = *network->network.file().bytes;
+        fault = srcell::write_file(path, own.data(), own.size());
+    });
+    return fault ? fail(SRCELL_NOT_WRITTEN, fault) : status;
+}
+#endif
+
+srcell_status srcell_learner_new(const srcell_network* network, const srcell_learning* settings,
+                                 srcell_learner** learner) {
+    if (learner) *learner = nullptr;
+    return guarded([&] {
+        require(network, "network");
+        require(settings, "settings");
+        require(learner, "learner");
+        srcell::LearningSettings made = {
+            settings->rate, settings->clip_norm, settings->readout_alone != 0, settings->classes, {}};
+        for (int64_t c = 0; settings->class_names && c < settings->classes; ++c) {
+            require(settings->class_names[c], "class_names");
+            made.class_names.emplace_back(settings->class_names[c]);
+        }
+        *learner = new srcell_learner{srcell::Learner(network->network, made)};
+    });
+}
+
+void srcell_learner_free(srcell_learner* learner) { delete learner; }
+
+srcell_status srcell_learner_step(srcell_learner* learner, int64_t steps, int64_t batch, const int64_t* offsets,
+                                  const int32_t* indices, const float* values, const int64_t* lengths,
+                                  const int64_t* labels, int every_step, int threads, double* loss) {
+    return learn(learner, steps, batch, offsets, indices, values, lengths, {labels, nullptr, every_step != 0}, threads,
+                 loss);
+}
+
+srcell_status srcell_learner_step_values(srcell_learner* learner, int64_t steps, int64_t batch, const int64_t* offsets,
+                                         const int32_t* indices, const float* values, const int64_t* lengths,
+                                         const float* targets, int every_step, int threads, double* loss) {
+    return learn(learner, steps, batch, offsets, indices, values, lengths, {nullptr, targets, every_step != 0}, threads,
+                 loss);
+}
+
+srcell_status srcell_learner_network(const srcell_learner* learner, srcell_network** network) {
+    if (network) *network = nullptr;
+    return guarded([&] {
+        require(learner, "learner");
+        require(network, "network");
+        const std::vector<unsigned char> bytes = learner->learner.file();
+        *network = network_of(bytes.data(), bytes.size());
+    });
+}
+
+size_t srcell_learner_state_size(const srcell_learner* learner) { return learner ? learner->learner.state_bytes() : 0; }
+
+srcell_status srcell_learner_save(const srcell_learner* learner, void* state, size_t size) {
+    return guarded([&] {
+        require(learner, "learner");
+        require(state, "state");
+        check_size(size, learner->learner.state_bytes());
+        learner->learner.save(state);
+    });
+}
+
+srcell_status srcell_learner_restore(srcell_learner* learner, const void* state, size_t size) {
+    return guarded([&] {
+        require(learner, "learner");
+        require(state, "state");
+        learner->learner.restore(state, size);
     });
 }
 

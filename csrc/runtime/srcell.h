@@ -1,7 +1,8 @@
 /* srcell's runtime: runs a trained network in C, without Python and without torch.
 
    srcell_network_load() reads a file that `srcell export` wrote. A network never changes, so any number of threads may
-   use it at the same time. A stream advances one step at a time and must be used by one thread at a time; several
+   use it at the same time. A learner changes the weights of a network of its own, and takes one call at a time; another
+   one fails. A stream advances one step at a time and must be used by one thread at a time; several
    streams of one network may run in parallel. srcell_stream_step(), srcell_stream_step_dense() and srcell_stream_feed()
    allocate nothing, unless a step of a network with delays or constant currents lists inputs that do not ascend.
 
@@ -37,12 +38,14 @@ extern "C" {
 
 typedef struct srcell_network srcell_network;
 typedef struct srcell_stream srcell_stream;
+typedef struct srcell_learner srcell_learner;
 
 typedef enum srcell_status {
     SRCELL_OK = 0,
     SRCELL_BAD_FILE = 1,     /* not a network, or one that this version cannot read */
     SRCELL_BAD_ARGUMENT = 2, /* a null pointer, an invalid size, an event that does not exist */
-    SRCELL_NO_MEMORY = 3
+    SRCELL_NO_MEMORY = 3,
+    SRCELL_NOT_WRITTEN = 4 /* a file that could not be written; an older one is then as before */
 } srcell_status;
 
 /* One line of text about the last failure in the calling thread, or "" if there was none. Valid until this thread's
@@ -56,6 +59,12 @@ SRCELL_API const char* srcell_version(void);
 SRCELL_API srcell_status srcell_network_load(const char* path, srcell_network** network);
 SRCELL_API srcell_status srcell_network_read(const void* bytes, size_t size, srcell_network** network);
 SRCELL_API void srcell_network_free(srcell_network* network);
+
+/* The network's file: its size, its bytes, of which `size` must be that size, or a file at `path`, which is replaced
+   whole or not at all. */
+SRCELL_API size_t srcell_network_size(const srcell_network* network);
+SRCELL_API srcell_status srcell_network_bytes(const srcell_network* network, void* bytes, size_t size);
+SRCELL_API srcell_status srcell_network_write(const srcell_network* network, const char* path);
 
 SRCELL_API int64_t srcell_network_inputs(const srcell_network* network);  /* K */
 SRCELL_API int64_t srcell_network_outputs(const srcell_network* network); /* N */
@@ -126,6 +135,45 @@ SRCELL_API srcell_status srcell_stream_reset(srcell_stream* stream);
 SRCELL_API size_t srcell_stream_state_size(const srcell_stream* stream);
 SRCELL_API srcell_status srcell_stream_save(const srcell_stream* stream, void* state, size_t size);
 SRCELL_API srcell_status srcell_stream_restore(srcell_stream* stream, const void* state, size_t size);
+
+/* How a learner learns: by Adam with this learning rate, from gradients whose norm is clipped (0: is not). */
+typedef struct srcell_learning {
+    double rate, clip_norm;
+    int32_t readout_alone; /* nonzero: the layers' weights stay */
+    /* Nonzero: a linear readout for so many other classes, with weights of 0, takes the place of the network's. Their
+       names, or null, become the text "classes", a list in JSON. */
+    int64_t classes;
+    const char* const* class_names;
+} srcell_learning;
+#define SRCELL_LEARNING_DEFAULTS {1e-3, 1.0, 0, 0, NULL}
+
+/* Creates a learner, which starts from the network's weights and keeps nothing of the network. Free it with
+   srcell_learner_free(). Fails for what does not learn: integer neurons and maps, unless the readout learns alone. */
+SRCELL_API srcell_status srcell_learner_new(const srcell_network* network, const srcell_learning* settings,
+                                            srcell_learner** learner);
+SRCELL_API void srcell_learner_free(srcell_learner* learner);
+
+/* Learns from B samples, which are given as to srcell_network_run(): one step against the mean cross-entropy of
+   `labels` (B), in [0, C), with the logits after each sample's last step. Writes the loss before the step to *loss,
+   unless it is null. With `every_step` the labels are (B, T), those of every step; what lies past a sample's length is
+   not read. After an error, which a loss that is not finite is too, what was learnt is as before. */
+SRCELL_API srcell_status srcell_learner_step(srcell_learner* learner, int64_t steps, int64_t batch,
+                                             const int64_t* offsets, const int32_t* indices, const float* values,
+                                             const int64_t* lengths, const int64_t* labels, int every_step, int threads,
+                                             double* loss);
+/* The same against the mean squared error of the logits from `targets` (B, C), or (B, T, C). */
+SRCELL_API srcell_status srcell_learner_step_values(srcell_learner* learner, int64_t steps, int64_t batch,
+                                                    const int64_t* offsets, const int32_t* indices, const float* values,
+                                                    const int64_t* lengths, const float* targets, int every_step,
+                                                    int threads, double* loss);
+
+/* Makes a network of what was learnt; free it with srcell_network_free(). */
+SRCELL_API srcell_status srcell_learner_network(const srcell_learner* learner, srcell_network** network);
+/* Saves what was learnt and Adam's moments as bytes, and restores them; `size` must be srcell_learner_state_size().
+   Only a learner of the same file and settings can restore them. */
+SRCELL_API size_t srcell_learner_state_size(const srcell_learner* learner);
+SRCELL_API srcell_status srcell_learner_save(const srcell_learner* learner, void* state, size_t size);
+SRCELL_API srcell_status srcell_learner_restore(srcell_learner* learner, const void* state, size_t size);
 
 /* The rate encoder, which turns images into events. A network's text "encoder" holds the settings that it was trained
    with. */

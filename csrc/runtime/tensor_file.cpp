@@ -188,7 +188,8 @@ StoredTensor read_tensor(HeaderReader& reader, const std::string& name, const un
 void check_coverage(const TensorFile& file, const unsigned char* data, size_t size) {
     std::vector<std::pair<const unsigned char*, size_t>> parts;
     parts.reserve(file.tensors.size());
-    for (const auto& [name, tensor] : file.tensors) parts.emplace_back(tensor.bytes, tensor.size());
+    for (const auto& [name, tensor] : file.tensors)
+        parts.emplace_back(static_cast<const unsigned char*>(tensor.bytes), tensor.size());
     std::sort(parts.begin(), parts.end());
     const unsigned char* end = data;
     for (const auto& [begin, bytes] : parts) {
@@ -210,7 +211,53 @@ std::string shown(const std::string& text) {
     return made;
 }
 
-TensorFile TensorFile::parse(const unsigned char* bytes, size_t size) {
+std::string quoted(const std::string& text) {
+    static const char kDigits[] = "0123456789abcdef";
+    std::string made = "\"";
+    for (const char c : text) {
+        if (c == '"' || c == '\\') made += '\\';
+        if (static_cast<unsigned char>(c) < 0x20)
+            made += std::string("\\u00") + kDigits[c >> 4] + kDigits[c & 15];
+        else
+            made += c;
+    }
+    return made + '"';
+}
+
+std::vector<unsigned char> TensorFile::written() const {
+    std::string header = "{\"__metadata__\":{";
+    for (const auto& [name, text] : texts)
+        header += (header.back() == '{' ? "" : ",") + quoted(name) + ":" + quoted(text);
+    header += '}';
+    std::vector<const StoredTensor*> ordered;
+    size_t size = 0;
+    for (const int64_t itemsize : {8, 4, 2, 1})  // so that each tensor is aligned
+        for (const auto& [name, tensor] : tensors) {
+            if (bytes_per_element(tensor.dtype) != itemsize) continue;
+            header += "," + quoted(name) + ":{\"dtype\":" + quoted(tensor.dtype) + ",\"shape\":[";
+            for (const int64_t n : tensor.shape) header += (header.back() == '[' ? "" : ",") + std::to_string(n);
+            const size_t begin = std::exchange(size, size + tensor.size());
+            header += "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(size) + "]}";
+            ordered.push_back(&tensor);
+        }
+    header += '}';
+    header.resize((header.size() + 7) / 8 * 8, ' ');
+    std::vector<unsigned char> made;
+    made.reserve(kLengthBytes + header.size() + size);
+    for (size_t k = 0; k < kLengthBytes; ++k)
+        made.push_back(static_cast<unsigned char>(static_cast<uint64_t>(header.size()) >> 8 * k));
+    made.insert(made.end(), header.begin(), header.end());
+    for (const StoredTensor* tensor : ordered) {
+        const auto* const from = static_cast<const unsigned char*>(tensor->bytes);
+        made.insert(made.end(), from, from + tensor->size());
+    }
+    return made;
+}
+
+TensorFile TensorFile::parse(const unsigned char* given, size_t size) {
+    TensorFile made;
+    made.bytes = std::make_shared<const std::vector<unsigned char>>(given, given + size);
+    const unsigned char* const bytes = made.bytes->data();
     uint64_t length = 0;
     if (size >= kLengthBytes)
         for (size_t k = 0; k < kLengthBytes; ++k) length |= static_cast<uint64_t>(bytes[k]) << 8 * k;
@@ -220,7 +267,6 @@ TensorFile TensorFile::parse(const unsigned char* bytes, size_t size) {
     if (length > kMaxHeader)
         throw FileError("header: expected at most " + std::to_string(kMaxHeader) + " bytes, got " +
                         std::to_string(length));
-    TensorFile made;
     HeaderReader reader(reinterpret_cast<const char*>(bytes) + kLengthBytes, static_cast<size_t>(length));
     const unsigned char* data = bytes + kLengthBytes + length;
     reader.object([&](const std::string& name) {

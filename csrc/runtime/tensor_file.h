@@ -1,9 +1,10 @@
-// Reads a safetensors file: named tensors and named texts. Knows nothing about networks. Whatever the bytes are, it
-// never reads outside them, and rejects what it does not understand with a one-line error.
+// Reads and writes safetensors files: named tensors and named texts. Knows nothing about networks. Whatever the bytes
+// are, it never reads outside them, and rejects what it does not understand with a one-line error.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -21,17 +22,23 @@ std::string shown(const std::string& text);
 struct StoredTensor {
     std::string dtype;  // as in the file: "F32", "F64" and so on
     std::vector<int64_t> shape;
-    const unsigned char* bytes;  // within the file's bytes, of any alignment
-    int64_t count;               // elements
-    size_t size() const;         // in bytes
+    const void* bytes;    // within the file's bytes, of any alignment
+    int64_t count;        // elements
+    size_t size() const;  // in bytes
 };
 
 struct TensorFile {
     std::map<std::string, std::string> texts;  // __metadata__
     std::map<std::string, StoredTensor> tensors;
+    std::shared_ptr<const std::vector<unsigned char>> bytes;  // that parse() read; copies of this object share them
 
-    // The tensors point into `bytes`, which must outlive them. Throws FileError.
+    // The tensors point into a copy of the bytes. Throws FileError.
     static TensorFile parse(const unsigned char* bytes, size_t size);
+    // The bytes of a file that has these texts and tensors.
+    std::vector<unsigned char> written() const;
 };
+
+// A text as a string in JSON.
+std::string quoted(const std::string& text);
 
 }  // namespace srcell

@@ -100,6 +100,8 @@ class Network:
     @property
     def classes(self) -> int: ...
     @property
+    def file(self) -> bytes: ...
+    @property
     def inputs(self) -> int: ...
     @property
     def layers(self) -> list[typing.Any]: ...
@@ -107,6 +109,47 @@ class Network:
     def nbytes(self) -> int: ...
     @property
     def texts(self) -> dict[str, typing.Any]: ...
+
+class Learner:
+    def __init__(
+        self,
+        network: Network,
+        rate: float,
+        clip_norm: float,
+        readout_alone: bool,
+        classes: collections.abc.Sequence[str] | None,
+    ) -> None: ...
+    def file(self) -> bytes: ...
+    def gradients(
+        self,
+        steps: int,
+        batch: int,
+        offsets: numpy.typing.NDArray[numpy.int64],
+        indices: numpy.typing.NDArray[numpy.int32],
+        values: numpy.typing.NDArray[numpy.float32] | None,
+        lengths: numpy.typing.NDArray[numpy.int64] | None,
+        labels: numpy.typing.NDArray[numpy.int64] | None,
+        targets: numpy.typing.NDArray[numpy.float32] | None,
+        every_step: bool,
+        threads: int,
+    ) -> tuple[typing.Any, ...]: ...
+    def restore(self, state: bytes) -> None: ...
+    def save(self) -> bytes: ...
+    def step(
+        self,
+        steps: int,
+        batch: int,
+        offsets: numpy.typing.NDArray[numpy.int64],
+        indices: numpy.typing.NDArray[numpy.int32],
+        values: numpy.typing.NDArray[numpy.float32] | None,
+        lengths: numpy.typing.NDArray[numpy.int64] | None,
+        labels: numpy.typing.NDArray[numpy.int64] | None,
+        targets: numpy.typing.NDArray[numpy.float32] | None,
+        every_step: bool,
+        threads: int,
+    ) -> float: ...
+    @property
+    def scratch_bytes(self) -> int: ...
 
 class Cochlea:
     def __init__(

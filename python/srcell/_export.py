@@ -24,7 +24,7 @@ from ._arguments import as_int, describe
 from ._files import write_output
 from ._parameters import TABLE
 from .layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, Sequential, SpikesOnly, SRCConv2d, Standardise
-from .layers.exported import exported
+from .layers.exported import exported, learning_rule
 from .runtime import Network
 
 FORMAT = "srcell.network"
@@ -126,6 +126,9 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
     if any(name.endswith((".convolution", ".constant")) or name.startswith("sound.") for name in tensors):
         versions.append(MAP_VERSION)
     texts["version"] = str(max(versions, default=1))
+    for k, owner in enumerate(owners):
+        if rule := learning_rule(owner.module):
+            texts[f"layers.{k}.learning"] = json.dumps(rule)
     last, _ = computing[-1]
     if linear is not None or isinstance(last.module, READOUTS):
         check_window(last)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
+from ._files import write_output
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -123,12 +124,12 @@ class Network:
         num_classes: C, the number of classes; 0 without a readout.
         every_step: whether the network's outputs are those of every step, as its readout was made to give them.
         encoder: name and settings of the encoder used in training, or None.
+        classes: the names of the classes, if the file has them, as that of a learner with classes of its own has.
         nbytes: bytes of its weights and parameters.
 
     """
 
     def __init__(self, bytes: bytes) -> None:
-        self._bytes = bytes
         self._network = _core.Network(bytes)
         self.layers = [LayerSizes(*sizes) for sizes in self._network.layers]
         self.num_classes: int = self._network.classes
@@ -136,6 +137,7 @@ class Network:
         texts = self._network.texts
         self.every_step = texts.get("every_step") == "true"
         self.encoder = _settings(texts.get("encoder"))
+        self.classes = _class_names(texts.get("classes"))
 
     @property
     def input_size(self) -> int:
@@ -203,6 +205,39 @@ class Network:
     def stream(self, batch: int = 1) -> Stream:
         """Open a stream that runs ``batch`` samples side by side, from the initial state."""
         return Stream(self, batch)
+
+    def learner(
+        self,
+        learning_rate: float = 1e-3,
+        layers: str = "all",
+        *,
+        clip_norm: float = 1.0,
+        classes: Sequence[str] | None = None,
+    ) -> Learner:
+        """Make a learner, which starts from this network's weights; the network itself never changes.
+
+        Args:
+            learning_rate: of Adam.
+            layers: "all" weights learn, or those of the "readout" alone.
+            clip_norm: the largest norm of the whole gradient; 0 for any.
+            classes: names of other classes: a linear readout for them, with weights of 0, replaces the network's.
+
+        Raises:
+            TypeError: an argument of the wrong type.
+            ValueError: a value outside its range; a network without a readout; integer neurons or a map, unless the
+                readout learns alone; a readout that counts votes where it should learn alone or has other classes.
+
+        """
+        return Learner(self, learning_rate, layers, clip_norm=clip_norm, classes=classes)
+
+    def save(self, path: str | Path) -> None:
+        """Write the network to a file, by convention ``NAME.srcell``; an existing one is replaced, whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written: no space, no permission, a folder.
+
+        """
+        write_output(Path(path), self._network.file)
 
     def encode(
         self,
@@ -290,15 +325,12 @@ class Network:
         The numbers are the events of the input and of each layer, (1 + layers,), and the weights through which the
         events of each layer pass, (layers,).
         """
-        threads = (os.cpu_count() or 1) if threads is None else _int("threads", threads)
-        if threads < 1:
-            raise ValueError(f"threads: expected at least 1, got {threads}")
         offsets, indices, (steps, batch, _), values, lengths = arrays
-        most = min(threads, 2**31 - 1)
+        most = _threads(threads)
         return self._network.run(steps, batch, offsets, indices, values, lengths, wanted, counts, every_step, most)
 
     def __reduce__(self) -> tuple[type[Network], tuple[bytes]]:
-        return Network, (self._bytes,)
+        return Network, (self._network.file,)
 
     def __copy__(self) -> Network:
         return self
@@ -309,6 +341,115 @@ class Network:
     def __repr__(self) -> str:
         sizes = "-".join(str(size) for size in (self.input_size, *(layer.neurons for layer in self.layers)))
         return f"Network({sizes}, num_classes={self.num_classes})"
+
+
+class Learner:
+    """A network that learns where it runs, by backpropagation and Adam; ``Network.learner`` makes it.
+
+    The gradients are those of the layers' backward pass in torch, by the same kernels: the default gradient, through
+    the integrators, whatever the layers were trained with; surrogates and bounds of biases are as in training. Weights,
+    recurrent weights and biases learn, those of a linear readout too; cell parameters, delays, constant currents and
+    initial states stay. The weights after any number of steps have the same bits on every processor and for any number
+    of threads.
+
+    It takes one call at a time; a second one, from another thread, raises. After an error what was learnt is as before.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        learning_rate: float = 1e-3,
+        layers: str = "all",
+        *,
+        clip_norm: float = 1.0,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        if layers not in ("all", "readout"):
+            raise ValueError(f"layers: expected 'all' or 'readout', got {layers!r}")
+        names = None if classes is None else _strings("classes", classes)
+        rate, clip = _real("learning_rate", learning_rate), _real("clip_norm", clip_norm)
+        self.input_size = network.input_size
+        self._learner = _core.Learner(network._network, rate, clip, layers == "readout", names)
+        self.num_classes = network.num_classes if names is None else len(names)
+
+    def step(
+        self,
+        events: EventArrays | ArrayLike,
+        targets: ArrayLike,
+        lengths: ArrayLike | None = None,
+        *,
+        threads: int | None = None,
+    ) -> float:
+        """Learn from a batch, in one step of Adam.
+
+        Args:
+            events: as in ``Network.run``.
+            targets: integers, the labels (B,) of the samples, or (B, T) of every step, for the cross-entropy of the
+                logits, which is a mean over the samples or over all their steps. Or floats, (B, C), or (B, T, C) at
+                every step, for the mean squared error. What lies past a sample's length is not read.
+            lengths: as in ``Network.run``.
+            threads: the largest number of threads, by default one per core.
+
+        Returns:
+            The loss before the step.
+
+        Raises:
+            TypeError: an array of the wrong type.
+            ValueError: a wrong shape, events that are not valid, a label that is no class, a target that is not finite;
+                or a loss or gradient that is not finite.
+
+        """
+        return self._learner.step(*self._arguments(events, targets, lengths, threads))
+
+    def gradients(
+        self,
+        events: EventArrays | ArrayLike,
+        targets: ArrayLike,
+        lengths: ArrayLike | None = None,
+        *,
+        threads: int | None = None,
+    ) -> tuple[float, dict[str, Floats]]:
+        """The loss and its gradients, without a step; the arguments are those of ``step``.
+
+        Returns:
+            The loss, and the gradients by the names that the weights have in the file.
+
+        """
+        return self._learner.gradients(*self._arguments(events, targets, lengths, threads))
+
+    def network(self) -> Network:
+        """What was learnt, as a network of its own, which does not change when this learner goes on."""
+        return Network(self._learner.file())
+
+    def save(self) -> bytes:
+        """What was learnt and Adam's moments, for ``restore``."""
+        return self._learner.save()
+
+    def restore(self, state: bytes) -> None:
+        """Go on from what a learner of the same network and settings saved; the steps that follow have the same bits.
+
+        Raises:
+            TypeError: ``state`` is not bytes.
+            ValueError: the state is from another network or other settings, or is damaged.
+
+        """
+        self._learner.restore(_bytes("state", state))
+
+    def _arguments(
+        self, events: EventArrays | ArrayLike, targets: ArrayLike, lengths: ArrayLike | None, threads: int | None
+    ) -> tuple[Any, ...]:
+        """What the compiled learner takes."""
+        offsets, indices, (steps, batch, _), values, ends = _arrays(events, self.input_size, lengths)
+        wanted = _array("targets", targets)
+        labels = wanted.dtype.kind in "iu"
+        of_one = () if labels else (self.num_classes,)
+        every_step = wanted.shape == (batch, steps, *of_one)
+        if not every_step and wanted.shape != (batch, *of_one):
+            shapes = [tuple(shape) for shape in ((batch, *of_one), (batch, steps, *of_one))]
+            kind = "labels" if labels else "values"
+            raise ValueError(f"targets: expected {kind} of shape {shapes[0]} or {shapes[1]}, got {wanted.shape}")
+        made = (_integers("targets", wanted), None) if labels else (None, _floats("targets", wanted))
+        return steps, batch, offsets, indices, values, ends, *made, every_step, _threads(threads)
 
 
 class Stream:
@@ -425,9 +566,7 @@ class Stream:
             TypeError: ``state`` is not bytes.
 
         """
-        if not isinstance(state, bytes | bytearray | memoryview):
-            raise TypeError(f"state: expected bytes, got {type(state).__name__}")
-        self._stream.restore(bytes(state))
+        self._stream.restore(_bytes("state", state))
 
 
 class Hearing:
@@ -565,6 +704,35 @@ def _int(name: str, given: Any) -> int:
         raise TypeError(f"{name}: expected an int, got {type(given).__name__}") from None
 
 
+def _real(name: str, given: Any) -> float:
+    try:
+        return float(operator.index(given)) if hasattr(given, "__index__") else float(given)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name}: expected a number, got {given!r:.80}") from None
+
+
+def _strings(name: str, given: Any) -> list[str]:
+    found = [] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
+    if not found or not all(isinstance(text, str) for text in found):
+        raise TypeError(f"{name}: expected a sequence of strings, got {given!r:.80}")
+    if len(set(found)) < len(found):
+        raise ValueError(f"{name}: expected names that differ, got {given!r:.80}")
+    return found
+
+
+def _bytes(name: str, given: Any) -> bytes:
+    if not isinstance(given, bytes | bytearray | memoryview):
+        raise TypeError(f"{name}: expected bytes, got {type(given).__name__}")
+    return bytes(given)
+
+
+def _threads(given: int | None) -> int:
+    threads = (os.cpu_count() or 1) if given is None else _int("threads", given)
+    if threads < 1:
+        raise ValueError(f"threads: expected at least 1, got {threads}")
+    return min(threads, 2**31 - 1)
+
+
 def _integers(name: str, given: Any) -> NDArray[np.int64]:
     array = _array(name, given)
     if array.size and array.dtype.kind not in "iu":
@@ -604,6 +772,17 @@ def _settings(text: str | None) -> dict[str, Any] | None:
     if not isinstance(settings, dict):
         raise ValueError("encoder: expected a JSON object with its name and settings")
     return settings
+
+
+def _class_names(text: str | None) -> list[str] | None:
+    """The names of the classes in the file."""
+    try:
+        names = None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        names = ""
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError("classes: expected a JSON list of strings")
+    return names
 
 
 def _held_steps(settings: Mapping[str, Any]) -> tuple[int, int]:
@@ -663,4 +842,15 @@ def _image_encoder(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings
 
 
-__all__ = ["EventArrays", "Events", "Hearing", "LayerSizes", "LayerWork", "Network", "Stream", "load", "version"]
+__all__ = [
+    "EventArrays",
+    "Events",
+    "Hearing",
+    "LayerSizes",
+    "LayerWork",
+    "Learner",
+    "Network",
+    "Stream",
+    "load",
+    "version",
+]

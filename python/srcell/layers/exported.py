@@ -10,6 +10,7 @@ from ..functional.terms import exported_delays
 from .base import Neurons
 from .delays import Delay
 from .integer import IntegerSRC
+from .options import DEFAULTS, NOT_RECURRENT
 
 
 @torch.no_grad()
@@ -32,6 +33,15 @@ def exported(module: Neurons | IntegerSRC | Delay) -> list[dict[str, Tensor]]:
             numbers["initial"] = torch.cat(list(start))
         return [{name: x.cpu().contiguous() for name, x in numbers.items()}]
     return [_of_layer(module, suffix) for suffix in module._suffixes]
+
+
+def learning_rule(module: Neurons | IntegerSRC) -> dict[str, str | bool | float]:
+    """What a learner must know of how a module's layers are trained, without what has its default."""
+    if isinstance(module, IntegerSRC):
+        return {}
+    names = ("surrogate", "recurrent_surrogate", "learn_bias", "autapses", "bias_max")
+    defaults = DEFAULTS | NOT_RECURRENT._asdict()
+    return {name: getattr(module, name) for name in names if getattr(module, name) != defaults[name]}
 
 
 def _of_layer(module: Neurons, suffix: str) -> dict[str, Tensor]:
