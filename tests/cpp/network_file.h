@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "../../csrc/domains.h"
-#include "../../csrc/runtime/network.h"
+#include "../../csrc/runtime/learner.h"
 #include "../../csrc/runtime/tensors.h"
 #include "support.h"
 
@@ -151,6 +151,21 @@ inline std::string integer_network_file(int64_t inputs, int64_t neurons) {
     file.tensor("layers.0.initial", {3, neurons}, std::vector<int16_t>(static_cast<size_t>(3 * neurons)));
     file.tensor("readout.constants", {4}, std::vector<double>{3, 1, -0.1, 1});
     return file.bytes();
+}
+
+inline Network network_of(const std::string& bytes) {
+    return Network(TensorFile::parse(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size()));
+}
+
+template <class Call>
+bool refused(Call call) {
+    try {
+        call();
+        return false;
+    } catch (const std::invalid_argument& error) {
+        CHECK(error.what()[0] && !std::strchr(error.what(), '\n'));
+        return true;
+    }
 }
 
 // Events of B samples over T steps, each input active in about one of eight.
@@ -326,6 +341,58 @@ inline void feeds_its_steps(const Network& network) {
     }
 }
 
+inline std::vector<char> state_of(const Learner& learner) {
+    std::vector<char> state(learner.state_bytes());
+    learner.save(state.data());
+    return state;
+}
+
+// The targets of two samples: labels or values, of the last step or of every step.
+struct TwoTargets {
+    std::vector<int64_t> labels;
+    std::vector<float> values;
+    bool every_step;
+
+    TwoTargets(const Network& network, int64_t steps, bool of_values, bool every) : every_step(every) {
+        const int64_t rows = every ? 2 * steps : 2, classes = network.readout().classes;
+        for (int64_t k = 0; !of_values && k < rows; ++k) labels.push_back(k % classes);
+        for (int64_t k = 0; of_values && k < rows * classes; ++k)
+            values.push_back(static_cast<float>(k % 5) / 4 - 0.5f);
+    }
+
+    LearningTargets view() const {
+        return {labels.empty() ? nullptr : labels.data(), values.empty() ? nullptr : values.data(), every_step};
+    }
+};
+
+// The property of any network as one that learns: a learner refuses it, or a step is refused and changes nothing, or it
+// learns; and one that restores its state goes on with the same bits. What was learnt is a network that can be read.
+inline void learns_or_refuses(const Network& network) {
+    const NetworkRows rows(20, 2, network.inputs());
+    const bool graded = !network.layers().front().is_integer();
+    for (const bool alone : {true, false}) {
+        const LearningSettings settings = {1e-2, 1, alone, 0, {}};
+        if (refused([&] { const Learner learner(network, settings); })) continue;
+        Learner learner(network, settings), other(network, settings);
+        for (const bool of_values : {false, true})
+            for (const bool every : {false, true}) {
+                const TwoTargets targets(network, rows.steps, of_values, every);
+                const std::vector<char> before = state_of(learner);
+                double loss = 0;
+                if (refused([&] { loss = learner.step(rows.input(graded), targets.view(), 1); })) {
+                    CHECK(state_of(learner) == before);
+                    continue;
+                }
+                other.restore(before.data(), before.size());
+                CHECK(other.step(rows.input(graded), targets.view(), 2) == loss);
+                CHECK(state_of(other) == state_of(learner));
+            }
+        const std::vector<unsigned char> file = learner.file();
+        const Network made(TensorFile::parse(file.data(), file.size()));
+        CHECK(made.file().tensors.size() == network.file().tensors.size());
+    }
+}
+
 // The property of any bytes as the file of a network: the file is refused in one line, or the network runs, with the
 // same bits in one call and step by step. Returns whether the file was read.
 inline bool network_agrees(const unsigned char* bytes, size_t size) {
@@ -340,6 +407,7 @@ inline bool network_agrees(const unsigned char* bytes, size_t size) {
         if (network.cochlea()) hears_in_chunks(network);
         feeds_its_steps(network);
         altered_states_are_refused_or_run(network, 4);
+        learns_or_refuses(network);
         return true;
     } catch (const FileError& error) {
         CHECK(error.what()[0] && !std::strchr(error.what(), '\n'));

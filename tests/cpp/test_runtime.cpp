@@ -18,10 +18,6 @@ using namespace srcell;
 
 namespace {
 
-Network network_of(const std::string& bytes) {
-    return Network(TensorFile::parse(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size()));
-}
-
 uint64_t hash(const Outcome& outcome) {
     uint64_t sum = 0xCBF29CE484222325u;
     std::vector<float> all;
@@ -111,16 +107,6 @@ void q_follows_from_the_step_before() {
         }
     }
     CHECK(turned > 300);
-}
-
-template <class Call>
-bool refused(Call call) {
-    try {
-        call();
-        return false;
-    } catch (const std::invalid_argument&) {
-        return true;
-    }
 }
 
 // A sound in chunks of any lengths gives the same logits, on all processors; what is refused changes nothing.
