@@ -23,8 +23,8 @@ tests() {
 # fail if the system randomises more address bits than it expects.
 threads() {
     cmake --preset tsan
-    cmake --build --preset tsan --target srcell_test_threads srcell_test_runtime
-    $(setarch -R true 2>/dev/null && echo "setarch -R" || true) ctest --preset tsan -R '^(threads|runtime)$'
+    cmake --build --preset tsan --target srcell_test_threads srcell_test_runtime srcell_test_learner
+    $(setarch -R true 2>/dev/null && echo "setarch -R" || true) ctest --preset tsan -R '^(threads|runtime|learner)$'
 }
 
 # The corpora of the C++ fuzz targets under the address sanitizer, and random cases of Python's targets and the soak.
