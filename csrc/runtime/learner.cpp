@@ -14,6 +14,7 @@ namespace srcell {
 namespace {
 
 constexpr double kMeanBeta = 0.9, kVarianceBeta = 0.999, kEpsilon = 1e-8;
+constexpr double kMostRate = 1000;  // so that no weight can leave the range of float32
 constexpr int kMaxThreads = 1024;
 constexpr int64_t kMostClasses = 1 << 16;
 constexpr size_t kMostNames = size_t(1) << 18;  // bytes, so that the header of the file has room for them
@@ -70,7 +71,7 @@ Learner::Learner(const Network& network, const LearningSettings& settings)
     : network_(settings.classes || !settings.class_names.empty() ? with_classes(network, settings)
                                                                  : Network(network.file())),
       settings_(settings) {
-    if (!(settings.rate > 0) || !std::isfinite(settings.rate)) refuse("learning_rate", "a finite number > 0");
+    if (!(settings.rate > 0 && settings.rate <= kMostRate)) refuse("learning_rate", "a number in (0, 1000]");
     if (!(settings.clip_norm >= 0) || !std::isfinite(settings.clip_norm)) refuse("clip_norm", "a finite number >= 0");
     const Readout& readout = network_.readout();
     if (readout.kind == Readout::kNone) refuse("network", "one with a readout, got one without");

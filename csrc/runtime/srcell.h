@@ -136,7 +136,8 @@ SRCELL_API size_t srcell_stream_state_size(const srcell_stream* stream);
 SRCELL_API srcell_status srcell_stream_save(const srcell_stream* stream, void* state, size_t size);
 SRCELL_API srcell_status srcell_stream_restore(srcell_stream* stream, const void* state, size_t size);
 
-/* How a learner learns: by Adam with this learning rate, from gradients whose norm is clipped (0: is not). */
+/* How a learner learns: by Adam with this learning rate (at most 1000), from gradients whose norm is clipped (0: is
+ * not). */
 typedef struct srcell_learning {
     double rate, clip_norm;
     int32_t readout_alone; /* nonzero: the layers' weights stay */

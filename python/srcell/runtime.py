@@ -217,7 +217,7 @@ class Network:
         """Make a learner, which starts from this network's weights; the network itself never changes.
 
         Args:
-            learning_rate: of Adam.
+            learning_rate: of Adam, at most 1000.
             layers: "all" weights learn, or those of the "readout" alone.
             clip_norm: the largest norm of the whole gradient; 0 for any.
             classes: names of other classes: a linear readout for them, with weights of 0, replaces the network's.
@@ -364,7 +364,7 @@ class Learner:
         clip_norm: float = 1.0,
         classes: Sequence[str] | None = None,
     ) -> None:
-        if layers not in ("all", "readout"):
+        if not isinstance(layers, str) or layers not in ("all", "readout"):
             raise ValueError(f"layers: expected 'all' or 'readout', got {layers!r}")
         names = None if classes is None else _strings("classes", classes)
         rate, clip = _real("learning_rate", learning_rate), _real("clip_norm", clip_norm)

@@ -26,6 +26,7 @@ from fuzz import (
     delay_targets,
     event_targets,
     file_targets,
+    learner_targets,
     mode_targets,
     nir_targets,
     op_targets,
@@ -45,7 +46,7 @@ TARGETS: dict[str, Callable[[Draw], bool | None]] = {
         *(file_targets.idx, file_targets.nmnist, file_targets.cache, file_targets.checkpoint, file_targets.config),
         *(file_targets.network, file_targets.own_folder),
         *(file_targets.run_folder, file_targets.command_line, file_targets.outputs, file_targets.texts),
-        *(sound_targets.sounds, sound_targets.hearing),
+        *(sound_targets.sounds, sound_targets.hearing, learner_targets.learner),
         *([nir_targets.nir] if nir_targets.INSTALLED else []),
         *(mode_targets.programs, race_targets.races),
     )
