@@ -2,8 +2,8 @@
 
        learn net.srcell mine.srcell < samples
 
-   A line "class 3" begins a sample of class 3. Each further line lists the inputs that are
-   active in one step of it, by number. */
+   A line "class 3" begins a sample of class 3. Each further line lists the inputs that
+   are active in one step of it, by number. */
 #include <srcell.h>
 #include <stdio.h>
 #include <stdlib.h>
