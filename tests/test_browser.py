@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import functools
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -33,6 +34,9 @@ from test_bits import SPIKE_TRAINS, digest
 from test_camera import camera_network, random_pictures, small_camera
 from test_cochlea import CURRENTS, EVENTS, chirp, file_of, network_for
 from test_export_networks import composed
+from test_learner import batch as learner_batch
+from test_learner import network as learner_network
+from test_learner import wanted_of
 from test_runtime import bytes_of, exported_trains
 from test_standardise import NETWORKS as SEQUENCE_NETWORKS
 from test_standardise import sequences
@@ -82,6 +86,20 @@ def fed() -> dict[str, bytes]:
     return {name: bytes_of(SEQUENCE_NETWORKS[name]()) for name in ("a classifier", "delays", "Linear", "no prefix")}
 
 
+LEARNERS = ("recurrent", "two layers, relu", "delays between", "recurrent delays", "resonance")
+WORDS = ["tea", 'a "quoted" one', "n\u00f6", "more"]
+
+
+def exported_learner(name: str) -> bytes:
+    content: bytes = bytes_of(learner_network(name))
+    return content
+
+
+def every_step_values() -> np.ndarray:
+    values: torch.Tensor = wanted_of("values at every step", learner_batch()[1])
+    return values.numpy()
+
+
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Any]:
     settings = {**RATE, "seed": 77, "index": [7, 8, 1000]}
@@ -106,6 +124,14 @@ def cases() -> dict[str, Any]:
             "pixels": [8, 5],
             "seed": 2**40 + 1,
             "index": [5, 0, 7],
+        },
+        "learnt": {
+            "networks": {name: base64.b64encode(exported_learner(name)).decode() for name in LEARNERS},
+            "events": case_of(b"", learner_batch()[0]) | {"network": None},
+            "labels": learner_batch()[1].tolist(),
+            "values": text_of(every_step_values()),
+            "lengths": learner_batch()[0].lengths.tolist(),
+            "classes": WORDS,
         },
         "refusals": {"network": base64.b64encode(bytes_of(srcell.SRC(1, 1))).decode(), "images": [0.5]},
     }
@@ -237,6 +263,25 @@ def test_the_camera_gives_the_events_of_native_code(made: dict[str, Any], cases:
     assert (made["seen"]["steps"], made["seen"]["batch"]) == expected.shape[:2]
     assert made["seen"]["offsets"] == expected.offsets.tolist() and len(made["seen"]["indices"]) > 50
     assert made["seen"]["indices"] == expected.indices.tolist()
+
+
+def test_learners_have_the_bits_of_native_code(made: dict[str, Any]) -> None:
+    events, labels = learner_batch()
+    for name in LEARNERS:
+        learner = runtime.Network(exported_learner(name)).learner(learning_rate=1e-2, classes=WORDS)
+        losses = [learner.step(events, labels.numpy()) for _ in range(3)]
+        losses.append(learner.step(events, every_step_values()))
+        found = made["learnt"][name]
+        state = hashlib.sha256(learner.save()).hexdigest()
+        assert found["losses"] == losses
+        assert (found["sha256"], found["unchanged"]) == (state, state)
+        assert np.array_equal(np.float32(found["logits"]), learner.network().run(events).ravel())
+        assert json.loads(found["classes"]) == WORDS
+        assert found["texts"][0] == "targets: expected labels in [0, 4), got 9"
+        assert found["texts"][1] == "targets: expected 6 numbers, got 1"
+        assert found["texts"][2].startswith("state: expected ")
+        assert found["texts"][3] == "learning_rate: expected a number in (0, 1000]"
+        assert found["texts"][4] == "layers: expected all or readout, got none"
 
 
 def test_the_encoder_gives_the_events_of_native_code(made: dict[str, Any], cases: dict[str, Any]) -> None:

@@ -126,10 +126,44 @@ async function fed(runtime, { networks, values, batch, elements }) {
   return made;
 }
 
+/** What learners give: their losses, the hash of their state, the logits of what was learnt, and its classes; and the
+    messages of refused calls, which change nothing. */
+async function learnt(runtime, { networks, events, labels, values, lengths, classes }) {
+  const made = {}, batch = { ...events, offsets: numbers(BigInt64Array, events.offsets),
+    indices: numbers(Int32Array, events.indices), values: numbers(Float32Array, events.values) };
+  for (const [name, content] of Object.entries(networks)) {
+    const network = runtime.network(bytes(content)), learner = network.learner({ learningRate: 1e-2, classes });
+    const losses = [];
+    for (let k = 0; k < 3; ++k) losses.push(learner.step(batch, Int32Array.from(labels), { lengths }));
+    losses.push(learner.step(batch, numbers(Float32Array, values), { lengths, everyStep: true }));
+    const state = learner.save(), texts = [
+      () => learner.step(batch, Int32Array.from(labels, () => 9), { lengths }),
+      () => learner.step(batch, Int32Array.from([0])),
+      () => learner.restore(state.slice(1)),
+      () => network.learner({ learningRate: 0 }),
+      () => network.learner({ layers: "none" }),
+    ].map((call) => {
+      try {
+        call();
+        return null;
+      } catch (error) {
+        return error.message;
+      }
+    });
+    const other = network.learner({ learningRate: 1e-2, classes });
+    other.restore(learner.save());
+    const better = other.network(), again = runtime.network(better.bytes());
+    made[name] = { losses, texts, sha256: await digest(learner.save()), unchanged: await digest(state),
+      logits: Array.from(again.run(batch, lengths).logits), classes: again.text("classes") };
+  }
+  return made;
+}
+
 /** What all cases give; those of the networks go through trains(). */
 export async function results(runtime, given) {
   return { trains: await trains(runtime, given.trains), composed: await trains(runtime, given.composed),
-    heard: await heard(runtime, given.heard), fed: await fed(runtime, given.fed), encoded: encoded(runtime, given.encoded), seen: seen(runtime, given.seen), refusals: refusals(runtime, given.refusals) };
+    heard: await heard(runtime, given.heard), fed: await fed(runtime, given.fed), encoded: encoded(runtime, given.encoded), seen: seen(runtime, given.seen),
+    learnt: await learnt(runtime, given.learnt), refusals: refusals(runtime, given.refusals) };
 }
 
 if (globalThis.process?.argv[1]?.endsWith("trains.js")) {

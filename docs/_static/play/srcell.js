@@ -256,6 +256,35 @@ class Network {
     });
   }
 
+  /** The bytes of the network's file. */
+  bytes() {
+    const { runtime } = this, size = runtime.exports.srcell_network_size(this.handle);
+    return runtime.scratch((scratch) => {
+      const place = scratch.room(size);
+      runtime.call("srcell_network_bytes", this.handle, place, size);
+      return runtime.read(Uint8Array, place, size);
+    });
+  }
+
+  /** Creates a learner, which starts from this network's weights; the network itself never changes. `layers` is "all", or
+      "readout" alone; `classes` are names of other classes, whose readout replaces the network's. */
+  learner({ learningRate = 1e-3, clipNorm = 1, layers = "all", classes = null } = {}) {
+    if (layers !== "all" && layers !== "readout") throw new Error(`layers: expected all or readout, got ${layers}`);
+    if (classes && !classes.length) throw new Error("classes: expected at least one name");
+    return this.runtime.scratch((scratch) => {
+      const names = (classes ?? []).map((name) => scratch.put(Uint8Array, new TextEncoder().encode(`${name}\0`)));
+      const settings = scratch.room(40), place = scratch.room(4), list = scratch.put(Uint32Array, names);
+      const view = new DataView(this.runtime.exports.memory.buffer, settings, 40);
+      view.setFloat64(0, learningRate, true);
+      view.setFloat64(8, clipNorm, true);
+      view.setInt32(16, layers === "readout" ? 1 : 0, true);
+      view.setBigInt64(24, BigInt(names.length), true);
+      view.setUint32(32, names.length ? list : 0, true);
+      this.runtime.call("srcell_learner_new", this.handle, settings, place);
+      return new Learner(this, this.runtime.read(Uint32Array, place, 1)[0], names.length || this.classes);
+    });
+  }
+
   /** Frees the network; its streams must be freed before. */
   free() {
     this.runtime.exports.srcell_network_free(this.handle);
@@ -342,6 +371,59 @@ class Stream {
 
   free() {
     this.runtime.exports.srcell_stream_free(this.handle);
+  }
+}
+
+/** A network that learns: by backpropagation and Adam, with the bits of native code. */
+class Learner {
+  constructor(network, handle, classes) {
+    Object.assign(this, { runtime: network.runtime, handle, classes });
+  }
+
+  /** Learns from a batch in one step, and returns its loss before that. Targets are labels, an Int32Array, for the
+      cross-entropy; or values, a Float32Array (B * C), for the mean squared error. With `everyStep` they are those of every
+      step, (B * T) and (B * T * C). Lengths as in `run`. After an error what was learnt is as before. */
+  step(events, targets, { lengths = null, everyStep = false } = {}) {
+    const { runtime } = this, { steps, batch } = events, labels = !(targets instanceof Float32Array);
+    expect("events.offsets", events.offsets.length, steps * batch + 1);
+    expect("targets", targets.length, batch * (everyStep ? steps : 1) * (labels ? 1 : this.classes));
+    if (lengths) expect("lengths", lengths.length, batch);
+    return runtime.scratch((scratch) => {
+      const given = scratch.events(events), loss = scratch.room(8), wide = (x) => scratch.put(BigInt64Array, BigInt64Array.from(x, BigInt));
+      const wanted = labels ? wide(targets) : scratch.put(Float32Array, targets);
+      runtime.call(labels ? "srcell_learner_step" : "srcell_learner_step_values", this.handle, BigInt(steps), BigInt(batch),
+        ...given, lengths ? wide(lengths) : 0, wanted, everyStep ? 1 : 0, 1, loss);
+      return runtime.read(Float64Array, loss, 1)[0];
+    });
+  }
+
+  /** What was learnt, as a network of its own. */
+  network() {
+    return this.runtime.scratch((scratch) => {
+      const place = scratch.room(4);
+      this.runtime.call("srcell_learner_network", this.handle, place);
+      return new Network(this.runtime, this.runtime.read(Uint32Array, place, 1)[0]);
+    });
+  }
+
+  /** What was learnt and Adam's moments as bytes, for `restore`. */
+  save() {
+    const size = this.runtime.exports.srcell_learner_state_size(this.handle);
+    return this.runtime.scratch((scratch) => {
+      const place = scratch.room(size);
+      this.runtime.call("srcell_learner_save", this.handle, place, size);
+      return this.runtime.read(Uint8Array, place, size);
+    });
+  }
+
+  /** Goes on from bytes that a learner of the same network and settings saved. */
+  restore(state) {
+    this.runtime.scratch((scratch) =>
+      this.runtime.call("srcell_learner_restore", this.handle, scratch.put(Uint8Array, state), state.length));
+  }
+
+  free() {
+    this.runtime.exports.srcell_learner_free(this.handle);
   }
 }
 
