@@ -61,6 +61,26 @@ def test_each_step_of_a_shared_stream_follows_another(kind: str) -> None:
     assert shared.save() == alone.save()
 
 
+def test_a_learner_that_is_busy_refuses_a_second_thread_and_loses_nothing() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 4, RECALL.input_size)).astype(np.float32)
+    labels = np.arange(4) % RECALL.num_classes
+    shared, alone = RECALL.learner(), RECALL.learner()
+
+    def work(_: int) -> int:
+        taken = 0
+        for _ in range(20):
+            try:
+                shared.step(x, labels, threads=1)
+                taken += 1
+            except ValueError as error:
+                assert str(error) == "learner: expected one call at a time, got one of a second thread"
+        return taken
+
+    for _ in range(sum(together(work))):
+        alone.step(x, labels, threads=1)
+    assert shared.save() == alone.save()
+
+
 def test_what_threads_read_from_a_shared_stream_is_from_between_two_steps() -> None:
     alone, shared = RECALL.stream(), RECALL.stream()
     states, logits = {alone.save()}, {alone.logits().tobytes()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -409,37 +408,6 @@ def test_a_failed_step_changes_nothing() -> None:
         with pytest.raises(ValueError, match=r"^(targets|loss|gradient): expected"):
             learner.step(events, targets)
         assert learner.save() == before
-
-
-def test_a_second_thread_is_refused_by_name_and_harms_nothing() -> None:
-    net = exported(network("recurrent"))
-    learner = net.learner()
-    dense = torch.rand(400, 16, INPUTS) < 0.3
-    labels = np.arange(16) % CLASSES
-    events = EventBatch.from_dense(dense.float())
-    done, refused, errors = [0], [0], []
-
-    def learn() -> None:
-        for _ in range(20):
-            try:
-                learner.step(events, labels, threads=1)
-                done[0] += 1
-            except ValueError as error:
-                refused[0] += 1
-                if "learner: expected one call at a time" not in str(error):
-                    errors.append(error)
-
-    threads = [threading.Thread(target=learn) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    assert done[0] + refused[0] == 60
-    other = net.learner()
-    for _ in range(done[0]):
-        other.step(events, labels, threads=1)
-    assert other.save() == learner.save()
 
 
 def test_a_saved_network_is_read_and_replaced_whole(tmp_path: Path) -> None:

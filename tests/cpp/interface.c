@@ -66,6 +66,47 @@ int main(int count, char** arguments) {
     }
     CHECK(srcell_stream_restore(other, state, size) == SRCELL_BAD_ARGUMENT);
     free(state), free(spikes);
+
+    /* Learning: the network stays as it is; what is refused or cannot be written is said, and nothing is lost. */
+    const srcell_learning settings = SRCELL_LEARNING_DEFAULTS;
+    srcell_learning wrong = settings;
+    srcell_learner* learner;
+    srcell_network *better, *again;
+    const int64_t offsets[] = {0, 9, 9, 9}, label = 1, none = -1;
+    double loss = 0, next = 0;
+    wrong.rate = -1;
+    CHECK(srcell_learner_new(plain, &wrong, &learner) == SRCELL_BAD_ARGUMENT && !learner);
+    CHECK(strstr(srcell_error(), "learning_rate: expected"));
+    CHECK(srcell_learner_new(plain, NULL, &learner) == SRCELL_BAD_ARGUMENT);
+    CHECK(!srcell_learner_new(plain, &settings, &learner));
+    CHECK(!srcell_learner_step(learner, 3, 1, offsets, active, NULL, NULL, &label, 0, 1, &loss) && loss > 0);
+    const size_t saved_size = srcell_learner_state_size(learner);
+    char *saved = malloc(saved_size), *after = malloc(saved_size);
+    CHECK(!srcell_learner_save(learner, saved, saved_size));
+    CHECK(srcell_learner_save(learner, saved, saved_size - 1) == SRCELL_BAD_ARGUMENT);
+    CHECK(srcell_learner_step(learner, 3, 1, offsets, active, NULL, NULL, &none, 0, 1, NULL) == SRCELL_BAD_ARGUMENT);
+    CHECK(srcell_learner_step(learner, 3, 1, offsets, active, NULL, NULL, NULL, 0, 1, NULL) == SRCELL_BAD_ARGUMENT);
+    CHECK(!srcell_learner_save(learner, after, saved_size) && !memcmp(saved, after, saved_size));
+    CHECK(!srcell_learner_step(learner, 3, 1, offsets, active, NULL, NULL, &label, 0, 1, &loss));
+    CHECK(!srcell_learner_network(learner, &better) && !srcell_learner_restore(learner, saved, saved_size));
+    CHECK(!srcell_learner_step(learner, 3, 1, offsets, active, NULL, NULL, &label, 0, 1, &next) && next == loss);
+    const size_t file_size = srcell_network_size(better);
+    char *file = malloc(file_size), *other_file = malloc(file_size);
+    CHECK(file_size == srcell_network_size(plain) && !srcell_network_bytes(better, file, file_size));
+    CHECK(!srcell_network_bytes(plain, other_file, file_size) && memcmp(file, other_file, file_size));
+    CHECK(srcell_network_bytes(better, file, file_size + 1) == SRCELL_BAD_ARGUMENT);
+    CHECK(!srcell_network_write(better, "learnt") && !srcell_network_write(better, "learnt"));
+    CHECK(!srcell_network_load("learnt", &again) && srcell_network_size(again) == file_size);
+    CHECK(!srcell_network_bytes(again, other_file, file_size) && !memcmp(file, other_file, file_size));
+    CHECK(!remove("learnt"));
+    CHECK(srcell_network_write(better, ".") == SRCELL_NOT_WRITTEN && strstr(srcell_error(), "a folder"));
+    CHECK(srcell_network_write(better, "no/folder/learnt") == SRCELL_NOT_WRITTEN);
+#ifdef __linux__
+    CHECK(srcell_network_write(better, "/dev/full") == SRCELL_NOT_WRITTEN &&
+          !srcell_network_write(better, "/dev/null"));
+#endif
+    free(saved), free(after), free(file), free(other_file);
+    srcell_learner_free(learner), srcell_network_free(better), srcell_network_free(again);
     srcell_stream_free(stream), srcell_stream_free(other);
     srcell_network_free(resonant), srcell_network_free(plain), srcell_network_free(delayed);
     return 0;
