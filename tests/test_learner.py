@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import srcell
 from srcell import SRC, Delay, EventBatch, LeakyReadout, LinearReadout, runtime
-from support.processes import ISAS, IsaProcess
+from support.processes import ISAS, IsaProcess, run_python
 
 CLASSES, INPUTS, STEPS, BATCH = 4, 12, 24, 6
 
@@ -434,3 +434,36 @@ def test_scratch_is_allocated_once() -> None:
     for size in (6, 3, 1):
         learner.step(events[:size], labels[:size].numpy())
     assert learner._learner.scratch_bytes == held
+
+
+REFUSED_MEMORY = """
+import resource, sys
+import numpy as np
+from srcell import runtime
+
+net = runtime.load(sys.argv[1])
+learner, alone = net.learner(), net.learner()
+small, large = np.zeros((5, 2, 12), bool), np.zeros((200_000, 4, 12), bool)
+for each in (small, large):
+    each[::3] = True
+labels = [0, 1]
+learner.step(small, labels, threads=1)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2)
+before = learner.save()
+try:
+    learner.step(large, [0, 1, 2, 3], threads=1)
+except MemoryError:
+    assert learner.save() == before
+    alone.step(small, labels, threads=1)
+    assert learner.step(small, labels, threads=1) == alone.step(small, labels, threads=1)
+    assert learner.save() == alone.save()
+    print("refused")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_memory_that_is_refused_loses_nothing(tmp_path: Path) -> None:
+    exported(network("recurrent")).save(tmp_path / "net.srcell")
+    done = run_python("-c", REFUSED_MEMORY, str(tmp_path / "net.srcell"), processes=1)
+    assert done.stdout == "refused\n", done.stderr
