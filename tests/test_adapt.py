@@ -1,0 +1,169 @@
+"""``srcell adapt``: a network learns from a data set, and the file that it was read from stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import wavfile
+from torch import nn
+
+import srcell
+from srcell import SRC, LinearReadout, data, runtime
+from srcell.cli import main
+from srcell.data import HeldEncoding, SoundEncoding
+
+RATE = 8000
+
+
+def exported(path: Path, inputs: int, classes: int, encoder: Any = None, every_step: bool = False) -> bytes:
+    torch.manual_seed(0)
+    net = srcell.Sequential(SRC.for_sequences(inputs, 32), LinearReadout(32, classes, 0.99, every_step=every_step))
+    net.encoder = encoder
+    srcell.export(net, path)
+    return path.read_bytes()
+
+
+def tones(folder: Path) -> None:
+    """Sounds of two classes, tones of two pitches, for training and for testing: the untrained network errs on both."""
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 8), ("test", 6)):
+        for name, pitch in (("a", 300), ("b", 1500)):
+            (folder / part / name).mkdir(parents=True)
+            for k in range(count):
+                time = np.arange(1600 + 80 * k) / RATE
+                wave = np.sin(2 * np.pi * pitch * draw.uniform(0.9, 1.1) * time) * 8000
+                wavfile.write(folder / part / name / f"{k}.wav", RATE, wave.astype(np.int16))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def percentages(text: str) -> list[float]:
+    return [float(line.split()[1]) for line in text.splitlines() if "% of" in line]
+
+
+def test_a_network_learns_from_wav_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tones(folder / "tones")
+    before = exported(folder / "net.srcell", 32, 2, SoundEncoding(rate=RATE))
+    assert main(["adapt", "net.srcell", "tones/", "-o", "mine.srcell", "--lr", "5e-3"]) == 0
+    text = capsys.readouterr().out
+    first, last = percentages(text)
+    assert first < 80 < 95 < last, text
+    assert text.count("pass ") == 15
+    assert (folder / "net.srcell").read_bytes() == before
+    assert runtime.load("mine.srcell").encoder == runtime.load("net.srcell").encoder
+    assert main(["adapt", "net.srcell", "tones/", "-o", "words.srcell", "--new-classes", "--lr", "5e-3"]) == 0
+    assert percentages(capsys.readouterr().out)[0] > 95
+    assert runtime.load("words.srcell").classes == ["a", "b"]
+
+
+def test_it_takes_sequences_with_values_at_every_step(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "own.py").write_text(
+        "import numpy as np\n"
+        "def signals():\n"
+        "    draw = np.random.default_rng(0)\n"
+        "    x = draw.normal(size=(20, 30, 3)).astype(np.float32)\n"
+        "    y = x[..., :1].cumsum(1) / 5\n"
+        "    return x, y\n"
+    )
+    exported(folder / "net.srcell", 3, 1, HeldEncoding(hold=1), every_step=True)
+    assert main(["adapt", "net.srcell", "own.py:signals", "-o", "mine.srcell", "--lr", "1e-2"]) == 0
+    first, last = (float(line.split()[4]) for line in capsys.readouterr().out.splitlines() if "error" in line)
+    assert last < 0.8 * first
+
+
+def test_the_same_command_gives_the_same_file(folder: Path) -> None:
+    exported(folder / "net.srcell", 64, 10, data.RateEncoding(steps=10))
+    for name in ("a", "b"):
+        assert main(f"adapt net.srcell digits -o {name} --passes 1 --batch-size 200".split()) == 0
+    assert Path("a").read_bytes() == Path("b").read_bytes() != Path("net.srcell").read_bytes()
+
+
+def test_an_interrupt_leaves_all_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = exported(folder / "net.srcell", 64, 10, data.RateEncoding(steps=5))
+    step, calls = runtime.Learner.step, [0]
+
+    def interrupted(*arguments: Any) -> float:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(runtime.Learner, "step", interrupted)
+    assert main(["adapt", "net.srcell", "digits", "-o", "net.srcell", "--batch-size", "500"]) == 130
+    assert (folder / "net.srcell").read_bytes() == before
+    assert [path.name for path in folder.iterdir()] == ["net.srcell"]
+
+
+REFUSED: dict[str, tuple[str, str]] = {
+    "classes": (
+        "adapt few.srcell digits -o new",
+        "dataset: expected the network's 3 classes, or --new-classes, got 10",
+    ),
+    "passes": ("adapt net.srcell digits -o new --passes 0", "--passes: expected at least 1, got 0"),
+    "batch": ("adapt net.srcell digits -o new --batch-size 0", "--batch-size: expected"),
+    "rate": ("adapt net.srcell digits -o new --lr 0", "learning_rate: expected a number in (0, 1000]"),
+    "no file": ("adapt none.srcell digits -o new", "No such file"),
+    "no data": ("adapt net.srcell none/ -o new", "none/: no such folder"),
+    "unknown data": ("adapt net.srcell digit -o new", "did you mean 'digits'"),
+    "no encoder": ("adapt bare.srcell digits -o new", "network: expected one that was exported with an encoder"),
+    "a folder": ("adapt net.srcell digits -o . --passes 1 --batch-size 2000", "folder"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_said_in_one_line(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported(folder / "net.srcell", 64, 10, data.RateEncoding(steps=5))
+    exported(folder / "few.srcell", 64, 3, data.RateEncoding(steps=5))
+    exported(folder / "bare.srcell", 64, 10)
+    command, message = REFUSED[name]
+    assert main(command.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not Path("new").exists()
+
+
+def test_an_encoder_of_another_kind_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Other(nn.Module):
+        pass
+
+    from srcell.cli.adapt import encoding_of
+
+    for text, message in (
+        ({"name": "Other"}, "encoder: expected one of RateEncoding"),
+        ({"name": "RateEncoding", "evil": 1}, "encoder: expected settings of RateEncoding, got 'evil'"),
+    ):
+        network = runtime.Network(exported(folder / "net.srcell", 64, 10))
+        network.encoder = text
+        with pytest.raises(ValueError, match=f"^{message}"):
+            encoding_of(network)
+
+
+EVERY: dict[str, Callable[[], Any]] = {
+    "rate": lambda: data.RateEncoding(steps=7, gain=0.5, thinned=True),
+    "latency": lambda: data.LatencyEncoding(steps=5),
+    "camera": lambda: data.CameraEncoding(steps=9, threshold=(0.1, 0.2)),
+    "held": lambda: HeldEncoding(hold=2, prefix=1),
+    "sound": lambda: SoundEncoding(rate=RATE, threshold=0.1),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_encoder_comes_back_from_the_file(name: str, folder: Path) -> None:
+    from srcell.cli.adapt import encoding_of
+
+    encoding = EVERY[name]()
+    inputs = encoding.inputs if name == "sound" else 2 * 34 * 34
+    network = runtime.Network(exported(folder / "net.srcell", inputs, 10, encoding))
+    assert encoding_of(network) == encoding
