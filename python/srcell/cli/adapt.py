@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import data, runtime
+import srcell
+
+from .. import data
 from ..data import Dataset, EventLoader, LabelledImages, LabelledSounds
 from ..data.encodings import Encoding
 from .parser import Parser, new_command
@@ -61,7 +63,7 @@ def adapt(arguments: argparse.Namespace) -> None:
     """
     if arguments.passes < 1:
         raise ValueError(f"passes: expected at least 1, got {arguments.passes}")
-    network = runtime.load(arguments.network)
+    network = srcell.runtime.load(arguments.network)
     encoding = encoding_of(network)
     dataset = data.load(arguments.dataset, arguments.data)
     if encoding is None and isinstance(dataset.train, LabelledImages | LabelledSounds):
@@ -82,7 +84,7 @@ def adapt(arguments: argparse.Namespace) -> None:
     better.save(arguments.out)
 
 
-def encoding_of(network: runtime.Network) -> Encoding | None:
+def encoding_of(network: srcell.runtime.Network) -> Encoding | None:
     """The encoder with which a network was exported, or None."""
     settings = dict(network.encoder or {})
     name = settings.pop("name", None)
@@ -102,7 +104,7 @@ def frozen(value: Any) -> Any:
     return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
-def check_classes(network: runtime.Network, dataset: Dataset, new_classes: bool) -> None:
+def check_classes(network: srcell.runtime.Network, dataset: Dataset, new_classes: bool) -> None:
     """Raise unless the network has the data set's classes, or is to get them."""
     if dataset.train.labels.is_floating_point() and new_classes:
         raise ValueError("new_classes: expected a data set of classes, got one of values")
@@ -113,7 +115,7 @@ def check_classes(network: runtime.Network, dataset: Dataset, new_classes: bool)
         )
 
 
-def result_of(network: runtime.Network, dataset: Dataset, encoding: Encoding | None) -> str:
+def result_of(network: srcell.runtime.Network, dataset: Dataset, encoding: Encoding | None) -> str:
     """The accuracy on the test part, or the mean squared error of values."""
     right, squares, answers = 0, 0.0, 0
     for events, wanted in EventLoader(dataset.test, encoding, EVALUATED_AT_ONCE):
