@@ -1,6 +1,6 @@
 """Say a digit: the network of spoken digits on the documentation's interactive page, trained for microphones in rooms.
 
-    python bench/say_a_digit.py --data FOLDER [--speakers | --sure]
+    python bench/say_a_digit.py --data FOLDER [--speakers [--networks FOLDER] | --sure]
 
 FOLDER holds the Free Spoken Digit Dataset as srcell.data.load_spoken_digits finds it. The network is a layer of SRC
 neurons with a linear readout of ten digits and an eleventh class, "no digit". It trains on 12 copies of each recording
@@ -14,7 +14,8 @@ recordings. The test recordings were evaluated twice: after the first time, one 
 
 It writes digits.srcell and digits.json, with the accuracies on the 300 test recordings, to bench/results/say-a-digit.
 With --speakers it trains six other networks instead, each without one of the speakers, tests it on that speaker's 500
-recordings, and adds these accuracies to digits.json.
+recordings, and adds these accuracies to digits.json. --networks keeps them as SPEAKER.srcell, and does not train again
+what is there.
 With --sure it trains nothing: it adds how often digits.srcell names a digit with a probability of at least 0.9, which
 the page calls sure, and how often it is then right, on the test recordings and on words that espeak-ng speaks.
 """
@@ -30,6 +31,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -282,10 +284,18 @@ def confidence(waves: list[Wave], labels: Tensor, below: float = math.inf) -> di
     }
 
 
+def write(network: Digits, path: Path) -> None:
+    """Export a network, with its encoder."""
+    exported = nn.Sequential(srcell.SpikesOnly(network.layer), network.readout)
+    exported.encoder = ENCODING
+    export(exported, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of the data set")
     parser.add_argument("--speakers", action="store_true", help="test on speakers never heard")
+    parser.add_argument("--networks", type=Path, metavar="FOLDER", help="with --speakers: keep the networks")
     parser.add_argument("--sure", action="store_true", help="test how often sure answers are right")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -300,9 +310,13 @@ def main() -> None:
         owner = torch.cat(
             [torch.arange(len(each.labels)) * 60 // len(each.labels) % 6 for each in (dataset.train, dataset.test)]
         )
-        found["speakers_never_heard"] = {}
+        found.setdefault("speakers_never_heard", {})
         for number, speaker in enumerate(SPEAKERS):
+            if arguments.networks and (arguments.networks / f"{speaker}.srcell").exists():
+                continue
             network = train(samples, (owner.repeat(COPIES) != number).nonzero()[:, 0])
+            if arguments.networks:
+                write(network, arguments.networks / f"{speaker}.srcell")
             test = load_spoken_digits(arguments.data, held_out=speaker).test
             found["speakers_never_heard"][speaker] = accuracies(network, test)
             print(speaker, found["speakers_never_heard"][speaker], flush=True)
@@ -320,9 +334,7 @@ def main() -> None:
     else:
         samples = Samples([dataset.train])
         network = train(samples, torch.arange(len(samples.labels)))
-        exported = nn.Sequential(srcell.SpikesOnly(network.layer), network.readout)
-        exported.encoder = ENCODING
-        export(exported, folder / "digits.srcell")
+        write(network, folder / "digits.srcell")
         found |= {
             "command": "python bench/say_a_digit.py --data FOLDER",
             "accuracy": accuracies(network, dataset.test),

@@ -37,15 +37,26 @@ std::unique_ptr<Network> read_network(const py::bytes& bytes) {
     }
 }
 
+// A batch for a network of so many inputs, with its sizes checked.
+NetworkInput batch_of(int64_t inputs, int64_t steps, int64_t batch, const Array<int64_t>& offsets,
+                      const Array<int32_t>& indices, const std::optional<Array<float>>& values,
+                      const std::optional<Array<int64_t>>& lengths) {
+    if (offsets.size() != count_rows(steps, batch) + 1 || (values && values->size() != indices.size()) ||
+        (lengths && lengths->size() != batch))
+        value_error("events: expected ", count_rows(steps, batch) + 1, " offsets and as many values as indices");
+    return {steps,
+            batch,
+            {offsets.data(), indices.data(), data_of(values), static_cast<int64_t>(indices.size()), inputs},
+            data_of(lengths)};
+}
+
 // Returns the logits, (B, C) or at every step (T, B, C), the spikes of the layers whose numbers are in `wanted`, and
 // the counts of NetworkOutput.
 py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<int64_t>& offsets,
               const Array<int32_t>& indices, const std::optional<Array<float>>& values,
               const std::optional<Array<int64_t>>& lengths, const std::vector<size_t>& wanted, bool counts,
               bool every_step, int threads) {
-    if (offsets.size() != count_rows(steps, batch) + 1 || (values && values->size() != indices.size()) ||
-        (lengths && lengths->size() != batch))
-        value_error("events: expected ", count_rows(steps, batch) + 1, " offsets and as many values as indices");
+    const NetworkInput input = batch_of(network.inputs(), steps, batch, offsets, indices, values, lengths);
     const int64_t classes = network.readout().classes;
     Array<float> logits = every_step ? Array<float>({steps, batch, classes}) : Array<float>({batch, classes});
     Array<int64_t> events(static_cast<py::ssize_t>(network.layers().size() + 1));
@@ -57,11 +68,6 @@ py::tuple run(const Network& network, int64_t steps, int64_t batch, const Array<
         written[layer] = of_layer.mutable_data();
         spikes.append(std::move(of_layer));
     }
-    const NetworkInput input = {
-        steps,
-        batch,
-        {offsets.data(), indices.data(), data_of(values), static_cast<int64_t>(indices.size()), network.inputs()},
-        data_of(lengths)};
     const NetworkOutput output = {logits.mutable_data(), written.data(), counts ? events.mutable_data() : nullptr,
                                   counts ? operations.mutable_data() : nullptr, every_step};
     {
@@ -267,20 +273,6 @@ void restore(SharedStream& stream, const py::bytes& state) {
     stream.restore(view.data(), view.size());
 }
 
-// The batch of a learner's call, whose sizes are checked here.
-NetworkInput batch_of(const Learner& learner, int64_t steps, int64_t batch, const Array<int64_t>& offsets,
-                      const Array<int32_t>& indices, const std::optional<Array<float>>& values,
-                      const std::optional<Array<int64_t>>& lengths) {
-    if (offsets.size() != count_rows(steps, batch) + 1 || (values && values->size() != indices.size()) ||
-        (lengths && lengths->size() != batch))
-        value_error("events: expected ", count_rows(steps, batch) + 1, " offsets and as many values as indices");
-    return {steps,
-            batch,
-            {offsets.data(), indices.data(), data_of(values), static_cast<int64_t>(indices.size()),
-             learner.network().inputs()},
-            data_of(lengths)};
-}
-
 LearningTargets targets_of(const Learner& learner, int64_t steps, int64_t batch,
                            const std::optional<Array<int64_t>>& labels, const std::optional<Array<float>>& targets,
                            bool every_step) {
@@ -302,7 +294,7 @@ double step_learner(Learner& learner, int64_t steps, int64_t batch, const Array<
                     const Array<int32_t>& indices, const std::optional<Array<float>>& values,
                     const std::optional<Array<int64_t>>& lengths, const std::optional<Array<int64_t>>& labels,
                     const std::optional<Array<float>>& targets, bool every_step, int threads) {
-    const NetworkInput input = batch_of(learner, steps, batch, offsets, indices, values, lengths);
+    const NetworkInput input = batch_of(learner.network().inputs(), steps, batch, offsets, indices, values, lengths);
     const LearningTargets wanted = targets_of(learner, steps, batch, labels, targets, every_step);
     const ReleasedGil release;
     return learner.step(input, wanted, threads);
@@ -313,7 +305,7 @@ py::tuple gradients_of(Learner& learner, int64_t steps, int64_t batch, const Arr
                        const Array<int32_t>& indices, const std::optional<Array<float>>& values,
                        const std::optional<Array<int64_t>>& lengths, const std::optional<Array<int64_t>>& labels,
                        const std::optional<Array<float>>& targets, bool every_step, int threads) {
-    const NetworkInput input = batch_of(learner, steps, batch, offsets, indices, values, lengths);
+    const NetworkInput input = batch_of(learner.network().inputs(), steps, batch, offsets, indices, values, lengths);
     const LearningTargets wanted = targets_of(learner, steps, batch, labels, targets, every_step);
     const Learner::Part& last = learner.parts().back();
     std::vector<float> all(static_cast<size_t>(last.first + last.count));
