@@ -12,6 +12,7 @@ namespace srcell {
 // Scratch in a block for each piece.
 class Blocks {
   public:
+    Blocks() { blocks_.reserve(8); }
     template <class T>
     T* take(int64_t count) {
         if (count > PTRDIFF_MAX / static_cast<int64_t>(sizeof(T))) throw std::bad_alloc();
