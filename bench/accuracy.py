@@ -231,6 +231,25 @@ TABLE = {
         seeds=(0, 1, 2),
         configurations_tried=5,
     ),
+    "nmnist-camera-tuned": Row(
+        "N-MNIST (900), trained on simulations, then on 200 recordings",
+        "2312-512-100",
+        "st",
+        "nmnist_camera.py mnist --encoding camera --skip-samples 1000 --validation 0 --tune 5",
+        epochs=8,
+        seeds=(0, 1, 2),
+        configurations_tried=11,  # 5 of nmnist-camera, whose runs it continues, and 6 of the tuning
+    ),
+    "fashion-camera": Row(
+        "Fashion-MNIST, moving camera",
+        "2312-512-100",
+        "st",
+        "srcell train fashion-mnist --encoding camera --validation 0",
+        epochs=6,
+        seeds=(0,),
+        configurations_tried=1,
+        test_looks=2,  # a training of one epoch on 1,900 pictures, to measure its time, printed its accuracy
+    ),
 }
 
 DEPTHS = (1, 3, 5, 10)
