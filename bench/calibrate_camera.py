@@ -1,19 +1,21 @@
 """The camera of Neuromorphic-MNIST: the movement, the blur and the threshold that explain its recordings.
 
-    python bench/calibrate_camera.py --data FOLDER [--first 1 --last 200] [--part Train] [--write]
+    python bench/calibrate_camera.py --data FOLDER [--first 1 --last 200] [--part Train] [--write | --draw FOLDER]
 
 FOLDER holds MNIST and N-MNIST as srcell.data.load finds them. The files of N-MNIST keep MNIST's numbers: NNNNN.bin
 shows digit NNNNN - 1. In the recordings --first to --last, rising less falling events are counted, in each pixel and
 5 ms. A moving picture (srcell.data.CameraEncoding) predicts these counts: the change of brightness over the threshold.
 Least squares fit the movement (a point every 10 ms), the blur and the threshold. It prints them, and what prediction
 and recordings, and recordings simulated with srcell.data.CameraEncoding, have in common in recordings 901 to 1000,
-which it never fits. --write keeps that in bench/results/camera.json.
+which it never fits. --write keeps that in bench/results/camera.json. --draw only draws one of these recordings, and a
+simulation of the same digit, as docs/_static/figures has them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ from torch import Tensor
 from srcell import data
 
 BIN, BINS, KNOT = 5, 64, 10  # ms, number, ms
+SACCADE = 100  # ms
+HELD_OUT = range(901, 1001)
 SIZE, PICTURE = 34, 28
 
 
@@ -98,6 +102,35 @@ def correlation(a: Tensor, b: Tensor) -> float:
     return float(torch.corrcoef(torch.stack([a, b]))[0, 1])
 
 
+def draw(real: Tensor, made: Tensor, folder: Path) -> None:
+    """Draw the events of a digit's two recordings, (1, ms, 2, SIZE, SIZE), in each of the three saccades."""
+    sys.path[:0] = [str(RESULTS.parent.parent / part) for part in ("docs", "tools")]
+    import figures
+    import matplotlib.style
+    from matplotlib.colors import to_rgb
+    from matplotlib.lines import Line2D
+
+    for page in figures.INKS:
+        with matplotlib.style.context(["default", figures.page_colours(page)]):
+            figure = figures.Figure(figsize=(figures.WIDTH, 3.4), layout="constrained")
+            rows = figure.subplots(2, 3)
+            colours = {"brightness rises": figures.FAST, "falls": figures.SLOW}
+            for row, name, events in zip(rows, ("real", "simulated"), (real, made), strict=True):
+                row[0].set_ylabel(name, fontsize="medium")
+                for k, panel in enumerate(row):
+                    counts = events[0, k * SACCADE : (k + 1) * SACCADE].sum(0)  # (2, SIZE, SIZE)
+                    share = counts / counts.sum(0).clamp(min=1)
+                    mixed = torch.einsum("pyx,pc->yxc", share, torch.tensor([to_rgb(c) for c in colours.values()]))
+                    seen = (counts.sum(0) / 4).clamp(max=1)  # 4 events and more are opaque
+                    panel.imshow(torch.cat([mixed, seen[..., None]], 2), interpolation="nearest")
+                    panel.set(xticks=[], yticks=[])
+            for k, panel in enumerate(rows[0]):
+                panel.set_title(f"{k * SACCADE} to {(k + 1) * SACCADE} ms", fontsize="medium")
+            handles = [Line2D([], [], marker="s", linestyle="", color=c) for c in colours.values()]
+            figure.legend(handles, list(colours), fontsize=9, loc="outside lower center", ncols=2)
+            (folder / f"recordings-{page}.svg").write_text(figures.svg_of(figure, "recordings", ""))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -106,10 +139,14 @@ def main() -> None:
     parser.add_argument("--part", choices=("Train", "Test"), default="Train")
     parser.add_argument("--rounds", type=int, default=80)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--draw", type=Path, metavar="FOLDER", help="draw recordings-light.svg and -dark.svg")
     arguments = parser.parse_args()
     folder = nmnist(arguments.data)
     digits = data.load("mnist", arguments.data)
     shown = (digits.train if arguments.part == "Train" else digits.test).images
+    if arguments.draw:
+        numbers, real = recordings(folder / arguments.part, HELD_OUT[:1])
+        return draw(real, simulated(shown[numbers]), arguments.draw)
     numbers, events = recordings(folder / arguments.part, range(arguments.first, arguments.last + 1))
     model, pictures, counts = Model(), shown[numbers], signed(events)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=arguments.rounds, line_search_fn="strong_wolfe")
@@ -121,7 +158,7 @@ def main() -> None:
         return loss
 
     optimizer.step(closure)
-    held, real = recordings(folder / arguments.part, range(901, 1001))
+    held, real = recordings(folder / arguments.part, HELD_OUT)
     made = simulated(shown[held])
     with torch.no_grad():
         found = {

@@ -456,6 +456,8 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "sound": lambda: of_gallery("sound", 2),
     "sound-narrow": lambda: of_gallery("sound", 2, narrow=True),
 }
+# Figures whose data the repository lacks: another program draws them.
+DRAWN_ELSEWHERE = {"recordings": "bench/calibrate_camera.py"}
 # The programs behind the figures of trained networks.
 PROGRAMS = {
     "raster": (GALLERY / "plot_raster.py", PACKAGE / "training" / "plots.py"),

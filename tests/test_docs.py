@@ -129,7 +129,7 @@ def test_every_figure_is_on_a_page_and_has_words(writer: ModuleType) -> None:
         paths = re.findall(r'"([^"]*/figures/[^"]*)"', text)
         shown |= {(ROOT / page).parent.joinpath(path).resolve() for path in paths}
     figures = writer.figures
-    names = [*figures.DRAWN, "flow"]
+    names = [*figures.DRAWN, *figures.DRAWN_ELSEWHERE, "flow"]
     assert shown == {writer.FIGURES / f"{name}-{ground}.svg" for name in names for ground in figures.INKS}
     assert shown == set(writer.FIGURES.iterdir())
 
