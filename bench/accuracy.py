@@ -240,6 +240,15 @@ TABLE = {
         seeds=(0, 1, 2),
         configurations_tried=11,  # 5 of nmnist-camera, whose runs it continues, and 6 of the tuning
     ),
+    "nmnist-camera-gru": Row(
+        "N-MNIST (900), trained on simulations",
+        "GRU, 512 neurons, frames of 10 ms",
+        "gru",
+        "nmnist_camera.py mnist --encoding camera --skip-samples 1000 --validation 0 --neuron gru --lr 3e-3",
+        epochs=2,
+        seeds=(0,),
+        configurations_tried=2,
+    ),
     "fashion-camera": Row(
         "Fashion-MNIST, moving camera",
         "2312-512-100",
@@ -567,7 +576,7 @@ def learnt_delays(run: Path) -> dict[str, list[list[float]]]:
 
 def in_first_table(name: str) -> bool:
     """Whether a row stands in the first table of docs/accuracy.md; other tables have the rest."""
-    others = ("depth-", "resonance-", "intervals-", "recall-")
+    others = ("depth-", "resonance-", "intervals-", "recall-", "nmnist-camera-", "fashion-camera")
     return "/" not in name and not name.startswith(others) and name not in BESIDE
 
 
@@ -652,6 +661,40 @@ def beside_table(rows: list[dict[str, Any]]) -> Iterator[str]:
             cost = [thousands(row["parameters"]), f"{row['seconds'] / 60:.1f}"]
             lines.append([name, percent(row["test_accuracy"]), *cost, each_seed(row)])
     yield from markdown_table(["layer", "test accuracy", "parameters", "minutes", "each seed, %"], lines)
+
+
+# The rows of the moving camera, by what they were tested on and its number of samples.
+CAMERA = {
+    ("N-MNIST, real recordings", 900): {
+        "nmnist-camera": "SRC",
+        "nmnist-camera-tuned": "SRC, tuned on 200 recordings",
+        "nmnist-camera-gru": "GRU",
+    },
+    ("Fashion-MNIST, pictures", 10_000): {"fashion-camera": "SRC, camera", "fashion-512": "SRC, rate coding"},
+}
+
+
+def camera_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The Markdown lines that compare the networks trained on simulated recordings of a moving camera."""
+    found, lines = {row["id"]: row for row in rows}, []
+    for (data, samples), names in CAMERA.items():
+        lines.append([f"**{data}**", *[""] * 6])
+        for name, words in names.items():
+            if row := found.get(name):
+                low, high = interval(row["test_accuracy"], samples)
+                accuracy = [percent(row["test_accuracy"]), f"{100 * low:.1f} to {100 * high:.1f} %", each_seed(row)]
+                cost = [str(row["epochs"]), f"{row['seconds'] / 60:.0f}", thousands(row.get("parameters"))]
+                lines.append([words, *accuracy, *cost])
+    head = ["network", "test accuracy", "95 % interval", "each seed, %", "epochs", "minutes", "parameters"]
+    yield from markdown_table(head, lines)
+
+
+def interval(share: float, samples: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of some samples."""
+    z = statistics.NormalDist().inv_cdf(0.975)
+    middle = (share + z * z / (2 * samples)) / (1 + z * z / samples)
+    half = z / (1 + z * z / samples) * (share * (1 - share) / samples + (z / (2 * samples)) ** 2) ** 0.5
+    return middle - half, middle + half
 
 
 # Rows with resonance; the row "...-without" has the same network without it.

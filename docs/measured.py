@@ -250,6 +250,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracy-memory": lambda: report.lines(accuracy_rows.memory_table(read("accuracy.json"))),
     "accuracy-sequences": lambda: report.lines(accuracy_rows.beside_table(read("accuracy.json"))),
     "accuracy-integers": lambda: report.lines(accuracy_rows.integer_table(read("accuracy.json"))),
+    "accuracy-camera": lambda: report.lines(accuracy_rows.camera_table(read("accuracy.json"))),
     "accuracy-depth": lambda: report.lines(accuracy_rows.depth_table(read("accuracy.json"))),
     "accuracy-costs": lambda: report.lines(accuracy_rows.cost_table(read("accuracy.json"))),
     "accuracy-ablations": accuracy(lambda name: name.startswith("mnist-100/")),
