@@ -8,7 +8,7 @@ camera was fitted to the recordings 1 to 200 of N-MNIST's ``Train``. The test se
 recordings of ``Train`` from 201 to 1000 and those of ``Test`` from 1 to 100. --tune then trains it on the 200 real
 recordings that the camera was fitted to. --neuron gru trains ``torch.nn.GRU`` on the same recordings, in frames of 10
 ms (the number of active ms of each input), and a linear readout of its last frame. The script writes result.json, and
-the run folder ``run`` beside it.
+the run folder ``run`` beside it. With a validation set it only prints the accuracy on that.
 """
 
 from __future__ import annotations
@@ -116,11 +116,12 @@ def main() -> None:
         model, result = train_gru(config, options)
     else:
         model, result = train_src(config, options, arguments.out / "run")
-    if arguments.tune:
-        result["seconds"] += tune(model, real(root, "Train", FITTED), arguments.tune, config.seed)
-    right, samples = 0.0, 0
     if config.validation:
-        raise SystemExit(f"{result}: not tested on real recordings, for it has a validation set")
+        raise SystemExit(f"{result}: not tested on real recordings, because there is a validation set")
+    result["simulated_test_accuracy"] = result["test_accuracy"]
+    if arguments.tune:  # the rest of the result is of the network before
+        result = {"seconds": result["seconds"] + tune(model, real(root, "Train", FITTED), arguments.tune, config.seed)}
+    right, samples = 0.0, 0
     for part, numbers in TESTED.items():
         shown = real(root, part, numbers)
         if arguments.neuron == "gru":
@@ -129,8 +130,7 @@ def main() -> None:
             found = evaluate(model, EventLoader(shown)).accuracy
         result[f"{part} accuracy"] = found
         right, samples = right + found * len(shown.labels), samples + len(shown.labels)
-    result |= {"simulated_test_accuracy": result["test_accuracy"], "test_accuracy": right / samples}
-    result["parameters"] = sum(x.numel() for x in model.parameters())
+    result |= {"test_accuracy": right / samples, "parameters": sum(x.numel() for x in model.parameters())}
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     print({key: value for key, value in result.items() if "accuracy" in key}, samples)
