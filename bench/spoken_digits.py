@@ -136,6 +136,32 @@ def lengths_of(sounds: LabelledSounds) -> Tensor:
     return torch.full((len(sounds.labels),), sounds.waves.shape[1]) if sounds.lengths is None else sounds.lengths
 
 
+def fit(
+    network: nn.Module,
+    events: EventBatch,
+    labels: Tensor,
+    encoding: SoundEncoding,
+    generator: torch.Generator,
+    epochs: int = EPOCHS,
+) -> None:
+    """Train a network, with currents on varied samples."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * math.ceil(len(labels) / BATCH))
+    for _ in range(epochs):
+        for index in torch.randperm(len(labels), generator=generator).split(BATCH):
+            x, lengths = dense(events[index])
+            if not encoding.threshold:
+                x = varied(x, encoding, generator)
+            loss = nn.functional.cross_entropy(network(x, lengths), labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            if isinstance(network, Recurrent):
+                network.layer.constrain_()
+
+
 class Row(NamedTuple):
     """One network on one encoding."""
 
@@ -151,22 +177,7 @@ class Row(NamedTuple):
         begin, train = time.perf_counter(), dataset.train
         events = self.encoding(train.waves, lengths=train.lengths)
         network = (NETWORKS | CHANGED)[self.kind](self.encoding.inputs)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=RATE)
-        batches = math.ceil(len(train.labels) / BATCH)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=EPOCHS * batches)
-        for _ in range(EPOCHS):
-            for index in torch.randperm(len(train.labels), generator=generator).split(BATCH):
-                x, lengths = dense(events[index])
-                if not self.encoding.threshold:
-                    x = varied(x, self.encoding, generator)
-                loss = nn.functional.cross_entropy(network(x, lengths), train.labels[index])
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
-                if isinstance(network, Recurrent):
-                    network.layer.constrain_()
+        fit(network, events, train.labels, self.encoding, generator)
         seconds = time.perf_counter() - begin
         found = {"accuracy": self.accuracy(network, dataset.test), "seconds": seconds}
         found["parameters"] = sum(x.numel() for x in network.parameters())

@@ -1,0 +1,445 @@
+"""A network learns where it runs: new speakers, new words and a changed sensor, in srcell.runtime without torch.
+
+    python bench/adapt.py --data FOLDER --networks FOLDER [--speakers NAME ...] [--parts PART ...] [--choose | --times]
+    python bench/adapt.py --images FOLDER --networks FOLDER --drift
+
+The folder of --data holds the Free Spoken Digit Dataset as srcell.data.load_spoken_digits finds it. Each of the six
+speakers is held out once. Parts "src" and "gru": SRC.for_sequences(32, 256) with a linear readout, and a GRU of 128
+units, train for ten epochs on the training recordings of the five others (2,250 of the official split), as in
+bench/spoken_digits.py. The trained networks are kept in --networks. Then each network learns from 1, 3 or 5 recordings
+of each digit by the held-out speaker, drawn three times, with loudness and pitch varied in every pass. It is tested on
+the remaining recordings of that speaker. "others" is its accuracy on the test recordings (250) of the five other
+speakers, on which no network trained. The spiking network learns in srcell.runtime, the GRU in torch: both with Adam at
+a constant rate and a gradient norm of at most 1. --choose measures the accuracy for jackson at six rates; the
+GRU's are the best ones, those of the spiking network were fixed before.
+
+Part "words": a network is trained on the digits 0 to 4 of five speakers. A readout for 5 to 9 replaces its own, and the
+sixth speaker teaches these digits.
+
+--drift: the sensor of bench/results/mnist-100 loses half of its gain and a tenth of its pixels; then the same with a
+quarter of the gain left and a third of the pixels dead. The network learns from 200 labelled training images in one
+pass, and is tested on the 10,000 test images; the dead pixels and the 200 images are drawn three times. Rate and batch
+were chosen on training images 50,000 to 51,999, with other dead pixels.
+
+--times measures times alone, on one thread, for george: the best of five. The other seconds in the file are the best of
+three draws, on a machine with other work. Writes bench/results/adapt.json; what is there already is not trained anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from report import RESULTS
+from spoken_digits import CURRENTS, Gated, Recurrent, fit, varied
+from torch import Tensor, nn
+
+import srcell
+from srcell import EventBatch, export, runtime
+from srcell.data import load_spoken_digits
+from srcell.data.spoken_digits import SPEAKERS
+
+Array = np.ndarray[Any, Any]
+
+EPOCHS, SEED = 10, 0
+RECORDINGS, DRAWS, BATCH = (1, 3, 5), 3, 5
+CHOSEN_ON, CHOICES = "jackson", (3e-4, 1e-3, 2e-3, 3e-3, 1e-2, 3e-2)  # of rates
+WORDS = ("five", "six", "seven", "eight", "nine")
+
+
+class Settings(NamedTuple):
+    passes: int
+    rates: dict[str, float]  # by what learns
+
+
+class Sensor(NamedTuple):
+    """A sensor of images that has lost gain, and a share of its pixels."""
+
+    gain: float
+    dead: float
+
+    def __call__(self, images: Array, draw: int) -> Array:
+        pixels = images.reshape(len(images), -1) * np.float32(self.gain)
+        count = pixels.shape[1]
+        pixels[:, np.random.default_rng((1, draw)).permutation(count)[: round(self.dead * count)]] = 0
+        return pixels
+
+
+SRC = Settings(15, {"readout": 2e-3, "all": 1e-3})
+GRU = Settings(15, {"readout": 1e-2, "all": 1e-3})
+NEW_WORDS = Settings(20, {"readout": 3e-3, "all": 3e-3})
+SENSORS = {"half the gain, a tenth dead": Sensor(0.5, 0.1), "a quarter of the gain, a third dead": Sensor(0.25, 1 / 3)}
+SAMPLES, DRIFT_RATES, DRIFT_BATCHES = 200, (3e-4, 1e-3, 3e-3), (5, 20)
+TIMED, BEST = "george", 5
+PARTS = ("src", "gru", "words")
+PATH = RESULTS / "adapt.json"
+
+
+class Recordings:
+    """All 3,000 recordings as currents."""
+
+    def __init__(self, folder: str) -> None:
+        parts = load_spoken_digits(folder)
+        self.currents, labels, speakers, tests = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
+        for sounds, test in ((parts.train, False), (parts.test, True)):
+            count = len(sounds.labels)
+            events = CURRENTS(sounds.waves, lengths=sounds.lengths)
+            currents = events.to_dense()
+            self.currents += [currents[:steps, k] for k, steps in enumerate(events.lengths.tolist())]
+            labels.append(sounds.labels)
+            # Recordings are in the order of digits, speakers and numbers.
+            speakers.append(torch.arange(count) * 60 // count % 6)
+            tests.append(torch.full((count,), test))
+        self.labels, self.speakers, self.tests = (torch.cat(each) for each in (labels, speakers, tests))
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Currents (T, B, bands) and lengths."""
+        currents = [self.currents[k] for k in index.tolist()]
+        return nn.utils.rnn.pad_sequence(currents), torch.tensor([len(each) for each in currents])
+
+    def of(self, speaker: str, digits: Iterable[int] = range(10)) -> Tensor:
+        return self._where((self.speakers == SPEAKERS.index(speaker)) & self._says(digits))
+
+    def of_others(self, speaker: str, tests: bool, digits: Iterable[int] = range(10)) -> Tensor:
+        others = self.speakers != SPEAKERS.index(speaker)
+        return self._where(others & (self.tests == tests) & self._says(digits))
+
+    def _says(self, digits: Iterable[int]) -> Tensor:
+        return torch.isin(self.labels, torch.tensor(list(digits)))
+
+    @staticmethod
+    def _where(chosen: Tensor) -> Tensor:
+        return chosen.nonzero()[:, 0]
+
+
+class Learns(Protocol):
+    def step(self, x: Tensor, lengths: Tensor, labels: Tensor) -> None: ...
+    def answers(self, x: Tensor, lengths: Tensor) -> Tensor: ...
+
+
+class Spiking:
+    """A network of srcell.runtime and its learner, on one thread."""
+
+    def __init__(self, path: Path, learns: str, rate: float, classes: Iterable[str] | None = None) -> None:
+        names = None if classes is None else list(classes)
+        self.learner = runtime.load(path).learner(rate, learns, classes=names)
+
+    def step(self, x: Tensor, lengths: Tensor, labels: Tensor) -> None:
+        self.learner.step(x.numpy(), labels.numpy(), lengths.numpy(), threads=1)
+
+    def answers(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return torch.from_numpy(self.learner.network().run(x.numpy(), lengths.numpy(), threads=1)).argmax(1)
+
+
+class Gating:
+    """The GRU, and Adam of torch."""
+
+    def __init__(self, path: Path, learns: str, rate: float) -> None:
+        self.network = Gated(CURRENTS.inputs)
+        self.network.load_state_dict(torch.load(path))
+        if learns == "readout":
+            self.network.layer.requires_grad_(False)
+        self.learnt = [x for x in self.network.parameters() if x.requires_grad]
+        self.optimizer = torch.optim.Adam(self.learnt, rate)
+
+    def step(self, x: Tensor, lengths: Tensor, labels: Tensor) -> None:
+        loss = nn.functional.cross_entropy(self.network(x, lengths), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.learnt, 1.0)
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def answers(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.network(x, lengths).argmax(1)
+
+
+KINDS: dict[str, type[Spiking] | type[Gating]] = {"src": Spiking, "gru": Gating}
+SETTINGS = {"src": SRC, "gru": GRU}
+
+
+def trained(recordings: Recordings, kind: str, speaker: str, digits: range, folder: Path) -> Path:
+    """The file of a network that never heard the speaker; trains it if there is none."""
+    suffix = ".srcell" if kind == "src" else ".pt"
+    path = folder / f"{kind}-{speaker}-{digits[0]}-{digits[-1]}{suffix}"
+    if path.exists():
+        return path
+    torch.manual_seed(SEED)
+    generator, begin = torch.Generator().manual_seed(SEED), time.perf_counter()
+    index = recordings.of_others(speaker, False, digits)
+    events = EventBatch.from_dense(*recordings.batch(index))
+    network = Recurrent(CURRENTS.inputs) if kind == "src" else Gated(CURRENTS.inputs)
+    fit(network, events, recordings.labels[index], CURRENTS, generator, EPOCHS)
+    if isinstance(network, Recurrent):
+        exported = nn.Sequential(srcell.SpikesOnly(network.layer), network.readout)
+        exported.encoder = CURRENTS
+        export(exported, path)
+    else:
+        torch.save(network.state_dict(), path)
+    print(f"trained {path.name} in {time.perf_counter() - begin:.0f} s", flush=True)
+    return path
+
+
+def drawn(recordings: Recordings, index: Tensor, each: int, draw: int) -> tuple[Tensor, Tensor]:
+    """As many recordings of each digit, and the rest."""
+    generator = torch.Generator().manual_seed(draw)
+    mixed = index[torch.randperm(len(index), generator=generator)]
+    digits = recordings.labels[mixed]
+    chosen = torch.cat([mixed[digits == digit][:each] for digit in digits.unique()])
+    return chosen, mixed[~torch.isin(mixed, chosen)]
+
+
+def adapt(network: Learns, recordings: Recordings, index: Tensor, passes: int, seed: int, first: int = 0) -> float:
+    """Learn from recordings; return the seconds."""
+    generator, begin = torch.Generator().manual_seed(seed), time.perf_counter()
+    for _ in range(passes):
+        for batch in index[torch.randperm(len(index), generator=generator)].split(BATCH):
+            x, lengths = recordings.batch(batch)
+            network.step(varied(x, CURRENTS, generator), lengths, recordings.labels[batch] - first)
+    return time.perf_counter() - begin
+
+
+def accuracy(network: Learns, recordings: Recordings, index: Tensor, first: int = 0) -> float:
+    """In percent."""
+    right = [
+        network.answers(*recordings.batch(batch)) == recordings.labels[batch] - first for batch in index.split(100)
+    ]
+    return 100 * float(torch.cat(right).double().mean())
+
+
+Make = Callable[..., Learns]  # from what learns and the rate
+
+
+def rows(
+    make: Make, recordings: Recordings, index: Tensor, others: Tensor | None, settings: Settings, first: int = 0
+) -> dict[str, Any]:
+    """The accuracies by what learns and the number of recordings of each digit; of the others' too if given."""
+    found: dict[str, Any] = {}
+    if others is not None:
+        network = make("all", 0.001)
+        found["before"] = {
+            "accuracy": accuracy(network, recordings, index),
+            "others": accuracy(network, recordings, others),
+        }
+    for learns, rate in settings.rates.items():
+        found[learns] = {}
+        for each in RECORDINGS:
+            draws, kept, seconds = [], [], []
+            for draw in range(DRAWS):
+                chosen, rest = drawn(recordings, index, each, draw)
+                network = make(learns, rate)
+                seconds.append(adapt(network, recordings, chosen, settings.passes, draw, first))
+                draws.append(accuracy(network, recordings, rest, first))
+                if others is not None:
+                    kept.append(accuracy(network, recordings, others))
+            row = {"accuracy": float(np.mean(draws)), "draws": draws, "seconds_disturbed": min(seconds)}
+            found[learns][str(each)] = row | ({"others": float(np.mean(kept))} if kept else {})
+    return found
+
+
+def shown(name: str, found: dict[str, Any]) -> None:
+    before = found.get("before")
+    cells = [f"{before['accuracy']:.1f} (others {before['others']:.1f})"] if before else []
+    for each in map(str, RECORDINGS):
+        parts = [found[learns][each] for learns in ("readout", "all")]
+        cells.append(" / ".join(f"{part['accuracy']:.1f}" for part in parts))
+        if before:
+            cells[-1] += " (others " + " / ".join(f"{part['others']:.1f}" for part in parts) + ")"
+    print(f"{name:16s} | " + " | ".join(cells), flush=True)
+
+
+def part_of(part: str, recordings: Recordings, speaker: str, folder: Path) -> dict[str, Any]:
+    if part == "words":
+        make = partial(Spiking, trained(recordings, "src", speaker, range(5), folder), classes=WORDS)
+        return rows(make, recordings, recordings.of(speaker, range(5, 10)), None, NEW_WORDS, first=5)
+    make = partial(KINDS[part], trained(recordings, part, speaker, range(10), folder))
+    settings, others = SETTINGS[part], recordings.of_others(speaker, True)
+    return rows(make, recordings, recordings.of(speaker), others, settings)
+
+
+def choose(recordings: Recordings, folder: Path) -> dict[str, Any]:
+    """Accuracies by network, what learns and the rate: means over the numbers of recordings and the draws."""
+    index, found = recordings.of(CHOSEN_ON), dict[str, Any]()
+    for part, kind in KINDS.items():
+        make = partial(kind, trained(recordings, part, CHOSEN_ON, range(10), folder))
+        found[part] = {learns: {} for learns in SRC.rates}
+        for rate in CHOICES:
+            made = rows(make, recordings, index, None, Settings(SRC.passes, dict.fromkeys(SRC.rates, rate)))
+            for learns in SRC.rates:
+                found[part][learns][str(rate)] = float(np.mean([row["accuracy"] for row in made[learns].values()]))
+    print(json.dumps(found, indent=2), flush=True)
+    return found
+
+
+class Images(NamedTuple):
+    """A network and images, which a sensor may change."""
+
+    network: runtime.Network
+    pixels: Array
+    labels: Array
+
+    def accuracy(self, network: runtime.Network | None = None) -> float:
+        """In percent, of the network or of a learnt one."""
+        right = 0
+        for first in range(0, len(self.labels), 500):
+            index = np.arange(first, min(first + 500, len(self.labels)))
+            events = self.network.encode(self.pixels[index], index, seed=1)
+            right += int(((network or self.network).run(events, threads=1).argmax(1) == self.labels[index]).sum())
+        return 100 * right / len(self.labels)
+
+    def learnt(self, rate: float, batch: int) -> runtime.Learner:
+        """One pass over the images."""
+        learner = self.network.learner(rate)
+        for first in range(0, len(self.labels), batch):
+            index = np.arange(first, min(first + batch, len(self.labels)))
+            learner.step(self.network.encode(self.pixels[index], index), self.labels[index], threads=1)
+        return learner
+
+
+def drift(folder: str, exported: Path) -> dict[str, Any]:
+    """Accuracies on the test digits of MNIST as the sensor changes, and after learning from 200 training digits."""
+    srcell.load(RESULTS / "mnist-100").export(exported)
+    dataset, network = srcell.data.load("mnist", folder), runtime.load(exported)
+    train, test = ((x.images.numpy(), x.labels.numpy()) for x in (dataset.train, dataset.test))
+
+    def seen(sensor: Sensor, samples: Any, draw: int, index: Any = slice(None)) -> Images:
+        return Images(network, sensor(samples[0][index], draw), samples[1][index])
+
+    def samples_of(sensor: Sensor, draw: int) -> Images:
+        mixed = np.random.default_rng((2, draw)).permutation(50_000)
+        return seen(sensor, train, draw, mixed[:SAMPLES])
+
+    found: dict[str, Any] = {"before": seen(Sensor(1, 0), test, 0).accuracy()}
+    for name, sensor in SENSORS.items():
+        choices: dict[str, float] = {}
+        for rate in DRIFT_RATES:
+            for batch in DRIFT_BATCHES:
+                scores = []
+                for draw in range(10, 10 + DRAWS):  # other dead pixels and other images
+                    learner = samples_of(sensor, draw).learnt(rate, batch)
+                    scores.append(seen(sensor, train, draw, slice(50_000, 52_000)).accuracy(learner.network()))
+                choices[f"{rate}, {batch}"] = float(np.mean(scores))
+        rate, batch = max(choices, key=lambda key: choices[key]).split(", ")
+        changed, after = [], []
+        for draw in range(DRAWS):
+            of_test = seen(sensor, test, draw)
+            changed.append(of_test.accuracy())
+            after.append(of_test.accuracy(samples_of(sensor, draw).learnt(float(rate), int(batch)).network()))
+        found[name] = {
+            "sensor": sensor._asdict(),
+            "changed": float(np.mean(changed)),
+            "after": float(np.mean(after)),
+            "draws": {"changed": changed, "after": after},
+            "rate": float(rate),
+            "batch": int(batch),
+            "choices": choices,
+        }
+        print(f"{name}: {found['before']:.2f} | {found[name]['changed']:.2f} | {found[name]['after']:.2f}", flush=True)
+    return found
+
+
+def times(recordings: Recordings, folder: Path) -> dict[str, Any]:
+    """Seconds of adaptations on one thread, and bytes, for the network of one speaker."""
+    found: dict[str, Any] = {"speaker": TIMED}
+    index = recordings.of(TIMED)
+    for part, kind in KINDS.items():
+        path, settings = trained(recordings, part, TIMED, range(10), folder), SETTINGS[part]
+        found[part] = {learns: {} for learns in settings.rates}
+        for learns, rate in settings.rates.items():
+            for each in RECORDINGS:
+                chosen, _ = drawn(recordings, index, each, 0)
+                found[part][learns][str(each)] = min(
+                    adapt(kind(path, learns, rate), recordings, chosen, settings.passes, 0) for _ in range(BEST)
+                )
+    path = trained(recordings, "src", TIMED, range(10), folder)
+    found["bytes"] = {"network": path.stat().st_size}
+    generator = torch.Generator().manual_seed(0)
+    utterance = torch.randn(60, 1, CURRENTS.inputs, generator=generator), torch.tensor([60]), torch.tensor([3])
+    found["step_of_60_ms"] = {}
+    for learns, rate in SRC.rates.items():
+        network, seconds = Spiking(path, learns, rate), []
+        learner = network.learner
+        for _ in range(20 * BEST):
+            begin = time.perf_counter()
+            network.step(*utterance)
+            seconds.append(time.perf_counter() - begin)
+        found["step_of_60_ms"][learns] = 1000 * min(np.median(part) for part in np.split(np.array(seconds), BEST))
+        found["bytes"][f"scratch_of_60_{learns}"] = learner._learner.scratch_bytes
+        found["bytes"][f"state_{learns}"] = len(learner.save())
+        adapt(network, recordings, drawn(recordings, index, 5, 0)[0], SRC.passes, 0)
+        found["bytes"][f"scratch_{learns}"] = learner._learner.scratch_bytes
+    print(json.dumps(found, indent=2), flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder of the spoken digits")
+    parser.add_argument("--images", help="folder of MNIST")
+    parser.add_argument("--networks", type=Path, required=True, help="folder where networks are kept")
+    parser.add_argument("--speakers", nargs="+", default=SPEAKERS, choices=SPEAKERS)
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--choose", action="store_true", help="compare learning rates")
+    parser.add_argument("--drift", action="store_true", help="a sensor that changes")
+    parser.add_argument("--times", action="store_true", help="measure times alone")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.networks.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = json.loads(PATH.read_text()) if PATH.exists() else {}
+
+    def add(**found: Any) -> None:
+        results.update(found)
+        results["settings"] = about()
+        PATH.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+
+    if arguments.drift:
+        add(drift=drift(arguments.images, arguments.networks / "mnist-100.srcell"))
+        return
+    recordings = Recordings(arguments.data)
+    if arguments.choose:
+        add(choices=choose(recordings, arguments.networks))
+    elif arguments.times:
+        add(times=times(recordings, arguments.networks))
+    else:
+        for speaker in arguments.speakers:
+            for part in arguments.parts:
+                of_part = results.get(part, {})
+                if speaker not in of_part:
+                    of_part[speaker] = part_of(part, recordings, speaker, arguments.networks)
+                    add(**{part: of_part})
+                shown(f"{speaker} {part}", of_part[speaker])
+
+
+def about() -> dict[str, Any]:
+    return {
+        "commands": [
+            "python bench/adapt.py --data FOLDER --networks FOLDER",
+            "python bench/adapt.py --data FOLDER --networks FOLDER --choose",
+            "python bench/adapt.py --data FOLDER --networks FOLDER --times",
+            "python bench/adapt.py --images FOLDER --networks FOLDER --drift",
+        ],
+        "src": SRC._asdict(),
+        "gru": GRU._asdict(),
+        "words": NEW_WORDS._asdict(),
+        "batch": BATCH,
+        "draws": DRAWS,
+        "epochs": EPOCHS,
+        "seed": SEED,
+        "encoding": dataclasses.asdict(CURRENTS),
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "threads": 1,
+    }
+
+
+if __name__ == "__main__":
+    main()
