@@ -223,6 +223,25 @@ def test_the_logarithm_counts_ratios() -> None:
     assert (by_log != by_hand).sum() < 0.01 * by_log.sum()
 
 
+def test_a_moving_grating_gives_the_events_that_its_derivative_predicts() -> None:
+    """I = 1/2 + 0.4 sin(k x - w t): a pixel rises at the rate dI/dt / threshold = -0.4 w cos(k x - w t) / 0.05."""
+    steps, height, width, period, threshold = 800, 64, 96, 200, 0.05
+    t, x = torch.arange(steps)[:, None], torch.arange(width)
+    phase = 2 * math.pi * (x / 32 - t / period)
+    frames = (0.5 + 0.4 * phase.sin())[:, None, None].expand(steps, 1, height, width)
+    events = camera_encode(frames, threshold=threshold, seed=0).to_dense()[:, 0].unflatten(1, (2, height, width))
+    rises, falls = events.mean(2).unbind(1)
+    turn = 2 * math.pi / period
+    rate = -0.4 * turn * (phase + turn / 2).cos() / threshold  # in the middle between two frames
+    # After a turn of the brightness a pixel is silent until it has crossed two thresholds: its last half is steady.
+    for found, predicted, steepest in ((rises, rate, math.pi), (falls, -rate, 0.0)):
+        for past in (0.0, 0.3, 0.6, 0.9, 1.2):  # the phase falls with time
+            away = torch.remainder(phase - steepest + past + math.pi, 2 * math.pi) - math.pi
+            near = (away.abs() < 0.15) & (t > period)
+            assert found[near].mean() == pytest.approx(float(predicted[near].mean()), rel=0.03)
+        assert not found[predicted < -0.02].any()  # nothing where brightness goes the other way
+
+
 def test_brightness_that_rests_makes_no_event() -> None:
     frames = np.repeat(random_pictures(1, 3, 5, 7), 20, axis=0)
     assert camera_encode(frames, spread=0.3, seed=0).indices.numel() == 0
