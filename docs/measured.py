@@ -200,6 +200,32 @@ def sure_digits() -> str:
     )
 
 
+def new_speakers() -> str:
+    """The accuracy for a speaker never heard, before and after learning: bench/adapt.py."""
+    found = read("adapt.json")
+    rows = []
+    for speaker in sorted(found["src"]):
+        for kind, name in (("src", speaker), ("gru", "GRU")):
+            of = found.get(kind, {}).get(speaker)
+            if of is None:
+                continue
+            cells = [of[part][count]["accuracy"] for count in ("1", "3", "5") for part in ("readout", "all")]
+            rows.append([name, *(f"{x:.1f}" for x in (of["before"]["accuracy"], *cells))])
+    head = ["speaker", "before", *(f"{k}, {part}" for k in (1, 3, 5) for part in ("readout", "all"))]
+    return report.lines(report.markdown_table(head, rows))
+
+
+def new_words() -> str:
+    """The accuracy for five words never heard, taught by a speaker never heard: bench/adapt.py."""
+    found = read("adapt.json")["words"]
+    rows = [
+        [speaker, *(f"{of[part][k]['accuracy']:.1f}" for k in ("1", "3", "5") for part in ("readout", "all"))]
+        for speaker, of in sorted(found.items())
+    ]
+    head = ["speaker", *(f"{k}, {part}" for k in (1, 3, 5) for part in ("readout", "all"))]
+    return report.lines(report.markdown_table(head, rows))
+
+
 def camera() -> str:
     """What real and simulated recordings of a moving camera have in common: bench/calibrate_camera.py."""
     found = read("camera.json")
@@ -267,6 +293,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "through-time-sequences": through_time("sequences"),
     "spoken-digits": spoken_digits,
     "camera": camera,
+    "new-speakers": new_speakers,
+    "new-words": new_words,
     "sure-digits": sure_digits,
     "pytorch": features,
 }
