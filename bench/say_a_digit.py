@@ -17,9 +17,9 @@ With --speakers it trains six other networks instead, each without one of the sp
 recordings, and adds these accuracies to digits.json. --networks keeps them as SPEAKER.srcell, and does not train again
 what is there.
 With --teach these networks learn from 1, 3 or 5 recordings of each digit by the speaker whom they never heard, as the
-page does: steps of Adam in batches of five against the answers at the end of the words, with all weights. They are tested on
-the rest of the speaker's recordings, clean; means of three draws. Rate and passes were chosen on jackson, where other
-loudness, pitch or noise in each pass gave nothing.
+page does: by Adam, in batches of five, with all weights, against the answers at the end of the words. They are tested
+on the rest of the speaker's recordings, clean; means of three draws. Rate and passes were chosen on jackson, where
+other loudness, pitch or noise in each pass gave nothing.
 With --sure it trains nothing: it adds how often digits.srcell names a digit with a probability of at least 0.9, which
 the page calls sure, and how often it is then right, on the test recordings and on words that espeak-ng speaks.
 """
