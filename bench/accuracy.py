@@ -665,12 +665,12 @@ def beside_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 # The rows of the moving camera, by what they were tested on and its number of samples.
 CAMERA = {
-    ("N-MNIST, real recordings", 900): {
+    ("real recordings of N-MNIST", 900): {
         "nmnist-camera": "SRC",
         "nmnist-camera-tuned": "SRC, tuned on 200 recordings",
         "nmnist-camera-gru": "GRU",
     },
-    ("Fashion-MNIST, pictures", 10_000): {"fashion-camera": "SRC, camera", "fashion-512": "SRC, rate coding"},
+    ("test pictures of Fashion-MNIST", 10_000): {"fashion-camera": "SRC, camera", "fashion-512": "SRC, rate coding"},
 }
 
 
@@ -678,7 +678,7 @@ def camera_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The Markdown lines that compare the networks trained on simulated recordings of a moving camera."""
     found, lines = {row["id"]: row for row in rows}, []
     for (data, samples), names in CAMERA.items():
-        lines.append([f"**{data}**", *[""] * 5])
+        lines.append([f"**{samples:,} {data}**", *[""] * 5])
         for name, words in names.items():
             if row := found.get(name):
                 low, high = interval(row["test_accuracy"], samples)
