@@ -4,14 +4,15 @@
     python bench/adapt.py --images FOLDER --networks FOLDER --drift
 
 The folder of --data holds the Free Spoken Digit Dataset as srcell.data.load_spoken_digits finds it. Each of the six
-speakers is held out once. Parts "src" and "gru": SRC.for_sequences(32, 256) with a linear readout, and a GRU of 128
-units, train for ten epochs on the training recordings of the five others (2,250 of the official split), as in
-bench/spoken_digits.py. The trained networks are kept in --networks. Then each network learns from 1, 3 or 5 recordings
-of each digit by the held-out speaker, drawn three times, with loudness and pitch varied in every pass. It is tested on
-the remaining recordings of that speaker. "others" is its accuracy on the test recordings (250) of the five other
-speakers, on which no network trained. The spiking network learns in srcell.runtime, the GRU in torch: both with Adam at
-a constant rate and a gradient norm of at most 1. --choose measures the accuracy for jackson at six rates; the
-GRU's are the best ones, those of the spiking network were fixed before.
+speakers is held out once. Parts "src" and "gru": three networks, SRC.for_sequences(32, 256) with a linear readout or a
+GRU of 128 units, train for ten epochs on the training recordings of the five others (2,250 of the official split), as
+in bench/spoken_digits.py; --networks keeps them. Then each network learns from 1, 3 or 5 recordings of each digit by
+the held-out speaker, drawn three times, with loudness and pitch varied in every pass. It is tested on the remaining
+recordings of that speaker. "others" is its accuracy on the test recordings (250) of the five other speakers, on which
+no network trained. The spiking network learns in srcell.runtime, the GRU in torch: both with Adam at a constant rate
+and a gradient norm of at most 1. --choose measures the accuracy for jackson at six rates, with the first network; each
+kind of network has its best rates for all speakers. Part "longer": all weights of the spiking network learn in 60
+passes in batches of 10, with tempo varied too; this was chosen on jackson, lucas, nicolas and yweweler.
 
 Part "words": a network is trained on the digits 0 to 4 of five speakers. A readout for 5 to 9 replaces its own, and the
 sixth speaker teaches these digits.
@@ -21,8 +22,8 @@ quarter of the gain left and a third of the pixels dead. The network learns from
 pass, and is tested on the 10,000 test images; the dead pixels and the 200 images are drawn three times. Rate and batch
 were chosen on training images 50,000 to 51,999, with other dead pixels.
 
---times measures times alone, on one thread, for george: the best of five. The other seconds in the file are the best of
-three draws, on a machine with other work. Writes bench/results/adapt.json; what is there already is not trained anew.
+--times measures times alone, on one thread, for george: the best of five. Writes bench/results/adapt.json; what is
+there already is not measured anew.
 """
 
 from __future__ import annotations
@@ -50,15 +51,17 @@ from srcell.data.spoken_digits import SPEAKERS
 
 Array = np.ndarray[Any, Any]
 
-EPOCHS, SEED = 10, 0
-RECORDINGS, DRAWS, BATCH = (1, 3, 5), 3, 5
+EPOCHS = 10
+RECORDINGS, NETWORKS, DRAWS = (1, 3, 5), 3, 3
 CHOSEN_ON, CHOICES = "jackson", (3e-4, 1e-3, 2e-3, 3e-3, 1e-2, 3e-2)  # of rates
 WORDS = ("five", "six", "seven", "eight", "nine")
 
 
 class Settings(NamedTuple):
     passes: int
+    batch: int
     rates: dict[str, float]  # by what learns
+    tempo: float = 0  # powers of two by which a recording becomes faster or slower
 
 
 class Sensor(NamedTuple):
@@ -74,13 +77,14 @@ class Sensor(NamedTuple):
         return pixels
 
 
-SRC = Settings(15, {"readout": 2e-3, "all": 1e-3})
-GRU = Settings(15, {"readout": 1e-2, "all": 1e-3})
-NEW_WORDS = Settings(20, {"readout": 3e-3, "all": 3e-3})
+SRC = Settings(15, 5, {"readout": 2e-3, "all": 1e-3})
+GRU = Settings(15, 5, {"readout": 1e-2, "all": 2e-3})
+LONGER = Settings(60, 10, {"all": 1e-3}, tempo=0.4)
+NEW_WORDS = Settings(20, 5, {"readout": 3e-3, "all": 3e-3})
 SENSORS = {"half the gain, a tenth dead": Sensor(0.5, 0.1), "a quarter of the gain, a third dead": Sensor(0.25, 1 / 3)}
 SAMPLES, DRIFT_RATES, DRIFT_BATCHES = 200, (3e-4, 1e-3, 3e-3), (5, 20)
 TIMED, BEST = "george", 5
-PARTS = ("src", "gru", "words")
+PARTS = ("src", "words", "longer", "gru")
 PATH = RESULTS / "adapt.json"
 
 
@@ -101,9 +105,15 @@ class Recordings:
             tests.append(torch.full((count,), test))
         self.labels, self.speakers, self.tests = (torch.cat(each) for each in (labels, speakers, tests))
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Currents (T, B, bands) and lengths."""
+    def batch(self, index: Tensor, tempo: float = 0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Currents (T, B, bands) and lengths; with a tempo, random ones."""
         currents = [self.currents[k] for k in index.tolist()]
+        if tempo:
+            factors = torch.exp2(tempo * (2 * torch.rand(len(index), generator=generator) - 1)).tolist()
+            currents = [
+                nn.functional.interpolate(each.T[None], round(len(each) * factor), mode="linear")[0].T
+                for each, factor in zip(currents, factors, strict=True)
+            ]
         return nn.utils.rnn.pad_sequence(currents), torch.tensor([len(each) for each in currents])
 
     def of(self, speaker: str, digits: Iterable[int] = range(10)) -> Tensor:
@@ -164,17 +174,20 @@ class Gating:
 
 
 KINDS: dict[str, type[Spiking] | type[Gating]] = {"src": Spiking, "gru": Gating}
-SETTINGS = {"src": SRC, "gru": GRU}
+Make = Callable[
+    [int], Callable[[str, float], Learns]
+]  # from the number of the network; then from what learns, and the rate
+SETTINGS = {"src": SRC, "longer": LONGER, "gru": GRU}
 
 
-def trained(recordings: Recordings, kind: str, speaker: str, digits: range, folder: Path) -> Path:
+def trained(recordings: Recordings, kind: str, speaker: str, digits: range, folder: Path, seed: int = 0) -> Path:
     """The file of a network that never heard the speaker; trains it if there is none."""
     suffix = ".srcell" if kind == "src" else ".pt"
-    path = folder / f"{kind}-{speaker}-{digits[0]}-{digits[-1]}{suffix}"
+    path = folder / f"{kind}-{speaker}-{digits[0]}-{digits[-1]}-{seed}{suffix}"
     if path.exists():
         return path
-    torch.manual_seed(SEED)
-    generator, begin = torch.Generator().manual_seed(SEED), time.perf_counter()
+    torch.manual_seed(seed)
+    generator, begin = torch.Generator().manual_seed(seed), time.perf_counter()
     index = recordings.of_others(speaker, False, digits)
     events = EventBatch.from_dense(*recordings.batch(index))
     network = Recurrent(CURRENTS.inputs) if kind == "src" else Gated(CURRENTS.inputs)
@@ -198,12 +211,14 @@ def drawn(recordings: Recordings, index: Tensor, each: int, draw: int) -> tuple[
     return chosen, mixed[~torch.isin(mixed, chosen)]
 
 
-def adapt(network: Learns, recordings: Recordings, index: Tensor, passes: int, seed: int, first: int = 0) -> float:
+def adapt(
+    network: Learns, recordings: Recordings, index: Tensor, settings: Settings, seed: int, first: int = 0
+) -> float:
     """Learn from recordings; return the seconds."""
     generator, begin = torch.Generator().manual_seed(seed), time.perf_counter()
-    for _ in range(passes):
-        for batch in index[torch.randperm(len(index), generator=generator)].split(BATCH):
-            x, lengths = recordings.batch(batch)
+    for _ in range(settings.passes):
+        for batch in index[torch.randperm(len(index), generator=generator)].split(settings.batch):
+            x, lengths = recordings.batch(batch, settings.tempo, generator)
             network.step(varied(x, CURRENTS, generator), lengths, recordings.labels[batch] - first)
     return time.perf_counter() - begin
 
@@ -216,32 +231,30 @@ def accuracy(network: Learns, recordings: Recordings, index: Tensor, first: int 
     return 100 * float(torch.cat(right).double().mean())
 
 
-Make = Callable[..., Learns]  # from what learns and the rate
-
-
 def rows(
     make: Make, recordings: Recordings, index: Tensor, others: Tensor | None, settings: Settings, first: int = 0
 ) -> dict[str, Any]:
     """The accuracies by what learns and the number of recordings of each digit; of the others' too if given."""
     found: dict[str, Any] = {}
     if others is not None:
-        network = make("all", 0.001)
+        networks = [make(number)("all", 1e-3) for number in range(NETWORKS)]
+        heard = {"accuracy": index, "others": others}
         found["before"] = {
-            "accuracy": accuracy(network, recordings, index),
-            "others": accuracy(network, recordings, others),
+            name: float(np.mean([accuracy(network, recordings, part) for network in networks]))
+            for name, part in heard.items()
         }
     for learns, rate in settings.rates.items():
         found[learns] = {}
         for each in RECORDINGS:
-            draws, kept, seconds = [], [], []
-            for draw in range(DRAWS):
+            draws, kept = np.zeros((NETWORKS, DRAWS)), []
+            for number, draw in np.ndindex(draws.shape):
                 chosen, rest = drawn(recordings, index, each, draw)
-                network = make(learns, rate)
-                seconds.append(adapt(network, recordings, chosen, settings.passes, draw, first))
-                draws.append(accuracy(network, recordings, rest, first))
+                network = make(number)(learns, rate)
+                adapt(network, recordings, chosen, settings, draw, first)
+                draws[number, draw] = accuracy(network, recordings, rest, first)
                 if others is not None:
                     kept.append(accuracy(network, recordings, others))
-            row = {"accuracy": float(np.mean(draws)), "draws": draws, "seconds_disturbed": min(seconds)}
+            row = {"accuracy": draws.mean(), "draws": draws.tolist()}
             found[learns][str(each)] = row | ({"others": float(np.mean(kept))} if kept else {})
     return found
 
@@ -250,7 +263,7 @@ def shown(name: str, found: dict[str, Any]) -> None:
     before = found.get("before")
     cells = [f"{before['accuracy']:.1f} (others {before['others']:.1f})"] if before else []
     for each in map(str, RECORDINGS):
-        parts = [found[learns][each] for learns in ("readout", "all")]
+        parts = [found[learns][each] for learns in ("readout", "all") if learns in found]
         cells.append(" / ".join(f"{part['accuracy']:.1f}" for part in parts))
         if before:
             cells[-1] += " (others " + " / ".join(f"{part['others']:.1f}" for part in parts) + ")"
@@ -258,10 +271,14 @@ def shown(name: str, found: dict[str, Any]) -> None:
 
 
 def part_of(part: str, recordings: Recordings, speaker: str, folder: Path) -> dict[str, Any]:
+    kind, digits = ("gru" if part == "gru" else "src"), range(5 if part == "words" else 10)
+
+    def make(number: int) -> Callable[[str, float], Learns]:
+        path = trained(recordings, kind, speaker, digits, folder, number)
+        return partial(Spiking, path, classes=WORDS) if part == "words" else partial(KINDS[kind], path)
+
     if part == "words":
-        make = partial(Spiking, trained(recordings, "src", speaker, range(5), folder), classes=WORDS)
         return rows(make, recordings, recordings.of(speaker, range(5, 10)), None, NEW_WORDS, first=5)
-    make = partial(KINDS[part], trained(recordings, part, speaker, range(10), folder))
     settings, others = SETTINGS[part], recordings.of_others(speaker, True)
     return rows(make, recordings, recordings.of(speaker), others, settings)
 
@@ -273,7 +290,8 @@ def choose(recordings: Recordings, folder: Path) -> dict[str, Any]:
         make = partial(kind, trained(recordings, part, CHOSEN_ON, range(10), folder))
         found[part] = {learns: {} for learns in SRC.rates}
         for rate in CHOICES:
-            made = rows(make, recordings, index, None, Settings(SRC.passes, dict.fromkeys(SRC.rates, rate)))
+            settings = SRC._replace(rates=dict.fromkeys(SRC.rates, rate))
+            made = rows(lambda _: make, recordings, index, None, settings)  # noqa: B023
             for learns in SRC.rates:
                 found[part][learns][str(rate)] = float(np.mean([row["accuracy"] for row in made[learns].values()]))
     print(json.dumps(found, indent=2), flush=True)
@@ -351,14 +369,15 @@ def times(recordings: Recordings, folder: Path) -> dict[str, Any]:
     """Seconds of adaptations on one thread, and bytes, for the network of one speaker."""
     found: dict[str, Any] = {"speaker": TIMED}
     index = recordings.of(TIMED)
-    for part, kind in KINDS.items():
-        path, settings = trained(recordings, part, TIMED, range(10), folder), SETTINGS[part]
+    for part, settings in SETTINGS.items():
+        kind = "gru" if part == "gru" else "src"
+        path = trained(recordings, kind, TIMED, range(10), folder)
         found[part] = {learns: {} for learns in settings.rates}
         for learns, rate in settings.rates.items():
             for each in RECORDINGS:
                 chosen, _ = drawn(recordings, index, each, 0)
                 found[part][learns][str(each)] = min(
-                    adapt(kind(path, learns, rate), recordings, chosen, settings.passes, 0) for _ in range(BEST)
+                    adapt(KINDS[kind](path, learns, rate), recordings, chosen, settings, 0) for _ in range(BEST)
                 )
     path = trained(recordings, "src", TIMED, range(10), folder)
     found["bytes"] = {"network": path.stat().st_size}
@@ -375,7 +394,7 @@ def times(recordings: Recordings, folder: Path) -> dict[str, Any]:
         found["step_of_60_ms"][learns] = 1000 * min(np.median(part) for part in np.split(np.array(seconds), BEST))
         found["bytes"][f"scratch_of_60_{learns}"] = learner._learner.scratch_bytes
         found["bytes"][f"state_{learns}"] = len(learner.save())
-        adapt(network, recordings, drawn(recordings, index, 5, 0)[0], SRC.passes, 0)
+        adapt(network, recordings, drawn(recordings, index, 5, 0)[0], SRC, 0)
         found["bytes"][f"scratch_{learns}"] = learner._learner.scratch_bytes
     print(json.dumps(found, indent=2), flush=True)
     return found
@@ -428,12 +447,12 @@ def about() -> dict[str, Any]:
             "python bench/adapt.py --images FOLDER --networks FOLDER --drift",
         ],
         "src": SRC._asdict(),
+        "longer": LONGER._asdict(),
         "gru": GRU._asdict(),
         "words": NEW_WORDS._asdict(),
-        "batch": BATCH,
+        "networks": NETWORKS,
         "draws": DRAWS,
         "epochs": EPOCHS,
-        "seed": SEED,
         "encoding": dataclasses.asdict(CURRENTS),
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
