@@ -1,9 +1,9 @@
-/* Hears a sound frame by frame: the levels of its bands, where a word begins and ends, and what the network answers. It
-   must know nothing about the page, or about where the sound comes from. */
+/* Hears a sound frame by frame: the levels of its bands, where a word begins and ends, and the network's answer. It must
+   know nothing about the page, or about where the sound comes from. */
 import { ranked } from "./network-run.js";
 
 export const NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "no digit"];
-export const NONE = 10;
+export const NONE = "no digit";
 
 const BEFORE = 0.25, QUIET = 0.3, LONGEST = 1.6; // seconds
 const LOUD = 3; // frames in a row that begin a word
@@ -21,10 +21,41 @@ export class Listener {
     const network = runtime.network(bytes), encoder = JSON.parse(network.text("encoder")), { rate } = encoder;
     const hop = Math.round(encoder.frame * rate), ear = runtime.network(earFile(bytes));
     Object.assign(this, { runtime, network, encoder, stream: network.stream(), ear, rate, hop, words: [], ended: 0 });
+    this.names = namesOf(network);
     this.levels = this.ear.stream();
+    this.currents = runtime.network(earFile(bytes, false)).stream();
     this.frames = Math.round(seconds * rate / hop);
     this.bands = this.ear.outputs;
     this.clear();
+  }
+
+  /** Hears with another network from now on, also the word that lasts. It must have the cochlea and as many neurons as
+      the one before. */
+  use(bytes) {
+    const network = this.runtime.network(bytes), encoder = JSON.parse(network.text("encoder"));
+    if (JSON.stringify(encoder) !== JSON.stringify(this.encoder) || network.outputs !== this.network.outputs
+      || network.classes < 2) {
+      network.free();
+      throw new Error(`expected a network with this page's cochlea, ${this.network.outputs} neurons and at least 2 classes`);
+    }
+    this.stream.free();
+    this.network.free();
+    Object.assign(this, { network, stream: network.stream(), names: namesOf(network) });
+    if (!this.word) return;
+    const { columns } = this.word;
+    this.word = { columns: [], spikes: 0 };
+    for (const column of columns) this.step(column);
+  }
+
+  /** The currents (T * K numbers) of the network's inputs for the samples of a word. */
+  currentsOf(samples) {
+    const { hop, currents, bands } = this, steps = Math.floor(samples.length / hop), made = new Float32Array(steps * bands);
+    currents.reset();
+    for (let step = 0; step < steps; ++step) {
+      currents.hear(samples.slice(step * hop, (step + 1) * hop));
+      made.set(currents.values().i, step * bands);
+    }
+    return made;
   }
 
   /** Forgets what it heard, except the words; the level of the noise is measured for `settle` seconds first, and is at
@@ -80,11 +111,11 @@ export class Listener {
   step(column) {
     this.stream.hear(column.samples);
     column.active = [...this.stream.spikes().entries()].filter(([, spike]) => spike > 0);
-    const logits = this.stream.logits();
-    Object.assign(column, { word: this.ended, probabilities: softmax(logits) });
+    const answer = answerOf(this.names, this.stream.logits());
+    Object.assign(column, { word: this.ended, names: answer.names, probabilities: answer.probabilities });
     this.word.columns.push(column);
     this.word.spikes += column.active.length;
-    Object.assign(this.word, { logits, probabilities: column.probabilities, answer: ranked(logits)[0] });
+    Object.assign(this.word, answer);
   }
 
   end() {
@@ -144,15 +175,22 @@ function levelOf(bands) {
   return Math.max(SILENCE, 10 * Math.log10(power));
 }
 
-function softmax(logits) {
-  const most = Math.max(...logits), powers = logits.map((logit) => Math.exp(logit - most));
-  const sum = powers.reduce((total, power) => total + power, 0);
-  return powers.map((power) => power / sum);
+/** The names of a network's classes: those in its file, or the digits. */
+export function namesOf(network) {
+  const names = JSON.parse(network.text("classes"));
+  return names ?? Array.from({ length: network.classes }, (_, c) => network.classes === NAMES.length ? NAMES[c] : `class ${c}`);
 }
 
-/** The file of a network whose neuron k has the level of band k as its i: weights 1, no leak, and the same cochlea
-    without threshold, adaptation, offset and scale. */
-function earFile(bytes) {
+/** An answer: the class of the largest logit, and the probabilities of all classes. */
+export function answerOf(names, logits) {
+  const most = Math.max(...logits), powers = logits.map((logit) => Math.exp(logit - most));
+  const sum = powers.reduce((total, power) => total + power, 0);
+  return { names, logits, probabilities: powers.map((power) => power / sum), answer: ranked(logits)[0] };
+}
+
+/** The file of a network whose neuron k has the current of band k as its i: weights 1, no leak, and the same cochlea; with
+    `levels` without threshold, adaptation, offset and scale, so that i is the band's level. */
+function earFile(bytes, levels = true) {
   const all = new Uint8Array(bytes), data = 8 + Number(new DataView(all.buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(all.subarray(8, data)));
   const made = { __metadata__: { ...header.__metadata__, readout: "none" } }, parts = [];
@@ -165,9 +203,9 @@ function earFile(bytes) {
   for (const name of ["sections", "constants", "offset", "scale"]) {
     const { dtype, shape, data_offsets: [from, to] } = header[`sound.${name}`];
     const numbers = new Float64Array(all.slice(data + from, data + to).buffer);
-    if (name === "constants") numbers.fill(0, 4, 6); // adaptation, threshold
-    if (name === "offset") numbers.fill(0);
-    if (name === "scale") numbers.fill(1);
+    if (levels && name === "constants") numbers.fill(0, 4, 6); // adaptation, threshold
+    if (levels && name === "offset") numbers.fill(0);
+    if (levels && name === "scale") numbers.fill(1);
     put(`sound.${name}`, dtype, shape, numbers);
   }
   const one = Float32Array.from({ length: bands * bands }, (_, at) => at % (bands + 1) ? 0 : 1);

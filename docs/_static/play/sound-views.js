@@ -12,14 +12,14 @@ const SURE = 0.9; // probability
 const LEAST = 6; // logits above and below 0 that the votes have room for
 
 /** What the pictures show of a listener: its columns, moved to the right. */
-export function shownOf({ columns, frames, words, word, hop, rate }) {
+export function shownOf({ columns, frames, words, word, hop, rate, names }) {
   const free = frames - columns.length, shaded = [];
   columns.forEach(({ word }, at) => {
     if (word === null) return;
     if (at && columns[at - 1].word === word) ++shaded.at(-1)[1];
     else shaded.push([free + at, free + at + 1]);
   });
-  return { steps: frames, columns, free, shaded, word: word ?? words.at(-1), lasts: Boolean(word), frame: hop / rate };
+  return { steps: frames, columns, free, shaded, names, word: word ?? words.at(-1), lasts: Boolean(word), frame: hop / rate };
 }
 
 /** A view over the last frames, with marks of time under it. */
@@ -103,16 +103,17 @@ export function probabilitiesView() {
       fill(pen, "grid", LEFT, y(0), width - LEFT - RIGHT, 1);
       for (const mark of [0, 1]) write(pen, mark, LEFT - 5, y(mark), "right");
       for (const [from, to] of run.shaded) {
-        const part = run.columns.slice(from - run.free, to - run.free), last = ranked(part.at(-1).probabilities)[0];
-        for (let c = 0; c < NAMES.length; ++c) {
+        const part = run.columns.slice(from - run.free, to - run.free), { names, probabilities: now } = part.at(-1);
+        const last = ranked(now)[0];
+        for (let c = 0; c < names.length; ++c) {
           Object.assign(pen, { strokeStyle: tint(c === last ? "fast" : "input"), lineWidth: c === last ? 2.5 : 0.75 });
-          pen.setLineDash(c === NONE ? [4, 3] : []);
+          pen.setLineDash(names[c] === NONE ? [4, 3] : []);
           pen.beginPath();
           part.forEach(({ probabilities }, at) => pen.lineTo(x(from + at + 0.5), y(probabilities[c])));
           pen.stroke();
         }
         pen.setLineDash([]);
-        write(pen, labelOf(last), x(to) + 4, y(part.at(-1).probabilities[last]) + 5, "left", "fast");
+        write(pen, labelOf(names[last]), x(to) + 4, y(now[last]) + 5, "left", "fast");
       }
     },
   });
@@ -125,25 +126,36 @@ export function votesView() {
     caption: "Votes (logits): the spikes so far, weighted by the readout; a spike fades by 2 % in each step.",
     describe: ({ word }) => {
       if (!word) return "Votes: no word yet";
-      return `Votes: ${NAMES.map((name, c) => `${name} ${word.logits[c].toFixed(1)}`).join(", ")}`;
+      return `Votes: ${word.names.map((name, c) => `${name} ${word.logits[c].toFixed(1)}`).join(", ")}`;
     },
-    paint: (pen, { width, height }, { word }) => {
-      const logits = word?.logits ?? new Float32Array(NAMES.length), slot = width / NAMES.length;
+    paint: (pen, { width, height }, { word, names: known }) => {
+      const names = word?.names ?? known, logits = word?.logits ?? new Float32Array(names.length);
+      const slot = width / names.length;
       const high = Math.max(LEAST, ...logits), low = Math.min(-LEAST, ...logits), first = word ? word.answer : null;
       const y = (logit) => 8 + (height - 28) * (high - logit) / (high - low);
       logits.forEach((logit, c) => {
         const name = c === first ? "fast" : "input";
         fill(pen, name, slot * (c + 0.15), Math.min(y(logit), y(0)), slot * 0.7, Math.abs(y(logit) - y(0)));
-        write(pen, labelOf(c), slot * (c + 0.5), height - 7, "center", c === first ? "fast" : "ink");
+        const label = shortened(pen, labelOf(names[c]), slot - 4);
+        write(pen, label, slot * (c + 0.5), height - 7, "center", c === first ? "fast" : "ink");
       });
       fill(pen, "ink", 0, y(0) - 0.5, width, 1);
     },
   });
 }
 
-/** A short name of an answer. */
-export function labelOf(answer) {
-  return answer === NONE ? "none" : String(answer);
+/** A text of at most that width. */
+function shortened(pen, text, width) {
+  if (pen.measureText(text).width <= width) return text;
+  let kept = text;
+  while (kept && pen.measureText(`${kept}\u2026`).width > width) kept = kept.slice(0, -1);
+  return `${kept}\u2026`;
+}
+
+/** A short form of a class's name. */
+export function labelOf(name) {
+  const digit = NAMES.indexOf(name);
+  return name === NONE ? "none" : digit < 0 ? name : String(digit);
 }
 
 /** Whether an answer is probable enough to be given without a question mark; bench/say_a_digit.py has the same bound. */
@@ -153,10 +165,10 @@ export function isSure({ answer, probabilities }) {
 
 /** A short name of an answer, with a question mark if it is not sure. */
 export function guessOf(word) {
-  return labelOf(word.answer) + (isSure(word) ? "" : "?");
+  return labelOf(word.names[word.answer]) + (isSure(word) ? "" : "?");
 }
 
 /** An answer and its probability in words. */
-export function saidOf({ answer, probabilities }) {
-  return `${NAMES[answer]}, p = ${probabilities[answer].toFixed(2)}`;
+export function saidOf({ names, answer, probabilities }) {
+  return `${names[answer]}, p = ${probabilities[answer].toFixed(2)}`;
 }

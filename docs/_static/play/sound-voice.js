@@ -79,7 +79,7 @@ class Resonance {
 }
 
 /** Numbers in [-1, 1), the same at each call of the page. */
-function draws() {
+export function draws() {
   let state = 1;
   return () => {
     state = Math.imul(state, 1664525) + 1013904223 | 0;

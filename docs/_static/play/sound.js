@@ -4,6 +4,7 @@
 import { announcer, button, calm, html, mount } from "./controls.js";
 import { microphone, played, samplesOf } from "./sound-audio.js";
 import { Listener, NAMES } from "./sound-listener.js";
+import { Teacher } from "./sound-teach.js";
 import { bandsView, guessOf, isSure, probabilitiesView, rasterView, saidOf, shownOf, votesView } from "./sound-views.js";
 import { speak } from "./sound-voice.js";
 import { fetched, load } from "./srcell.js";
@@ -17,11 +18,11 @@ const HISTORY = 12; // answers
 mount(async () => {
   const at = (file) => new URL(`./${file}`, import.meta.url);
   const [runtime, bytes] = await Promise.all([load(at("srcell.wasm")), fetched(at("digits.srcell"))]);
-  return new Page(new Listener(runtime, bytes, SECONDS)).elements;
+  return new Page(new Listener(runtime, bytes, SECONDS), new Uint8Array(bytes)).elements;
 });
 
 class Page {
-  constructor(listener) {
+  constructor(listener, bytes) {
     Object.assign(this, { listener, stop: null, asked: false, calls: 0 });
     const { network, bands, encoder } = listener;
     this.views = [votesView(), bandsView(bands, [encoder.lowest, encoder.highest]), rasterView(network.outputs),
@@ -34,6 +35,7 @@ class Page {
     this.listenButton = button("Listen", () => this.stop ? (this.halt(), this.tell("Stopped.")) : this.listen());
     this.file = html("input", { type: "file", accept: "audio/*,.wav", class: "play-hidden", "aria-label": "Sound file",
       onchange: () => this.open(), tabindex: "-1" });
+    this.teacher = new Teacher(this, bytes);
     document.addEventListener("visibilitychange", () => this.ask());
     window.play = { page: this, runtime: listener.runtime, listener, result: listener.words };
     for (const digit of FIRST) this.hear(this.padded(speak(digit, listener.rate), PAUSE_AT_FIRST));
@@ -57,8 +59,14 @@ class Page {
         html("span", { class: "sound-wide" }, "Synthesised voice:"), ...digits),
       this.status,
       html("div", { class: "sound-answer" }, html("div", {}, this.digit, this.words, this.cost), votes),
-      html("h2", {}, "Answers"), this.history, ...others,
+      html("h2", {}, "Answers"), this.history, ...this.teacher.elements, ...others,
     ];
+  }
+
+  /** Hears with another network from now on. */
+  use(bytes) {
+    this.listener.use(bytes);
+    this.draw();
   }
 
   /** Hears the microphone until it is stopped. */
@@ -125,14 +133,14 @@ class Page {
   }
 
   hear(samples) {
-    if (this.listener.hear(samples)) this.note();
+    if (this.listener.hear(samples)) this.note(true);
     this.ask();
   }
 
-  /** Shows the last word's answer in the status and in the history. */
-  note() {
+  /** Shows the last word's answer in the history, and in the status unless a lesson takes a word that `ended` by itself. */
+  note(ended = false) {
     const word = this.listener.words.at(-1), p = word.probabilities[word.answer].toFixed(2);
-    this.tell(`${isSure(word) ? "The answer is" : "Not sure:"} ${saidOf(word)}.`);
+    if (!ended || !this.teacher.heard(word)) this.tell(`${isSure(word) ? "The answer is" : "Not sure:"} ${saidOf(word)}.`);
     this.history.prepend(html("li", {}, html("strong", {}, guessOf(word)), ` ${p}`));
     this.history.children[HISTORY]?.remove();
     if (calm()) this.draw();
@@ -152,6 +160,7 @@ class Page {
   draw() {
     const shown = shownOf(this.listener), { word, lasts } = shown, { heard, milliseconds } = this.listener;
     this.digit.textContent = word ? guessOf(word) : "?";
+    this.digit.dataset.long = this.digit.textContent.length > 4;
     this.digit.dataset.lasts = lasts;
     this.words.textContent = word ? saidOf(word) + (isSure(word) ? "" : ", not sure") : "nothing heard yet";
     this.cost.textContent = `Computed in ${(milliseconds / heard / 10).toFixed(1)} % of the time of the sound.`;

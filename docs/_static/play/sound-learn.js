@@ -1,0 +1,76 @@
+/* How a network learns words from a few recordings. For browsers and node; it must know nothing about the page. */
+import { draws } from "./sound-voice.js";
+import { Events } from "./srcell.js";
+
+/* What a lesson gives to the learner, and its passes over the recordings; `varied`: loudness and bands change in each. */
+export const VOICE = { passes: 15, batch: 5, varied: true, learner: { learningRate: 1e-3, layers: "all" } };
+export const WORDS = { passes: 20, batch: 5, varied: true, learner: { learningRate: 3e-3, layers: "all" } };
+
+const LOUDER = 1.5, STRETCH = 1.5; // powers of two, and bands: as in bench/spoken_digits.py
+
+/** Learns from samples, { currents (T * K numbers), label }; gives { pass, loss, right, bytes } after each pass: the mean
+    loss during it, the number of samples that the network then answers right, and the network's file. */
+export function* learning(runtime, bytes, samples, { passes, learner: settings, ...others }) {
+  const network = runtime.network(bytes), learner = network.learner(settings), draw = draws();
+  try {
+    for (let pass = 1; pass <= passes; ++pass) {
+      let loss = 0;
+      for (const { events, labels, lengths } of batches(samples, network.inputs, others, draw))
+        loss += learner.step(events, labels, { lengths }) * labels.length / samples.length;
+      const learnt = learner.network(), right = rightOf(learnt, samples), file = learnt.bytes();
+      learnt.free();
+      yield { pass, passes, loss, right, bytes: file };
+    }
+  } finally {
+    learner.free();
+    network.free();
+  }
+}
+
+/** The batches of one pass, in a random order. */
+export function* batches(samples, inputs, { batch, varied: vary }, draw) {
+  const order = shuffled(samples, draw);
+  for (let at = 0; at < order.length; at += batch)
+    yield batchOf(order.slice(at, at + batch).map(({ currents, label }) =>
+      ({ currents: vary ? varied(currents, inputs, draw) : currents, label })), inputs);
+}
+
+/** Samples side by side, as events; a shorter one has none after its length. */
+export function batchOf(samples, inputs) {
+  const lengths = samples.map(({ currents }) => currents.length / inputs), steps = Math.max(...lengths), offsets = [0];
+  for (const length of lengths)
+    for (let step = 1; step <= steps; ++step) offsets.push(offsets.at(-1) + (step <= length ? inputs : 0));
+  const values = new Float32Array(offsets.at(-1)), indices = Int32Array.from(values, (_, at) => at % inputs);
+  samples.reduce((at, { currents }) => (values.set(currents, at), at + currents.length), 0);
+  return { events: new Events(steps, samples.length, offsets, indices, values), labels: samples.map(({ label }) => label), lengths };
+}
+
+/** The number of samples whose label has the largest logit. */
+function rightOf(network, samples) {
+  const { events, labels, lengths } = batchOf(samples, network.inputs), { logits } = network.run(events, lengths);
+  return labels.filter((label, b) => {
+    const own = logits.subarray(b * network.classes, (b + 1) * network.classes);
+    return own.indexOf(Math.max(...own)) === label;
+  }).length;
+}
+
+/** Currents of a louder or quieter sound whose bands are stretched; without an offset, a current is in proportion to the
+    levels. */
+function varied(currents, bands, draw) {
+  const louder = 2 ** (LOUDER * draw() / 4), middle = (bands - 1) / 2, wider = 1 + STRETCH * draw() / middle;
+  return currents.map((_, at) => {
+    const band = at % bands, source = Math.max(0, Math.min(bands - 1, middle + (band - middle) * wider));
+    const below = Math.min(Math.floor(source), bands - 2), share = source - below, from = at - band + below;
+    return louder * (currents[from] * (1 - share) + currents[from + 1] * share);
+  });
+}
+
+/** A list in a random order; `draw` gives numbers in [-1, 1). */
+export function shuffled(list, draw) {
+  const made = [...list];
+  for (let last = made.length - 1; last > 0; --last) {
+    const other = Math.floor((draw() + 1) / 2 * (last + 1));
+    [made[last], made[other]] = [made[other], made[last]];
+  }
+  return made;
+}
