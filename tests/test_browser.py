@@ -48,8 +48,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTROL = ROOT / "examples" / "javascript" / "control.mjs"
 CHROMES = ("chromium", "google-chrome", "chromium-browser")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-MOST_BYTES = 340_000  # of all scripts and the module, compressed, without weights
-MOST_BYTES_OF_SOUND = 420_000  # of what the page "Say a digit" loads, compressed, with its network
+MOST_BYTES = 345_000  # of all scripts and the module, compressed, without weights
+MOST_BYTES_OF_SOUND = 450_000  # of what the page "Say a digit" loads, compressed, with its network
 PAGES = ("neuron", "network", "sequence", "sound")
 
 pytestmark = [
@@ -460,9 +460,9 @@ HEARD = """() => play.result.slice(3).map(({ columns, logits, answer, spikes }) 
     active: columns.map(({ active }) => active) }))"""
 
 
-def agrees_with_native_code(word: dict[str, Any]) -> bool:
+def agrees_with_native_code(word: dict[str, Any], file: Path | None = None) -> bool:
     """Whether a word's spikes of each step, logits and answer are those of native code for the same samples."""
-    network = runtime.load(FOLDER / "_static" / "play" / "digits.srcell")
+    network = runtime.load(file or FOLDER / "_static" / "play" / "digits.srcell")
     samples, stream = torch.tensor(word["samples"], dtype=torch.float32), network.stream()
     steps = stream.hear(samples)
     (logits,) = stream.logits()
@@ -594,6 +594,189 @@ def test_the_network_recognises_the_ten_digits_of_the_voice(address: str, chromi
         assert page.locator(".sound-digit").text_content() == "3"
 
 
+# The page's voice says digits at other speeds, as another voice.
+SAY = """async ([digits, rate]) => {
+    const { speak } = await import("/_static/play/sound-voice.js"), silence = new Float32Array(4000);
+    for (const digit of digits) {
+        play.listener.clear();
+        for (const part of [silence, speak(digit, rate), silence]) play.page.hear(part);
+    }
+}"""
+SLOW = 10_400  # samples a second, heard as 8000
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+BATCH = (
+    ("offsets", np.int64),
+    ("indices", np.int32),
+    ("values", np.float32),
+    ("labels", np.int64),
+    ("lengths", np.int64),
+)
+LEARNS = 120_000  # milliseconds in which a lesson must end
+
+
+def button_of(page: Any, name: str) -> Any:
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def asked_for(page: Any) -> str:
+    return str(page.locator(".sound-say strong").text_content()).removeprefix("Say: ")
+
+
+def answers_to(page: Any, digits: list[int], rate: int = SLOW) -> list[dict[str, Any]]:
+    """What the page answers to the voice, outside a lesson."""
+    page.evaluate(SAY, [digits, rate])
+    return list(page.evaluate(HEARD)[-len(digits) :])
+
+
+def teach(page: Any, rate: int) -> None:
+    button_of(page, "Teach it your voice").click()
+    button_of(page, "Begin").click()
+    page.evaluate(SAY, [[*range(10)], rate])
+    page.get_by_text("Learnt after 15 passes").wait_for(timeout=LEARNS)
+
+
+def test_the_page_learns_a_voice_and_forgets_it_and_saves_it(address: str, chromium: Any, tmp_path: Path) -> None:
+    digits, file = [*range(10)], tmp_path / "mine.srcell"
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        before = answers_to(page, digits)
+        teach(page, SLOW)
+        (said,) = re.findall(r"(\d+) of 10 recordings right. Before learning: (\d+)", page.text_content(".sound-say"))
+        assert int(said[0]) > int(said[1])
+        after = answers_to(page, digits)
+        with page.expect_download() as download:
+            button_of(page, "Save the network").click()
+        assert download.value.suggested_filename == file.name
+        download.value.save_as(file)
+        button_of(page, "Try 10 words").click()
+        for _ in digits:
+            page.evaluate(SAY, [[DIGITS.index(asked_for(page))], SLOW])
+        tried = page.text_content(".sound-say")
+        button_of(page, "Back to the network before").click()
+        assert answers_to(page, digits) == before
+        assert button_of(page, "Try 10 words").is_hidden()
+        with page.expect_file_chooser() as chooser:
+            button_of(page, "Open a network").click()
+        chooser.value.set_files(file)
+        page.get_by_text("The page hears with the network of mine.srcell.").wait_for()
+        assert answers_to(page, digits) == after
+    right = [sum(word["answer"] == digit for digit, word in enumerate(words)) for words in (before, after)]
+    assert right[1] > right[0] + 2
+    assert tried == f"Right of 10 words: {right[0]} before, {right[1]} after."
+    assert all(agrees_with_native_code(word, file) for word in after)
+
+
+def test_a_lesson_has_the_bits_of_native_code(address: str, chromium: Any, tmp_path: Path) -> None:
+    script = """async (classes) => {
+        const { batches, learning, WORDS } = await import("/_static/play/sound-learn.js");
+        const { draws } = await import("/_static/play/sound-voice.js"), { listener, runtime, page } = play;
+        const sounds = play.result.map(({ columns }) => columns.flatMap(({ samples }) => [...samples]));
+        const samples = sounds.map((sound, label) =>
+            ({ label, currents: listener.currentsOf(Float32Array.from(sound)) }));
+        const settings = { ...WORDS, passes: 2, batch: 2, learner: { ...WORDS.learner, classes } }, draw = draws();
+        const made = [1, 2].flatMap(() => [...batches(samples, 32, settings, draw)]);
+        return {
+            bytes: [...[...learning(runtime, page.teacher.bytes, samples, settings)].at(-1).bytes],
+            heard: samples.map(({ currents }) => [...currents]),
+            sounds,
+            batches: made.map(({ events, labels, lengths }) => ({ labels, lengths, steps: events.steps,
+                offsets: events.offsets, indices: [...events.indices], values: [...events.values] })),
+        };
+    }"""
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        made = page.evaluate(script, WORDS[:3])
+    network = runtime.load(FOLDER / "_static" / "play" / "digits.srcell")
+    settings = dict(network.encoder or {})
+    settings.pop("name")
+    for sound, currents in zip(made["sounds"], made["heard"], strict=True):
+        expected = data.SoundEncoding(**settings)(torch.tensor([sound], dtype=torch.float32)).to_dense()
+        assert np.array_equal(np.array(currents, np.float32), expected.flatten().numpy())
+    learner = network.learner(learning_rate=3e-3, classes=WORDS[:3])
+    for batch in made["batches"]:
+        given = [np.array(batch[name], kind) for name, kind in BATCH]
+        offsets, indices, values = map(torch.from_numpy, given[:3])
+        events = EventBatch(offsets, indices, values, shape=(batch["steps"], len(given[3]), 32))
+        learner.step(events, given[3], given[4])
+    learner.network().save(tmp_path / "native.srcell")
+    assert len(made["batches"]) == 4
+    assert (tmp_path / "native.srcell").read_bytes() == bytes(made["bytes"])
+
+
+def test_own_words_are_taught_with_the_keyboard_alone(address: str, chromium: Any) -> None:
+    focused = "document.activeElement.textContent"
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        page.get_by_role("button", name="Open a sound file").focus()
+        for _ in range(10 + 2):  # the voice's buttons, and "Teach it your voice"
+            page.keyboard.press("Tab")
+        assert page.evaluate(focused) == "Words of your own"
+        page.keyboard.press("Enter")
+        page.keyboard.type("tea")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.validationMessage").startswith("Give 2 to 10 words")
+        page.keyboard.type(", a long coffee")
+        page.keyboard.press("Enter")
+        assert page.evaluate(focused) == "Skip" and asked_for(page) == "tea"
+        page.evaluate(SAY, [[1, 3] * 3, SLOW])
+        page.get_by_text("Learnt after 20 passes: 6 of 6 recordings right").wait_for(timeout=LEARNS)
+        assert page.evaluate(focused) == "Try 10 words"
+        page.evaluate(SAY, [[3], SLOW])
+        assert str(page.text_content(".sound-digit")).startswith("a long coffee")
+        assert page.evaluate("[...play.result.at(-1).probabilities].length") == 2
+        page.keyboard.press("Enter")
+        for _ in range(10):
+            page.evaluate(SAY, [[{"tea": 1, "a long coffee": 3}[asked_for(page)]], SLOW])
+        assert page.text_content(".sound-say") == "Right of 10 words: 10."
+        assert page.evaluate(focused) == "Try 10 words"
+
+
+def test_words_of_a_lesson_are_skipped_and_undone(address: str, chromium: Any) -> None:
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        button_of(page, "Teach it your voice").click()
+        button_of(page, "Begin").click()
+        assert asked_for(page) == "zero" and button_of(page, "Undo the last word").is_hidden()
+        page.evaluate(SAY, [[0], 8000])
+        button_of(page, "Skip").click()
+        page.evaluate(SAY, [[5], 8000])
+        assert asked_for(page) == "three"
+        taken = page.locator("[aria-label^='Your words'] li")
+        assert [text.split(",")[0] for text in taken.all_text_contents()] == ["zero heard as zero", "two heard as five"]
+        button_of(page, "Undo the last word").click()
+        assert asked_for(page) == "two" and taken.count() == 1
+        button_of(page, "Start again").click()
+        assert asked_for(page) == "zero" and taken.count() == 0
+        for _ in range(10):
+            button_of(page, "Skip").click()
+        assert button_of(page, "Begin").is_visible()  # nothing to learn from
+        button_of(page, "Begin").click()
+        button_of(page, "Stop").click()
+        button_of(page, "Teach it your voice").click()
+        assert page.locator(".sound-panel").is_hidden()
+
+
+def test_learning_stops_and_keeps_what_it_learnt(address: str, chromium: Any) -> None:
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        button_of(page, "Teach it your voice").click()
+        button_of(page, "Begin").click()
+        page.evaluate(SAY, [[*range(10)], SLOW])
+        page.get_by_text("Learning from 10 recordings.").wait_for()
+        page.wait_for_function("play.page.teacher.states.length >= 1", timeout=LEARNS)
+        button_of(page, "Stop").click()
+        assert str(page.text_content(".sound-say")).startswith("Stopped after ")
+        button_of(page, "Back to the network before").click()
+
+
+def test_a_file_that_is_no_network_for_the_page_is_refused(address: str, chromium: Any, tmp_path: Path) -> None:
+    (tmp_path / "text.srcell").write_text("no network")
+    (tmp_path / "other.srcell").write_bytes(file_of(CURRENTS))
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        for file, reason in (("text", ""), ("other", "expected a network with this page's cochlea")):
+            with page.expect_file_chooser() as chooser:
+                button_of(page, "Open a network").click()
+            chooser.value.set_files(tmp_path / f"{file}.srcell")
+            page.get_by_text(f"{file}.srcell cannot be used: {reason}").wait_for()
+        page.evaluate(SAY, [[4], 8000])
+        assert page.text_content(".sound-digit") == "4"
+
+
 def test_steady_noise_begins_no_word_and_louder_noise_only_one(address: str, chromium: Any) -> None:
     noise = 0.003 * np.random.default_rng(2).standard_normal(80_000)
     noise[32_000:] *= 10  # 20 dB
@@ -640,7 +823,8 @@ def test_what_the_page_of_sounds_loads_is_small(address: str, chromium: Any) -> 
         "sound-listener.js",
         "sound.css",
     }
-    files |= {FOLDER / "_static" / "play" / "sound-worklet.js", FOLDER / "play" / "sound.html"}
+    later = ("sound-worklet.js", "sound-learn-worker.js")
+    files |= {FOLDER / "play" / "sound.html", *(FOLDER / "_static" / "play" / name for name in later)}
     assert sum(len(gzip.compress(path.read_bytes(), 9)) for path in files) <= MOST_BYTES_OF_SOUND
 
 

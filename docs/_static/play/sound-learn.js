@@ -42,7 +42,8 @@ export function batchOf(samples, inputs) {
     for (let step = 1; step <= steps; ++step) offsets.push(offsets.at(-1) + (step <= length ? inputs : 0));
   const values = new Float32Array(offsets.at(-1)), indices = Int32Array.from(values, (_, at) => at % inputs);
   samples.reduce((at, { currents }) => (values.set(currents, at), at + currents.length), 0);
-  return { events: new Events(steps, samples.length, offsets, indices, values), labels: samples.map(({ label }) => label), lengths };
+  const events = new Events(steps, samples.length, offsets, indices, values);
+  return { events, labels: samples.map(({ label }) => label), lengths };
 }
 
 /** The number of samples whose label has the largest logit. */

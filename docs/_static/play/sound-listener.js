@@ -177,8 +177,8 @@ function levelOf(bands) {
 
 /** The names of a network's classes: those in its file, or the digits. */
 export function namesOf(network) {
-  const names = JSON.parse(network.text("classes"));
-  return names ?? Array.from({ length: network.classes }, (_, c) => network.classes === NAMES.length ? NAMES[c] : `class ${c}`);
+  const names = JSON.parse(network.text("classes")), { classes } = network;
+  return names ?? (classes === NAMES.length ? NAMES : Array.from({ length: classes }, (_, c) => `class ${c}`));
 }
 
 /** An answer: the class of the largest logit, and the probabilities of all classes. */

@@ -54,15 +54,18 @@ export function trialsView() {
     begin(comparable) {
       compared = comparable;
       rows.replaceChildren();
-      head.replaceChildren(...["Word", ...(compared ? ["Before"] : []), "After"].map((text) => html("th", { scope: "col" }, text)));
+      const names = compared ? ["Word", "Before", "After"] : ["Word", "Answer"];
+      head.replaceChildren(...names.map((text) => html("th", { scope: "col" }, text)));
     },
     add(name, before, after) {
-      rows.append(html("tr", {}, html("th", { scope: "row" }, name), ...(compared ? [cell(name, before)] : []), cell(name, after)));
+      const answers = compared ? [before, after] : [after];
+      rows.append(html("tr", {}, html("th", { scope: "row" }, name), ...answers.map((answer) => cell(name, answer))));
     },
     summary() {
-      const count = rows.children.length, good = (column) => rows.querySelectorAll(`td:nth-child(${column})[data-right=true]`).length;
+      const count = rows.children.length;
+      const [first, last] = [2, 3].map((n) => rows.querySelectorAll(`td:nth-child(${n})[data-right=true]`).length);
       if (!count) return "No word was tried.";
-      return compared ? `Right of ${count} words: ${good(2)} before, ${good(3)} after.` : `Right of ${count} words: ${good(2)}.`;
+      return `Right of ${count} words: ${first}${compared ? ` before, ${last} after` : ""}.`;
     },
   };
 }

@@ -11,8 +11,9 @@ const MOST_NAMES = 10, LONGEST_NAME = 20; // words of your own, characters
 const VOICE_COUNTS = [1, 3, 5], WORD_COUNTS = [3, 4, 5]; // recordings of each word
 const FILE = "mine.srcell";
 
-/** The states are "closed", "form", "asking", "learning", "learnt", "trying" and "tried". A lesson is { names, settings,
-    order, at, taken }: the labels in the order in which they are asked for, the next of them, and the recordings. */
+/** The states are "closed", "form", "asking", "learning", "learnt", "trying", "tried" and "told". A lesson is { names,
+    settings, order, at, taken }: the labels in the order in which they are asked for, the next of them, and the
+    recordings. */
 export class Teacher {
   constructor(page, bytes) {
     Object.assign(this, { page, bytes, earlier: [], state: "closed", lesson: null, worker: null });
@@ -42,36 +43,38 @@ export class Teacher {
     this.progress = progressView();
     this.progress.draw(null);
     this.trials = trialsView();
-    const { skip, undo, again, stop } = this.buttons;
+    const { load: _, ...others } = this.buttons;
     this.panel = html("section", { class: "sound-panel", "aria-label": "Learning" }, this.form, this.said,
-      html("div", { class: "play-row" }, skip, undo, again, stop), this.taken, this.progress.element, this.trials.element);
+      html("div", { class: "play-row" }, ...Object.values(others)), this.taken, this.progress.element, this.trials.element);
     this.become("closed");
   }
 
   get elements() {
-    const { try: trial, back, save, load } = this.buttons;
-    return [html("div", { class: "play-row", role: "group", "aria-label": "The network learns" }, this.openers.voice,
-      this.openers.words, load, save, back, trial), this.panel];
+    const { voice, words } = this.openers;
+    return [html("div", { class: "play-row", role: "group", "aria-label": "The network learns" }, voice, words,
+      this.buttons.load), this.panel];
   }
 
-  /** Enters a state and shows its controls; the focus never stays on a hidden one. */
-  become(state, words = null) {
-    const asks = state === "asking" || state === "trying", learnt = this.earlier.length > 0, taken = this.lesson?.taken.length;
+  /** Enters a state and shows its controls, words, and the word to say; the focus never stays on a hidden control. */
+  become(state, words = "", word = null) {
+    const asks = state === "asking" || state === "trying", taken = this.lesson?.taken.length;
+    const free = this.earlier.length > 0 && !asks && state !== "learning";
+    const focused = document.activeElement;
     this.state = state;
     const { try: trial, back, save, skip, undo, again, stop } = this.buttons;
-    const shown = [[this.panel, state !== "closed"], [this.form, state === "form"], [this.said, state !== "form"], [skip, asks],
+    const shown = [
+      [this.panel, state !== "closed"], [this.form, state === "form"], [this.said, state !== "form"], [skip, asks],
       [undo, asks && taken], [again, state === "asking" && taken], [stop, asks || state === "learning"],
-      [this.taken, state === "asking" || state === "learning"], [this.trials.element, state === "trying" || state === "tried"],
+      [this.taken, state === "asking" || state === "learning"], [trial, free], [back, free], [save, free],
+      [this.trials.element, state === "trying" || state === "tried"],
       [this.progress.element, state === "learning" || state === "learnt"],
-      ...[trial, back, save].map((each) => [each, learnt && !asks && state !== "learning"])];
+    ];
     for (const [element, visible] of shown) element.hidden = !visible;
     for (const [kind, opener] of Object.entries(this.openers))
       opener.setAttribute("aria-expanded", String(this.kind === kind && state !== "closed"));
-    if (words !== null) this.said.textContent = words;
-    if (document.activeElement?.closest("[hidden]")) {
-      const next = [stop, trial, this.openers[this.kind ?? "voice"]].find((each) => !each.hidden && !each.closest("[hidden]"));
-      next.focus();
-    }
+    this.said.replaceChildren(...(word ? [html("strong", {}, `Say: ${word}`), " "] : []), words);
+    if (focused?.closest("[hidden]"))
+      [stop, trial, this.openers[this.kind ?? "voice"]].find((each) => !each.closest("[hidden]")).focus();
   }
 
   open(kind) {
@@ -82,11 +85,12 @@ export class Teacher {
     if (closes) return this.become("closed");
     const voice = kind === "voice", known = this.known.join(", ");
     this.about.textContent = voice
-      ? `The page asks for ${known}, and the network learns your voice from the recordings. Nothing leaves your browser.`
+      ? `The page asks for ${known}. The network learns your voice from the recordings. Nothing leaves your browser.`
       : "Say each word a few times. The network then knows these words and no others: any sound gets one of the names. "
         + "Nothing leaves your browser.";
     this.named.hidden = voice;
-    this.count.replaceChildren(...(voice ? VOICE_COUNTS : WORD_COUNTS).map((count) => html("option", {}, String(count))));
+    const counts = voice ? VOICE_COUNTS : WORD_COUNTS;
+    this.count.replaceChildren(...counts.map((count) => html("option", {}, String(count))));
     this.become("form");
     (voice ? this.count : this.names).focus();
   }
@@ -104,10 +108,10 @@ export class Teacher {
       this.names.setCustomValidity(`Give 2 to ${MOST_NAMES} words of at most ${LONGEST_NAME} characters.`);
       return this.names.reportValidity();
     }
-    const { learner, ...others } = voice ? VOICE : WORDS, settings = { ...others, learner: { ...learner, classes: voice ? null : names } };
+    const { learner, ...others } = voice ? VOICE : WORDS, classes = voice ? null : names;
     const each = names.flatMap((name, label) => name === NONE && voice ? [] : [label]);
     const order = Array.from({ length: Number(this.count.value) }, () => each).flat();
-    this.ask({ names, settings, order });
+    this.ask({ names, order, settings: { ...others, learner: { ...learner, classes } } });
   }
 
   /** Asks for the words of a lesson from the first on. */
@@ -123,7 +127,7 @@ export class Teacher {
   /** Asks for the next word, or learns after the last. */
   next(heard = "") {
     const { names, order, at, taken, settings } = this.lesson, asks = settings ? "asking" : "trying";
-    if (at < order.length) return this.become(asks, `${heard}Say: ${names[order[at]]} (${at + 1} of ${order.length})`);
+    if (at < order.length) return this.become(asks, `${at + 1} of ${order.length}. ${heard}`, names[order[at]]);
     if (!settings) return this.become("tried", this.trials.summary());
     if (taken.length) return this.learn();
     this.lesson = null;
@@ -143,7 +147,7 @@ export class Teacher {
       this.trials.add(name, this.answerBefore(samples), word);
     }
     ++lesson.at;
-    this.next(`Heard ${word.names[word.answer]}. `);
+    this.next(`Heard: ${saidOf(word)}.`);
     return true;
   }
 
@@ -163,7 +167,8 @@ export class Teacher {
     if (this.state === "learning") return this.finish(true);
     if (this.state !== "asking" && this.state !== "trying") return;
     this.page.halt();
-    this.become(this.state === "asking" ? "form" : "tried", this.trials.summary());
+    if (this.state === "asking") this.become("form");
+    else this.become("tried", this.trials.summary());
   }
 
   learn() {
@@ -196,7 +201,7 @@ export class Teacher {
     const last = this.states.at(-1), { taken, before } = this.lesson;
     if (!last) return this.become("form");
     this.replace(last.bytes);
-    const was = before === null ? "" : ` Before learning it answered ${before} right.`;
+    const was = before === null ? "" : ` Before learning: ${before}.`;
     this.become("learnt", `${stopped ? "Stopped" : "Learnt"} after ${last.pass} passes: ${last.right} of ${taken.length} `
       + `recordings right.${was} From now on the page hears with the new network.`);
   }
@@ -212,9 +217,7 @@ export class Teacher {
     const bytes = this.earlier.pop();
     this.page.use(bytes);
     this.bytes = bytes;
-    this.kind = null;
-    this.become("closed");
-    this.page.tell("The page hears with the network before.");
+    this.become("told", "The page hears with the network before.");
   }
 
   /** Asks for words in a random order, and answers each also with the network before. */
@@ -224,7 +227,6 @@ export class Teacher {
     const many = Array.from({ length: Math.ceil(TRIALS / labels.length) }, () => shuffled(labels, random)).flat();
     this.trials.begin(namesOf(before).join() === names.join());
     before.free();
-    this.kind ??= "voice";
     this.lesson = { names, order: many.slice(0, TRIALS), at: 0, taken: [] };
     if (!this.page.stop) this.page.listen();
     this.next();
@@ -251,9 +253,7 @@ export class Teacher {
       const [file] = input.files;
       try {
         this.replace(new Uint8Array(await file.arrayBuffer()));
-        this.kind = null;
-        this.become("closed");
-        this.page.tell(`The page hears with the network of ${file.name}: ${this.known.join(", ")}.`);
+        this.become("told", `The page hears with the network of ${file.name}. It knows ${this.known.join(", ")}.`);
       } catch (error) {
         this.page.tell(`${file.name} cannot be used: ${error.message}`);
       }

@@ -137,10 +137,11 @@ class Page {
     this.ask();
   }
 
-  /** Shows the last word's answer in the history, and in the status unless a lesson takes a word that `ended` by itself. */
+  /** Shows the last word's answer in the status and in the history, unless a lesson takes a word that `ended` by itself. */
   note(ended = false) {
     const word = this.listener.words.at(-1), p = word.probabilities[word.answer].toFixed(2);
-    if (!ended || !this.teacher.heard(word)) this.tell(`${isSure(word) ? "The answer is" : "Not sure:"} ${saidOf(word)}.`);
+    if (ended && this.teacher.heard(word)) return calm() && this.draw();
+    this.tell(`${isSure(word) ? "The answer is" : "Not sure:"} ${saidOf(word)}.`);
     this.history.prepend(html("li", {}, html("strong", {}, guessOf(word)), ` ${p}`));
     this.history.children[HISTORY]?.remove();
     if (calm()) this.draw();
