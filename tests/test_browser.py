@@ -42,6 +42,7 @@ from test_standardise import NETWORKS as SEQUENCE_NETWORKS
 from test_standardise import sequences
 
 wavfile = pytest.importorskip("scipy.io.wavfile", reason='pip install "srcell[train]"')
+signal = pytest.importorskip("scipy.signal", reason='pip install "srcell[train]"')
 FOLDER = Path(os.environ.get("SRCELL_BROWSER", "no folder")).resolve()
 TRAINS = Path(__file__).with_name("browser") / "trains.js"
 ROOT = Path(__file__).resolve().parent.parent
@@ -478,12 +479,16 @@ def agrees_with_native_code(word: dict[str, Any], file: Path | None = None) -> b
     return np.array_equal(found, spikes) and word["answer"] == logits.argmax()
 
 
-def test_the_microphone_is_heard_with_the_spikes_of_native_code(address: str, chromium: Any, tmp_path: Path) -> None:
-    sound = (32767 * spoken(0, 48_000)).astype(np.int16)
-    wavfile.write(tmp_path / "microphone.wav", 48_000, sound)  # Chromium plays it again and again
-    given = f"--use-file-for-fake-audio-capture={tmp_path / 'microphone.wav'}"
+def with_microphone(chromium: Any, sound: np.ndarray, folder: Path) -> Any:
+    """A browser whose microphone hears the sound, of 48 kHz, again and again."""
+    wavfile.write(folder / "microphone.wav", 48_000, (32767 * sound).astype(np.int16))
+    given = f"--use-file-for-fake-audio-capture={folder / 'microphone.wav'}"
     flags = [*FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", given]
-    browser = chromium.browser_type.launch(executable_path=browser_program(), args=flags)
+    return chromium.browser_type.launch(executable_path=browser_program(), args=flags)
+
+
+def test_the_microphone_is_heard_with_the_spikes_of_native_code(address: str, chromium: Any, tmp_path: Path) -> None:
+    browser = with_microphone(chromium, spoken(0, 48_000), tmp_path)
     with Opened(browser, f"{address}/play/sound.html") as page:
         page.evaluate("""() => {
             const { mediaDevices } = navigator, open = mediaDevices.getUserMedia.bind(mediaDevices);
@@ -663,6 +668,27 @@ def test_the_page_learns_a_voice_and_forgets_it_and_saves_it(address: str, chrom
     assert right[1] > right[0] + 2
     assert tried == f"Right of 10 words: {right[0]} before, {right[1]} after."
     assert all(agrees_with_native_code(word, file) for word in after)
+
+
+def test_a_lesson_hears_the_microphone(address: str, chromium: Any, tmp_path: Path) -> None:
+    script = """async () => {
+        const { speak } = await import("/_static/play/sound-voice.js");
+        return Array.from({ length: 10 }, (_, digit) => [...speak(digit, 8000)]);
+    }"""
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        parts = [np.pad(np.array(word), (1600, 4800)) for word in page.evaluate(script)]
+    sound = signal.resample_poly(np.concatenate([np.zeros(8000), *parts]), 6, 1)
+    draw = np.random.default_rng(0)
+    browser = with_microphone(chromium, sound + 1e-4 * draw.standard_normal(len(sound)), tmp_path)
+    with Opened(browser, f"{address}/play/sound.html") as page:
+        button_of(page, "Teach it your voice").click()
+        button_of(page, "Begin").click()
+        page.get_by_text("Learning from 10 recordings.").wait_for(timeout=LEARNS)
+        assert page.evaluate("play.page.teacher.lesson.before") >= 7
+        button_of(page, "Try 10 words").wait_for(timeout=LEARNS)
+        assert button_of(page, "Stop").count() == 1  # the page still listens
+        assert re.search(r"(10|9) of 10 recordings right", page.text_content(".sound-say"))
+    browser.close()
 
 
 def test_a_lesson_has_the_bits_of_native_code(address: str, chromium: Any, tmp_path: Path) -> None:
