@@ -57,10 +57,9 @@ export class Teacher {
 
   /** Enters a state and shows its controls, words, and the word to say; the focus never stays on a hidden control. */
   become(state, words = "", word = null) {
-    const asks = state === "asking" || state === "trying", taken = this.lesson?.taken.length;
-    const free = this.earlier.length > 0 && !asks && state !== "learning";
-    const focused = document.activeElement;
     this.state = state;
+    const { asks } = this, taken = this.lesson?.taken.length, focused = document.activeElement;
+    const free = this.earlier.length > 0 && !asks && state !== "learning";
     const { try: trial, back, save, skip, undo, again, stop } = this.buttons;
     const shown = [
       [this.panel, state !== "closed"], [this.form, state === "form"], [this.said, state !== "form"], [skip, asks],
@@ -119,9 +118,19 @@ export class Teacher {
     this.lesson = { ...lesson, at: 0, taken: [] };
     this.taken.replaceChildren();
     this.trials.clear();
-    if (!this.page.stop) this.page.listen();
     this.next();
     this.buttons.skip.focus();
+    this.listen();
+  }
+
+  /** Opens the microphone unless the page hears already; says here, too, why there is none. */
+  async listen() {
+    if (!this.page.stop) await this.page.listen();
+    if (!this.page.stop && this.asks) this.next(this.page.status.textContent);
+  }
+
+  get asks() {
+    return this.state === "asking" || this.state === "trying";
   }
 
   /** Asks for the next word, or learns after the last. */
@@ -136,7 +145,7 @@ export class Teacher {
 
   /** Takes a word that the page heard; returns whether the lesson wanted one. */
   heard(word) {
-    if (this.state !== "asking" && this.state !== "trying") return false;
+    if (!this.asks) return false;
     const { lesson } = this, label = lesson.order[lesson.at], name = lesson.names[label];
     const samples = Float32Array.from(word.columns.flatMap((column) => [...column.samples]));
     if (this.state === "asking") {
@@ -165,7 +174,7 @@ export class Teacher {
   /** Stops asking; or stops learning, and keeps what was learnt in the passes so far. */
   stop() {
     if (this.state === "learning") return this.finish(true);
-    if (this.state !== "asking" && this.state !== "trying") return;
+    if (!this.asks) return;
     this.page.halt();
     if (this.state === "asking") this.become("form");
     else this.become("tried", this.trials.summary());
@@ -228,9 +237,9 @@ export class Teacher {
     this.trials.begin(namesOf(before).join() === names.join());
     before.free();
     this.lesson = { names, order: many.slice(0, TRIALS), at: 0, taken: [] };
-    if (!this.page.stop) this.page.listen();
     this.next();
     this.buttons.skip.focus();
+    this.listen();
   }
 
   answerBefore(samples) {

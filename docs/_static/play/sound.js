@@ -80,7 +80,7 @@ class Page {
       if (call !== this.calls) return release();
       this.listener.clear(SETTLE);
       this.begin(release);
-      this.tell("Listening. Say a digit.");
+      this.tell("Listening.");
     } catch (error) {
       if (call !== this.calls) return;
       this.tell(`The microphone cannot be used: ${error.message} A sound file or the voice needs none.`);
