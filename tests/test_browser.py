@@ -804,6 +804,20 @@ def test_a_file_that_is_no_network_for_the_page_is_refused(address: str, chromiu
         assert page.text_content(".sound-digit") == "4"
 
 
+def test_a_network_that_learnt_elsewhere_is_opened_with_its_names(address: str, chromium: Any, tmp_path: Path) -> None:
+    learner = runtime.load(FOLDER / "_static" / "play" / "digits.srcell").learner(classes=WORDS)
+    learner.step(np.ones((50, 4, 32), np.float32), np.arange(4))
+    learner.network().save(tmp_path / "words.srcell")
+    with Opened(chromium, f"{address}/play/sound.html") as page:
+        with page.expect_file_chooser() as chooser:
+            button_of(page, "Open a network").click()
+        chooser.value.set_files(tmp_path / "words.srcell")
+        page.get_by_text(f"It knows {', '.join(WORDS)}.").wait_for()
+        (word,) = answers_to(page, [4])
+        assert str(page.text_content(".sound-words")).split(", p")[0] == WORDS[word["answer"]]
+    assert agrees_with_native_code(word, tmp_path / "words.srcell")
+
+
 def test_a_network_that_comes_during_a_word_hears_it_from_its_beginning(address: str, chromium: Any) -> None:
     script = """async () => {
         const { speak } = await import("/_static/play/sound-voice.js"), { listener, page } = play;
