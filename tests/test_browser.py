@@ -619,6 +619,15 @@ BATCH = (
 LEARNS = 120_000  # milliseconds in which a lesson must end
 
 
+# How many sounds get the answer "no digit".
+NO_DIGITS = """(sounds) => sounds.filter((sound) => {
+    play.listener.clear();
+    for (const part of [new Float32Array(4000), Float32Array.from(sound), new Float32Array(4000)])
+        play.listener.hear(part);
+    return play.result.at(-1).answer === 10;
+}).length"""
+
+
 def button_of(page: Any, name: str) -> Any:
     return page.get_by_role("button", name=name, exact=True)
 
@@ -642,12 +651,14 @@ def teach(page: Any, rate: int) -> None:
 
 def test_the_page_learns_a_voice_and_forgets_it_and_saves_it(address: str, chromium: Any, tmp_path: Path) -> None:
     digits, file = [*range(10)], tmp_path / "mine.srcell"
+    noises = (0.05 * np.random.default_rng(1).standard_normal((20, 4000))).tolist()
     with Opened(chromium, f"{address}/play/sound.html") as page:
         before = answers_to(page, digits)
         teach(page, SLOW)
         (said,) = re.findall(r"(\d+) of 10 recordings right. Before learning: (\d+)", page.text_content(".sound-say"))
         assert int(said[0]) > int(said[1])
         after = answers_to(page, digits)
+        assert page.evaluate(NO_DIGITS, noises) >= 16
         with page.expect_download() as download:
             button_of(page, "Save the network").click()
         assert download.value.suggested_filename == file.name
@@ -697,7 +708,7 @@ def test_a_lesson_has_the_bits_of_native_code(address: str, chromium: Any, tmp_p
         const { draws } = await import("/_static/play/sound-voice.js"), { listener, runtime, page } = play;
         const sounds = play.result.map(({ columns }) => columns.flatMap(({ samples }) => [...samples]));
         const samples = sounds.map((sound, label) =>
-            ({ label, currents: listener.currentsOf(Float32Array.from(sound)) }));
+            ({ label, word: true, currents: listener.currentsOf(Float32Array.from(sound)) }));
         const settings = { ...WORDS, passes: 2, batch: 2, learner: { ...WORDS.learner, classes } }, draw = draws();
         const made = [1, 2].flatMap(() => [...batches(samples, 32, settings, draw)]);
         return {

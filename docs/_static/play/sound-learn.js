@@ -6,10 +6,12 @@ import { Events } from "./srcell.js";
 export const VOICE = { passes: 15, batch: 5, varied: true, learner: { learningRate: 1e-3, layers: "all" } };
 export const WORDS = { passes: 20, batch: 5, varied: true, learner: { learningRate: 3e-3, layers: "all" } };
 
+const MOST_NO_WORDS = 20; // sounds that are no words, in a lesson
+const COLOURS = [0, 0.5, 0.95]; // of noise, from white to brown: the share that a sample keeps of the one before
 const LOUDER = 1.5, STRETCH = 1.5; // powers of two, and bands: as in bench/spoken_digits.py
 
-/** Learns from samples, { currents (T * K numbers), label }; gives { pass, loss, right, bytes } after each pass: the mean
-    loss during it, the number of samples that the network then answers right, and the network's file. */
+/** Learns from samples, { currents (T * K numbers), label, word }; gives { pass, loss, right, bytes } after each pass: the
+    mean loss during it, the number of words that the network then answers right, and the network's file. */
 export function* learning(runtime, bytes, samples, { passes, learner: settings, ...others }) {
   const network = runtime.network(bytes), learner = network.learner(settings), draw = draws();
   try {
@@ -17,7 +19,7 @@ export function* learning(runtime, bytes, samples, { passes, learner: settings, 
       let loss = 0;
       for (const { events, labels, lengths } of batches(samples, network.inputs, others, draw))
         loss += learner.step(events, labels, { lengths }) * labels.length / samples.length;
-      const learnt = learner.network(), right = rightOf(learnt, samples), file = learnt.bytes();
+      const learnt = learner.network(), right = rightOf(learnt, samples.filter(({ word }) => word)), file = learnt.bytes();
       learnt.free();
       yield { pass, passes, loss, right, bytes: file };
     }
@@ -44,6 +46,25 @@ export function batchOf(samples, inputs) {
   samples.reduce((at, { currents }) => (values.set(currents, at), at + currents.length), 0);
   const events = new Events(steps, samples.length, offsets, indices, values);
   return { events, labels: samples.map(({ label }) => label), lengths };
+}
+
+/** Sounds that are no words, for a network that has an answer for these and would forget it: in turn a recording backwards
+    and noise as long and as loud. In their usual order no nine is turned, which would be a nine again. */
+export function noWords(recordings) {
+  const draw = draws();
+  return recordings.slice(0, MOST_NO_WORDS).map((samples, k) =>
+    k % 2 ? noiseLike(samples, COLOURS[k % COLOURS.length], draw) : Float32Array.from(samples).reverse());
+}
+
+function noiseLike(samples, colour, draw) {
+  const power = (x) => x.reduce((sum, sample) => sum + sample * sample, 0), count = samples.length;
+  let last = 0;
+  const noise = samples.map((_, at) => {
+    last = colour * last + draw();
+    return at > 0.2 * count && at < 0.75 * count ? last : last / 100; // the word is in the middle
+  });
+  const louder = Math.sqrt(power(samples) / power(noise));
+  return noise.map((sample) => louder * sample);
 }
 
 /** The number of samples whose label has the largest logit. */

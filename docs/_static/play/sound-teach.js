@@ -2,7 +2,7 @@
    and the network that hears becomes the new one. It must know nothing about the learner's arithmetic. */
 import { button, html } from "./controls.js";
 import { NONE, answerOf, namesOf } from "./sound-listener.js";
-import { VOICE, WORDS, shuffled } from "./sound-learn.js";
+import { VOICE, WORDS, noWords, shuffled } from "./sound-learn.js";
 import { progressView, trialsView } from "./sound-teach-views.js";
 import { saidOf } from "./sound-views.js";
 
@@ -181,8 +181,11 @@ export class Teacher {
   }
 
   learn() {
-    const { taken, settings } = this.lesson, { listener } = this.page, classes = settings.learner.classes;
-    const samples = taken.map(({ samples, label }) => ({ currents: listener.currentsOf(samples), label }));
+    const { taken, settings, names } = this.lesson, { listener } = this.page, classes = settings.learner.classes;
+    const none = classes ? -1 : names.indexOf(NONE), others = none < 0 ? [] : noWords(taken.map(({ samples }) => samples));
+    const sample = (sound, label, word) => ({ currents: listener.currentsOf(sound), label, word });
+    const samples = [...taken.map(({ samples, label }) => sample(samples, label, true)),
+      ...others.map((sound) => sample(sound, none, false))];
     this.states = [];
     this.lesson.before = classes ? null : taken.filter(({ right }) => right).length;
     this.worker = new Worker(new URL("./sound-learn-worker.js", import.meta.url), { type: "module" });
