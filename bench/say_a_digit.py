@@ -16,10 +16,10 @@ It writes digits.srcell and digits.json, with the accuracies on the 300 test rec
 With --speakers it trains six other networks instead, each without one of the speakers, tests it on that speaker's 500
 recordings, and adds these accuracies to digits.json. --networks keeps them as SPEAKER.srcell, and does not train again
 what is there.
-With --teach these networks learn from 1, 3 or 5 recordings of each digit by the speaker whom they never heard, as the
-page does: by Adam, in batches of five, with all weights, against the answers at the end of the words. They are tested
-on the rest of the speaker's recordings, clean; means of three draws. Rate and passes were chosen on jackson, where
-other loudness, pitch or noise in each pass gave nothing.
+With --teach these networks learn from 1, 3 or 5 recordings of each digit by the speaker whom they never heard: by Adam,
+in batches of five, with all weights, against the answers at the end of the words. They are tested on the rest of the
+speaker's recordings, clean; means of three draws. Rate and passes were chosen on jackson, where other loudness, pitch
+or noise in each pass gave nothing.
 With --sure it trains nothing: it adds how often digits.srcell names a digit with a probability of at least 0.9, which
 the page calls sure, and how often it is then right, on the test recordings and on words that espeak-ng speaks.
 """
@@ -53,7 +53,7 @@ from srcell.data import LabelledSounds, SoundEncoding, load_spoken_digits
 
 NEURONS, CLASSES, NONE = 160, 11, 10  # ten digits, and "no digit"
 COPIES, PASSES, BATCH, RATE, SEED = 12, 12, 64, 5e-3, 0
-TAUGHT_RATE, TAUGHT_PASSES, TAUGHT_BATCH, DRAWS = 3e-3, 15, 5, 3  # the page's, in docs/_static/play/sound-teach.js
+TAUGHT_RATE, TAUGHT_PASSES, TAUGHT_BATCH, DRAWS = 3e-3, 15, 5, 3
 LEAK = 0.98  # of the readout's sums
 ENCODING = SoundEncoding(adaptation=1.0, offset=0.0)
 QUIETEST, LOUDEST = 0.004, 0.15  # root mean square of a word
