@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import accuracy as accuracy_rows  # bench/accuracy.py
+import numpy as np
 import report  # bench/report.py
 import works
 
@@ -201,17 +202,26 @@ def sure_digits() -> str:
 
 
 def new_speakers() -> str:
-    """The accuracy for a speaker never heard, before and after learning: bench/adapt.py."""
-    found = read("adapt.json")
-    rows = []
-    for speaker in sorted(found["src"]):
-        for kind, name in (("src", speaker), ("gru", "GRU")):
-            of = found.get(kind, {}).get(speaker)
-            if of is None:
-                continue
-            cells = [of[part][count]["accuracy"] for count in ("1", "3", "5") for part in ("readout", "all")]
-            rows.append([name, *(f"{x:.1f}" for x in (of["before"]["accuracy"], *cells))])
-    head = ["speaker", "before", *(f"{k}, {part}" for k in (1, 3, 5) for part in ("readout", "all"))]
+    """The accuracy for speakers never heard, before and after learning: bench/adapt.py."""
+    found, counts = read("adapt.json"), ("1", "3", "5")
+    kinds = {
+        "mean, all weights": ("src", "all"),
+        "mean, all weights, 60 passes": ("longer", "all"),
+        "mean, readout alone": ("src", "readout"),
+        "mean, GRU, all weights": ("gru", "all"),
+        "mean, GRU, readout alone": ("gru", "readout"),
+    }
+
+    def row(name: str, kind: str, part: str, speakers: list[str]) -> list[str]:
+        of = [found[kind][speaker] for speaker in speakers]
+        values = [[x["before"]["accuracy"], *(x[part][k]["accuracy"] for k in counts)] for x in of]
+        others = [x[part]["5"]["others"] for x in of]
+        return [name, *(f"{np.mean(column):.1f}" for column in (*zip(*values, strict=True), others))]
+
+    speakers = sorted(found["src"])
+    rows = [row(f"{speaker}, all weights", "src", "all", [speaker]) for speaker in speakers]
+    rows += [row(name, kind, part, speakers) for name, (kind, part) in kinds.items()]
+    head = ["accuracy, %", "before", "1 of each digit", "3", "5", "the five others after 5"]
     return report.lines(report.markdown_table(head, rows))
 
 
