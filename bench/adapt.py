@@ -20,7 +20,8 @@ sixth speaker teaches these digits.
 --drift: the sensor of bench/results/mnist-100 loses half of its gain and a tenth of its pixels; then the same with a
 quarter of the gain left and a third of the pixels dead. The network learns from 200 labelled training images in one
 pass, and is tested on the 10,000 test images; the dead pixels and the 200 images are drawn three times. Rate and batch
-were chosen on training images 50,000 to 51,999, with other dead pixels.
+were chosen on training images 50,000 to 51,999 (the network was trained on them with the first sensor), with other dead
+pixels.
 
 --times measures times alone, on one thread, for george: the best of five. Writes bench/results/adapt.json; what is
 there already is not measured anew.
@@ -232,21 +233,27 @@ def accuracy(network: Learns, recordings: Recordings, index: Tensor, first: int 
 
 
 def rows(
-    make: Make, recordings: Recordings, index: Tensor, others: Tensor | None, settings: Settings, first: int = 0
+    make: Make,
+    recordings: Recordings,
+    index: Tensor,
+    others: Tensor | None,
+    settings: Settings,
+    first: int = 0,
+    networks: int = NETWORKS,
 ) -> dict[str, Any]:
     """The accuracies by what learns and the number of recordings of each digit; of the others' too if given."""
     found: dict[str, Any] = {}
     if others is not None:
-        networks = [make(number)("all", 1e-3) for number in range(NETWORKS)]
+        untaught = [make(number)("all", 1e-3) for number in range(networks)]
         heard = {"accuracy": index, "others": others}
         found["before"] = {
-            name: float(np.mean([accuracy(network, recordings, part) for network in networks]))
+            name: float(np.mean([accuracy(network, recordings, part) for network in untaught]))
             for name, part in heard.items()
         }
     for learns, rate in settings.rates.items():
         found[learns] = {}
         for each in RECORDINGS:
-            draws, kept = np.zeros((NETWORKS, DRAWS)), []
+            draws, kept = np.zeros((networks, DRAWS)), []
             for number, draw in np.ndindex(draws.shape):
                 chosen, rest = drawn(recordings, index, each, draw)
                 network = make(number)(learns, rate)
@@ -291,7 +298,7 @@ def choose(recordings: Recordings, folder: Path) -> dict[str, Any]:
         found[part] = {learns: {} for learns in SRC.rates}
         for rate in CHOICES:
             settings = SRC._replace(rates=dict.fromkeys(SRC.rates, rate))
-            made = rows(lambda _: make, recordings, index, None, settings)  # noqa: B023
+            made = rows(lambda _: make, recordings, index, None, settings, networks=1)  # noqa: B023
             for learns in SRC.rates:
                 found[part][learns][str(rate)] = float(np.mean([row["accuracy"] for row in made[learns].values()]))
     print(json.dumps(found, indent=2), flush=True)
