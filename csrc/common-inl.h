@@ -51,7 +51,7 @@ auto with_mode(const CellBackward<T>& p, Choose choose) {
     };
     const auto with_parameters = [&](auto full_gradient) {
         return p.wants_parameters() ? with_resonance(full_gradient, std::true_type{})
-                                   : with_resonance(full_gradient, std::false_type{});
+                                    : with_resonance(full_gradient, std::false_type{});
     };
     return p.full_gradient ? with_parameters(std::true_type{}) : with_parameters(std::false_type{});
 }
