@@ -116,9 +116,36 @@ REFUSED: dict[str, tuple[str, str]] = {
     "no file": ("adapt none.srcell digits -o new", "No such file"),
     "no data": ("adapt net.srcell none/ -o new", "none/: no such folder"),
     "unknown data": ("adapt net.srcell digit -o new", "did you mean 'digits'"),
-    "no encoder": ("adapt bare.srcell digits -o new", "network: expected one that was exported with an encoder"),
-    "a folder": ("adapt net.srcell digits -o . --passes 1 --batch-size 2000", "folder"),
+    "no encoder": (
+        "adapt bare.srcell digits -o new",
+        "a RateEncoding, LatencyEncoding or CameraEncoding for digits, got none",
+    ),
+    "a folder": ("adapt net.srcell digits -o .", "expected a regular file or none, found a folder"),
+    "no folder": ("adapt net.srcell digits -o none/new", "none is not a folder: choose another for new"),
+    "sounds": ("adapt net.srcell tones/ -o new", "exported with a SoundEncoding for tones/, got RateEncoding"),
+    "images": (
+        "adapt held.srcell digits -o new",
+        "exported with a RateEncoding, LatencyEncoding or CameraEncoding for digits, got HeldEncoding",
+    ),
+    "sequences": ("adapt net.srcell own.py:sequences -o new", "exported with a HeldEncoding for own.py:sequences, got"),
+    "no samples": ("adapt held.srcell own.py:nothing -o new", "dataset: expected at least one training sample"),
 }
+
+
+OWN = """
+import torch
+from srcell.data import Dataset, LabelledSequences
+
+def of(count):
+    samples = LabelledSequences(torch.zeros(count, 5, 64), torch.arange(count) % 10)
+    return Dataset(samples, samples, 10, (64, 1, 1))
+
+def sequences():
+    return of(20)
+
+def nothing():
+    return of(0)
+"""
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -126,12 +153,30 @@ def test_what_is_refused_is_said_in_one_line(name: str, folder: Path, capsys: py
     exported(folder / "net.srcell", 64, 10, data.RateEncoding(steps=5))
     exported(folder / "few.srcell", 64, 3, data.RateEncoding(steps=5))
     exported(folder / "bare.srcell", 64, 10)
+    exported(folder / "held.srcell", 64, 10, HeldEncoding(hold=1))
+    tones(folder / "tones")
+    (folder / "own.py").write_text(OWN)
     command, message = REFUSED[name]
     assert main(command.split()) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        (data.RateEncoding(steps="many"), "encoder: steps: expected"),  # type: ignore[arg-type]
+        (SoundEncoding(rate=RATE, bands=64), "got SoundEncoding"),
+    ],
+)
+def test_an_encoder_of_wrong_settings_is_refused(
+    encoding: Any, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported(folder / "net.srcell", 64, 10, encoding)
+    assert main(["adapt", "net.srcell", "digits", "-o", "new"]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_an_encoder_of_another_kind_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -461,7 +461,7 @@ NUMBERS = {
         (f"{TINY} --out full", "full exists and is not an empty folder"),
         ("eval full", "full: expected a run folder, found no config.json in it"),
         ("eval data", "srcell: data: expected a run folder"),  # a path that is also the name of an option
-        ("bench --out none/speed.json", "none is not a folder: choose another --out"),
+        ("bench --out none/speed.json", "none is not a folder: choose another for speed.json"),
         # Sweeps
         ("sweep digits --vary epoch 1", "unknown setting 'epoch': did you mean 'epochs'?"),
         ("sweep digits --vary epochs x", "--vary epochs: expected values of int, got x"),

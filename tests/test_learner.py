@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -295,6 +296,12 @@ def test_other_classes_take_the_place_of_the_networks() -> None:
     assert net.classes is None
 
 
+@pytest.mark.parametrize("bound", [-5.9, -0.1 - 0.2, float(np.float32(0.1)), -1e-30, 1e22, float("inf")])
+def test_any_bound_of_the_biases_comes_back_from_the_file(bound: float) -> None:
+    text = exported(srcell.Sequential(SRC(INPUTS, 20, bias_max=bound), small(0.9)))._network.texts["layers.0.learning"]
+    assert json.loads(text) == {"bias_max": bound}
+
+
 @pytest.mark.parametrize("bound", [-4.0, -6.5, float("inf")])
 def test_biases_keep_their_bounds_and_a_diagonal_of_zero_stays(bound: float) -> None:
     model = network("no autapses")
@@ -347,7 +354,9 @@ REFUSED: dict[str, Refusal] = {
     "clip": ("clip_norm: expected a finite number", lambda n, e, y: n.learner(clip_norm=-1)),
     "layers": ("layers: expected 'all' or 'readout'", lambda n, e, y: n.learner(layers="none")),
     "same names": ("classes: expected names that differ", lambda n, e, y: n.learner(classes=["a", "a"])),
-    "long names": ("classes: expected names of at most", lambda n, e, y: n.learner(classes=["a" * 300_000])),
+    "a half character": ("classes: expected text in Unicode", lambda n, e, y: n.learner(classes=["\ud800", "b"])),
+    "quoted names": ("classes: expected names of at most", lambda n, e, y: n.learner(classes=["\n" * 80_000, "b"])),
+    "long names": ("classes: expected names of at most", lambda n, e, y: n.learner(classes=["a" * 600_000])),
     "huge targets": (
         "(loss|gradient): expected",
         lambda n, e, y: n.learner().step(e, np.full((BATCH, CLASSES), 3e38, np.float32)),
@@ -362,7 +371,7 @@ REFUSED: dict[str, Refusal] = {
         lambda n, e, y: n.learner(layers="readout").restore(n.learner().save()),
     ),
     "damaged state": (
-        "state: expected finite",
+        "state: expected the bytes that were saved, got altered ones",
         lambda n, e, y: n.learner().restore(n.learner().save()[:-4] + np.float32(np.nan).tobytes()),
     ),
 }

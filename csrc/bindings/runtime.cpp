@@ -30,8 +30,7 @@ const T* data_of(const std::optional<Array<T>>& array) {
 std::unique_ptr<Network> read_network(const py::bytes& bytes) {
     const std::string_view view = bytes;
     try {
-        return std::make_unique<Network>(
-            TensorFile::parse(reinterpret_cast<const unsigned char*>(view.data()), view.size()));
+        return std::make_unique<Network>(TensorFile::parse({view.begin(), view.end()}));
     } catch (const FileError& error) {
         throw py::value_error(error.what());
     }
@@ -287,7 +286,11 @@ std::unique_ptr<Learner> make_learner(const Network& network, double rate, doubl
                                       const std::optional<std::vector<std::string>>& classes) {
     LearningSettings settings = {rate, clip_norm, readout_alone, 0, {}};
     if (classes) settings.classes = static_cast<int64_t>(classes->size()), settings.class_names = *classes;
-    return std::make_unique<Learner>(network, settings);
+    try {
+        return std::make_unique<Learner>(network, settings);
+    } catch (const FileError& error) {
+        throw py::value_error(error.what());
+    }
 }
 
 double step_learner(Learner& learner, int64_t steps, int64_t batch, const Array<int64_t>& offsets,
@@ -320,10 +323,9 @@ py::tuple gradients_of(Learner& learner, int64_t steps, int64_t batch, const Arr
     return py::make_tuple(loss, made);
 }
 
-template <class Of>
-py::bytes saved(const Of& of) {
-    std::string state(of.state_bytes(), '\0');
-    of.save(state.data());
+py::bytes save_learner(const Learner& learner) {
+    std::string state(learner.state_bytes(), '\0');
+    learner.save(state.data());
     return py::bytes(state);
 }
 
@@ -383,7 +385,7 @@ void bind_runtime(pybind11::module_& m) {
              "every_step"_a, "threads"_a)
         .def_property_readonly("scratch_bytes", &Learner::scratch_bytes)
         .def("file", [](const Learner& learner) { return bytes_of(learner.file()); })
-        .def("save", &saved<Learner>)
+        .def("save", &save_learner)
         .def(
             "restore",
             [](Learner& learner, const py::bytes& state) {

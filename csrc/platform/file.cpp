@@ -33,7 +33,7 @@ bool write_all(std::FILE* file, const void* bytes, size_t size, bool sync) {
 
 const char* write_file(const char* path, const void* bytes, size_t size) {
     namespace fs = std::filesystem;
-    constexpr int kNames = 1000;
+    constexpr int kNames = 1000, kLinks = 40;
     std::error_code error;
     const fs::file_status found = fs::status(path, error);
     if (fs::is_directory(found)) return "expected a file, got a folder";
@@ -41,8 +41,10 @@ const char* write_file(const char* path, const void* bytes, size_t size) {
         std::FILE* const file = std::fopen(path, "wb");
         return file && write_all(file, bytes, size, false) ? nullptr : "the file cannot be written";
     }
-    const fs::path target = fs::weakly_canonical(path, error);
-    if (error) return "the folder does not exist";
+    fs::path target = path;  // where symbolic links lead to, also if there is no file yet
+    for (int link = 0; link < kLinks && fs::is_symlink(fs::symlink_status(target, error)); ++link)
+        target = target.parent_path() / fs::read_symlink(target, error);
+    if (fs::is_symlink(fs::symlink_status(target, error))) return "the file cannot be created";
     std::FILE* file = nullptr;
     fs::path beside;
     for (int number = 0; !file && number < kNames; ++number) {  // "x": never a file that another writer has

@@ -15,9 +15,8 @@ namespace {
 
 constexpr double kMeanBeta = 0.9, kVarianceBeta = 0.999, kEpsilon = 1e-8;
 constexpr double kMostRate = 1000;  // so that no weight can leave the range of float32
-constexpr int kMaxThreads = 1024;
 constexpr int64_t kMostClasses = 1 << 16;
-constexpr size_t kMostNames = size_t(1) << 18;  // bytes, so that the header of the file has room for them
+constexpr size_t kMostNames = size_t(1) << 19;  // bytes, so that the header of the file has room for them
 constexpr double kMostNorm = 1e18;              // of a gradient whose squares are float32
 
 [[noreturn]] void refuse(const std::string& name, const std::string& expected) {
@@ -33,22 +32,19 @@ Network with_classes(const Network& network, const LearningSettings& settings) {
     if (!settings.class_names.empty() && static_cast<int64_t>(settings.class_names.size()) != settings.classes)
         refuse("classes", "a name for each of " + std::to_string(settings.classes) + " classes, got " +
                               std::to_string(settings.class_names.size()));
-    size_t bytes = 0;
-    for (const std::string& name : settings.class_names) bytes += name.size();
-    if (bytes > kMostNames) refuse("classes", "names of at most 262144 bytes, got " + std::to_string(bytes));
+    std::string names = "[";
+    for (const std::string& name : settings.class_names) names += (names.size() > 1 ? "," : "") + quoted(name);
+    names += ']';
+    if (const size_t bytes = quoted(names).size(); bytes > kMostNames)
+        refuse("classes", "names of at most 524288 bytes as JSON, got " + std::to_string(bytes));
     const std::vector<float> zeros(static_cast<size_t>(settings.classes * readout.neurons));
     TensorFile file = network.file();
     file.tensors["readout.weight"] = {
         "F32", {settings.classes, readout.neurons}, zeros.data(), settings.classes * readout.neurons};
     file.tensors["readout.bias"] = {"F32", {settings.classes}, zeros.data(), settings.classes};
     file.texts.erase("classes");
-    if (!settings.class_names.empty()) {
-        std::string names = "[";
-        for (const std::string& name : settings.class_names) names += (names.size() > 1 ? "," : "") + quoted(name);
-        file.texts["classes"] = names + "]";
-    }
-    const std::vector<unsigned char> written = file.written();
-    return Network(TensorFile::parse(written.data(), written.size()));
+    if (!settings.class_names.empty()) file.texts["classes"] = names;
+    return Network(TensorFile::parse(file.written()));
 }
 
 }  // namespace
@@ -86,7 +82,16 @@ Learner::Learner(const Network& network, const LearningSettings& settings)
                        (layer.is_integer() ? " are integers" : " form a map, whose weights do not learn here"));
         LayerPart part;
         part.weight = add_part(prefix + "weight");
-        if (layer.lateral()) part.lateral = add_part(prefix + "lateral");
+        if (layer.lateral()) {
+            part.lateral = add_part(prefix + "lateral");
+            part.autapses = false;
+            const auto* const lateral = static_cast<const char*>(network_.file().tensors.at(prefix + "lateral").bytes);
+            for (int64_t n = 0; n < layer.neurons; ++n) {
+                float own;
+                std::memcpy(&own, lateral + 4 * n * (layer.neurons + 1), 4);
+                part.autapses |= own != 0;
+            }
+        }
         if (layer.rule.learn_bias) {
             part.bias = add_part(prefix + "bias");
             part.bound = std::get<FloatNeurons>(layer.kind).parameters[kBias];
@@ -111,6 +116,11 @@ Learner::Learner(const Network& network, const LearningSettings& settings)
             std::memcpy(layers_[k].joined.data() + (n + 1) * layer.columns - 1, constant + 4 * n, 4);
     }
     act();
+}
+
+int64_t Learner::scratch_bytes() const {
+    const Call call(*this);
+    return pieces_.bytes();
 }
 
 int64_t Learner::add_part(const std::string& name) {
@@ -191,14 +201,12 @@ void Learner::forward(const NetworkInput& input, int threads, std::vector<Passed
     }
 }
 
-// One answer: adds its part of the gradient of a linear readout's numbers, writes the gradient of the logits, and
+// One answer: writes the logits and their gradient, adds its part of the gradient of a linear readout's numbers, and
 // returns its part of the loss. `row` is that of the targets.
-double Learner::answer(const LearningTargets& targets, const double* sums, int64_t row, double weight,
+double Learner::answer(const LearningTargets& targets, const double* sums, int64_t row, double weight, float* logits,
                        double* grad_logits, double* grad_weight, double* grad_bias) {
     const Readout& readout = network_.readout();
     const int64_t classes = readout.classes, neurons = readout.neurons;
-    auto* const logits = pieces_.take<float>(classes);
-    pieces_.give_back(pieces_.used() - 1);
     readout.logits(sums, logits);
     double loss = 0;
     if (targets.labels) {
@@ -229,6 +237,7 @@ double Learner::read(const NetworkInput& input, const LearningTargets& targets, 
     auto* const sums = pieces_.take<double>(neurons);
     auto* const carry = pieces_.take<double>(neurons);
     auto* const back = pieces_.take<double>((every ? steps : 1) * neurons);  // gradients of the sums of each answer
+    auto* const logits = pieces_.take<float>(classes);
     auto* const grad_logits = pieces_.take<double>(classes);
     auto* const grad_weight = pieces_.take<double>(count + classes);
     std::fill_n(grad_weight, count + classes, 0.0);
@@ -243,8 +252,8 @@ double Learner::read(const NetworkInput& input, const LearningTargets& targets, 
         const int64_t length = length_of(b);
         const auto row = [&](int64_t t) { return spikes + t * plane + b * neurons; };
         const auto take_answer = [&](int64_t t) {
-            loss +=
-                answer(targets, sums, every ? b * steps + t : b, weight, grad_logits, grad_weight, grad_weight + count);
+            loss += answer(targets, sums, every ? b * steps + t : b, weight, logits, grad_logits, grad_weight,
+                           grad_weight + count);
             if (grad_spikes) readout.back(grad_logits, back + (every ? t * neurons : 0));
         };
         std::fill_n(sums, neurons, 0.0);
@@ -334,7 +343,7 @@ void Learner::hold(size_t k) {
         float& gradient = gradient_.data()[part.bias + static_cast<int64_t>(n)];
         if (numbers_.data()[part.bias + static_cast<int64_t>(n)] > part.bound[n] && gradient < 0) gradient = 0;
     }
-    for (int64_t n = 0; part.lateral >= 0 && !layer.rule.autapses && n < layer.neurons; ++n)
+    for (int64_t n = 0; part.lateral >= 0 && !part.autapses && n < layer.neurons; ++n)
         gradient_.data()[part.lateral + n * (layer.neurons + 1)] = 0;
 }
 
@@ -410,12 +419,20 @@ namespace {
 
 struct Mark {
     char name[8];
-    uint64_t network;
+    uint64_t network, payload;  // hashes
     int64_t numbers;
-    double steps, mean_power, variance_power;
+    double counts[3];  // steps, and Adam's betas to their power
 };
 
 constexpr char kName[8] = {'s', 'r', 'c', 'l', 'e', 'a', 'r', '1'};
+
+// Of a state's numbers and of what its mark counts.
+uint64_t payload_of(const Mark& mark, const void* numbers, size_t size) {
+    uint64_t sum = kHashStart;
+    add_to_hash(sum, mark.counts, sizeof mark.counts);
+    add_to_hash(sum, numbers, size);
+    return sum;
+}
 
 }  // namespace
 
@@ -423,16 +440,17 @@ size_t Learner::state_bytes() const { return sizeof(Mark) + 3 * static_cast<size
 
 void Learner::save(void* to) const {
     const Call call(*this);
-    Mark mark = {{}, network_.fingerprint(), numbers_.size(), steps_, mean_power_, variance_power_};
+    Mark mark = {{}, network_.fingerprint(), 0, numbers_.size(), {steps_, mean_power_, variance_power_}};
     std::memcpy(mark.name, kName, sizeof kName);
-    auto* at = static_cast<char*>(to);
-    std::memcpy(at, &mark, sizeof mark);
-    at += sizeof mark;
+    auto* const first = static_cast<char*>(to) + sizeof mark;
+    auto* at = first;
     const auto bytes = static_cast<size_t>(numbers_.size()) * sizeof(float);
     for (const Aligned<float>* numbers : {&numbers_, &mean_, &variance_}) {
         std::memcpy(at, numbers->data(), bytes);
         at += bytes;
     }
+    mark.payload = payload_of(mark, first, 3 * bytes);
+    std::memcpy(to, &mark, sizeof mark);
 }
 
 void Learner::restore(const void* from, size_t size) {
@@ -445,19 +463,12 @@ void Learner::restore(const void* from, size_t size) {
         refuse("state", std::to_string(state_bytes()) + " bytes that a learner of this network and these layers saved");
     at += sizeof mark;
     const auto bytes = static_cast<size_t>(numbers_.size()) * sizeof(float);
-    for (int64_t k = 0; k < 3 * numbers_.size(); ++k) {
-        float number;
-        std::memcpy(&number, at + k * 4, 4);
-        if (!std::isfinite(number) || (k >= 2 * numbers_.size() && number < 0)) refuse("state", "finite numbers");
-    }
-    if (!(mark.steps >= 0 && mark.mean_power >= 0 && mark.mean_power <= 1 && mark.variance_power >= 0 &&
-          mark.variance_power <= 1))
-        refuse("state", "a number of steps");
+    if (mark.payload != payload_of(mark, at, 3 * bytes)) refuse("state", "the bytes that were saved, got altered ones");
     for (Aligned<float>* numbers : {&numbers_, &mean_, &variance_}) {
         std::memcpy(numbers->data(), at, bytes);
         at += bytes;
     }
-    steps_ = mark.steps, mean_power_ = mark.mean_power, variance_power_ = mark.variance_power;
+    steps_ = mark.counts[0], mean_power_ = mark.counts[1], variance_power_ = mark.counts[2];
     act();
 }
 

@@ -84,7 +84,8 @@ class Learner {
     // The bytes of a file of the network as it is now.
     std::vector<unsigned char> file() const;
 
-    // What was learnt and Adam's moments, as bytes that only a learner of the same network and settings can restore.
+    // What was learnt and Adam's moments, as bytes that only a learner of the same network, classes and layers can
+    // restore; its rate and norm are its own.
     size_t state_bytes() const;
     void save(void* to) const;
     void restore(const void* from, size_t bytes);
@@ -92,12 +93,13 @@ class Learner {
     const std::vector<Part>& parts() const { return parts_; }
     const Network& network() const { return network_; }
     // Bytes of scratch, kept from call to call.
-    int64_t scratch_bytes() const { return pieces_.bytes(); }
+    int64_t scratch_bytes() const;
 
   private:
     // A layer's numbers among all, -1 where they do not learn.
     struct LayerPart {
         int64_t weight = -1, lateral = -1, bias = -1;
+        bool autapses = true;      // otherwise the diagonal of the recurrent weights is 0 and stays 0
         std::vector<float> bound;  // of each bias
         std::vector<float>
             joined;  // (neurons, columns) of a layer with a constant current: its weights and, last, that
@@ -116,8 +118,8 @@ class Learner {
     Events<float> kept(const Events<float>& events, int64_t rows);
     void forward(const NetworkInput& input, int threads, std::vector<Passed>& passed);
     double read(const NetworkInput& input, const LearningTargets& targets, const float* spikes, float* grad_spikes);
-    double answer(const LearningTargets& targets, const double* sums, int64_t row, double weight, double* grad_logits,
-                  double* grad_weight, double* grad_bias);
+    double answer(const LearningTargets& targets, const double* sums, int64_t row, double weight, float* logits,
+                  double* grad_logits, double* grad_weight, double* grad_bias);
     void backward(const ScanShape& shape, const std::vector<Passed>& passed, float* grad_spikes);
     const float* through_weights(const ScanShape& shape, size_t layer, const float* grad_current);
     void hold(size_t layer);

@@ -15,36 +15,37 @@ bool read_number(const std::string& text, double& value) {
     const bool negative = !text.empty() && text[0] == '-';
     size_t at = negative;
     int64_t digits = 0;
-    int exponent = 0, found = 0;
+    int exponent = 0;
+    const auto is_digit = [&] { return at < text.size() && text[at] >= '0' && text[at] <= '9'; };
+    // The digits from the 18th on only move the point.
+    const auto read_digits = [&](bool behind_point) {
+        const size_t first = at;
+        for (; is_digit(); ++at)
+            if (digits < int64_t(100000000000000000))
+                digits = 10 * digits + (text[at] - '0'), exponent -= behind_point;
+            else
+                exponent += !behind_point;
+        return at > first;
+    };
     if (text.compare(at, std::string::npos, "Infinity") == 0) {
         value = negative ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity();
         return true;
     }
-    const auto read_digits = [&](int64_t& to, int most) {
-        int count = 0;
-        for (; at < text.size() && text[at] >= '0' && text[at] <= '9' && count < most; ++at, ++count)
-            to = 10 * to + (text[at] - '0');
-        return count;
-    };
-    found = read_digits(digits, 17);
-    if (at < text.size() && text[at] == '.') {
-        ++at;
-        exponent = -read_digits(digits, 17 - found);
-        found -= exponent;
-    }
-    if (found && at < text.size() && text[at] == 'e') {
-        int64_t power = 0;
+    if (!read_digits(false)) return false;
+    if (at < text.size() && text[at] == '.' && (++at, !read_digits(true))) return false;
+    if (at < text.size() && text[at] == 'e') {
         const bool down = ++at < text.size() && text[at] == '-';
         at += at < text.size() && (text[at] == '-' || text[at] == '+');
-        if (!read_digits(power, 3)) return false;
-        exponent += static_cast<int>(down ? -power : power);
+        int power = 0;
+        for (; is_digit() && power < 1000; ++at) power = 10 * power + (text[at] - '0');
+        exponent += down ? -power : power;
     }
-    value = static_cast<double>(digits);
-    for (; exponent > 0; --exponent) value *= 10;
+    value = negative ? -static_cast<double>(digits) : static_cast<double>(digits);
     double below = 1;
+    for (; exponent > 0; --exponent) value *= 10;
     for (; exponent < 0; ++exponent) below *= 10;
-    value = (negative ? -value : value) / below;
-    return found && at == text.size();
+    value /= below;
+    return at == text.size();
 }
 
 }  // namespace
@@ -64,7 +65,6 @@ LearningRule LearningRule::of(const TensorFile& file, const std::string& name) {
         if (key == "surrogate") made.relu = choose(key, value, "relu", "straight_through");
         if (key == "recurrent_surrogate") made.lateral_relu = choose(key, value, "relu", "straight_through");
         if (key == "learn_bias") made.learn_bias = choose(key, value, "true", "false");
-        if (key == "autapses") made.autapses = choose(key, value, "true", "false");
         if (key == "bias_max") {
             double bound = 0;
             if (!read_number(value, bound)) refuse(key, "a number", value);

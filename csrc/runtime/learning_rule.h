@@ -8,9 +8,9 @@
 namespace srcell {
 
 struct LearningRule {
-    bool relu = false, lateral_relu = true;   // as in CellBackward and Lateral
-    float bias_max = -4;                      // a bias acts as at most this
-    bool learn_bias = true, autapses = true;  // without autapses the diagonal of the recurrent weights stays 0
+    bool relu = false, lateral_relu = true;  // as in CellBackward and Lateral
+    float bias_max = -4;                     // a bias acts as at most this
+    bool learn_bias = true;
 
     // Reads the text `name`, a JSON object of what differs from these defaults, if the file has it. Throws FileError.
     static LearningRule of(const TensorFile& file, const std::string& name);

@@ -22,7 +22,6 @@ namespace srcell {
 namespace {
 
 constexpr int64_t kMaxLayers = 1 << 16, kMaxNeurons = int64_t(1) << 31;
-constexpr int kMaxThreads = 1024;
 // The versions of a network's file: the second may have layers that resonate, the third delays as well, the fourth
 // convolutions, constant currents and a cochlea as well, and the fifth standardised inputs as well.
 constexpr const char* kVersions[] = {"1", "2", "3", "4", "5"};
@@ -206,25 +205,14 @@ NetworkLayer float_layer_of(const TensorFile& file, const std::string& prefix, i
     return made;
 }
 
-// The Fowler-Noll-Vo hash, taken over words of eight bytes; the size of each array is a word of its own.
-void add_to(uint64_t& sum, const void* bytes, size_t size) {
-    const auto add = [&](uint64_t word) { sum = (sum ^ word) * 0x100000001B3u; };
-    add(size);
-    for (size_t at = 0; at < size; at += sizeof(uint64_t)) {
-        uint64_t word = 0;
-        std::memcpy(&word, static_cast<const char*>(bytes) + at, std::min(sizeof word, size - at));
-        add(word);
-    }
-}
-
 uint64_t fingerprint_of(const TensorFile& file) {
-    uint64_t sum = 0xCBF29CE484222325u;
-    const auto add_text = [&](const std::string& text) { add_to(sum, text.data(), text.size()); };
+    uint64_t sum = kHashStart;
+    const auto add_text = [&](const std::string& text) { add_to_hash(sum, text.data(), text.size()); };
     for (const auto& [name, text] : file.texts) add_text(name), add_text(text);
     for (const auto& [name, tensor] : file.tensors) {
         add_text(name), add_text(tensor.dtype);
-        add_to(sum, tensor.shape.data(), tensor.shape.size() * sizeof(int64_t));
-        add_to(sum, tensor.bytes, tensor.size());
+        add_to_hash(sum, tensor.shape.data(), tensor.shape.size() * sizeof(int64_t));
+        add_to_hash(sum, tensor.bytes, tensor.size());
     }
     return sum;
 }

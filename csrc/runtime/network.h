@@ -168,6 +168,8 @@ struct NetworkOutput {
     bool every_step = false;  // the logits at every step, 0 past a sample's length; otherwise those after the last one
 };
 
+constexpr int kMaxThreads = 1024;
+
 // The number of rows, B * T. Throws std::invalid_argument for negative sizes or an overflow.
 int64_t count_rows(int64_t steps, int64_t batch);
 

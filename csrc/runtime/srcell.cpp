@@ -64,17 +64,17 @@ void check_size(size_t size, size_t expected) {
     if (size != expected) throw std::invalid_argument("size: expected " + std::to_string(expected));
 }
 
-srcell_network* network_of(const unsigned char* bytes, size_t size) {
-    return new srcell_network{srcell::Network(srcell::TensorFile::parse(bytes, size))};
+srcell_network* network_of(std::vector<unsigned char> bytes) {
+    return new srcell_network{srcell::Network(srcell::TensorFile::parse(std::move(bytes)))};
 }
 
 srcell_status learn(srcell_learner* learner, int64_t steps, int64_t batch, const int64_t* offsets,
-                    const int32_t* indices, const float* values, const int64_t* lengths,
+                    const int32_t* indices, const float* values, const int64_t* lengths, const char* wanted,
                     const srcell::LearningTargets& targets, int threads, double* loss) {
     return guarded([&] {
         require(learner, "learner");
         require(offsets, "offsets");
-        if (!targets.labels && !targets.values) throw std::invalid_argument("targets: expected a pointer, got null");
+        require(targets.labels ? static_cast<const void*>(targets.labels) : targets.values, wanted);
         const int64_t count = srcell::read_once(offsets + srcell::count_rows(steps, batch));
         if (count) require(indices, "indices");
         const srcell::NetworkInput input = {
@@ -116,7 +116,7 @@ srcell_status srcell_network_load(const char* path, srcell_network** network) {
         require(network, "network");
         std::vector<unsigned char> bytes;
         if (const char* fault = srcell::read_file(path, bytes)) throw srcell::FileError(fault);
-        *network = network_of(bytes.data(), bytes.size());
+        *network = network_of(std::move(bytes));
     });
 }
 
@@ -125,7 +125,8 @@ srcell_status srcell_network_read(const void* bytes, size_t size, srcell_network
     return guarded([&] {
         require(bytes, "bytes");
         require(network, "network");
-        *network = network_of(static_cast<const unsigned char*>(bytes), size);
+        const auto* const first = static_cast<const unsigned char*>(bytes);
+        *network = network_of({first, first + size});
     });
 }
 
@@ -342,15 +343,15 @@ void srcell_learner_free(srcell_learner* learner) { delete learner; }
 srcell_status srcell_learner_step(srcell_learner* learner, int64_t steps, int64_t batch, const int64_t* offsets,
                                   const int32_t* indices, const float* values, const int64_t* lengths,
                                   const int64_t* labels, int every_step, int threads, double* loss) {
-    return learn(learner, steps, batch, offsets, indices, values, lengths, {labels, nullptr, every_step != 0}, threads,
-                 loss);
+    return learn(learner, steps, batch, offsets, indices, values, lengths, "labels", {labels, nullptr, every_step != 0},
+                 threads, loss);
 }
 
 srcell_status srcell_learner_step_values(srcell_learner* learner, int64_t steps, int64_t batch, const int64_t* offsets,
                                          const int32_t* indices, const float* values, const int64_t* lengths,
                                          const float* targets, int every_step, int threads, double* loss) {
-    return learn(learner, steps, batch, offsets, indices, values, lengths, {nullptr, targets, every_step != 0}, threads,
-                 loss);
+    return learn(learner, steps, batch, offsets, indices, values, lengths, "targets",
+                 {nullptr, targets, every_step != 0}, threads, loss);
 }
 
 srcell_status srcell_learner_network(const srcell_learner* learner, srcell_network** network) {
@@ -358,8 +359,7 @@ srcell_status srcell_learner_network(const srcell_learner* learner, srcell_netwo
     return guarded([&] {
         require(learner, "learner");
         require(network, "network");
-        const std::vector<unsigned char> bytes = learner->learner.file();
-        *network = network_of(bytes.data(), bytes.size());
+        *network = network_of(learner->learner.file());
     });
 }
 

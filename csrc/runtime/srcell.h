@@ -171,7 +171,7 @@ SRCELL_API srcell_status srcell_learner_step_values(srcell_learner* learner, int
 /* Makes a network of what was learnt; free it with srcell_network_free(). */
 SRCELL_API srcell_status srcell_learner_network(const srcell_learner* learner, srcell_network** network);
 /* Saves what was learnt and Adam's moments as bytes, and restores them; `size` must be srcell_learner_state_size().
-   Only a learner of the same file and settings can restore them. */
+   Only a learner of the same file, classes and layers can restore them; its rate and clip_norm are its own. */
 SRCELL_API size_t srcell_learner_state_size(const srcell_learner* learner);
 SRCELL_API srcell_status srcell_learner_save(const srcell_learner* learner, void* state, size_t size);
 SRCELL_API srcell_status srcell_learner_restore(srcell_learner* learner, const void* state, size_t size);

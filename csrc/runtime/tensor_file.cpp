@@ -224,6 +224,16 @@ std::string quoted(const std::string& text) {
     return made + '"';
 }
 
+void add_to_hash(uint64_t& sum, const void* bytes, size_t size) {
+    const auto add = [&](uint64_t word) { sum = (sum ^ word) * 0x100000001B3u; };
+    add(size);
+    for (size_t at = 0; at < size; at += sizeof(uint64_t)) {
+        uint64_t word = 0;
+        std::memcpy(&word, static_cast<const char*>(bytes) + at, std::min(sizeof word, size - at));
+        add(word);
+    }
+}
+
 std::vector<unsigned char> TensorFile::written() const {
     std::string header = "{\"__metadata__\":{";
     for (const auto& [name, text] : texts)
@@ -254,10 +264,15 @@ std::vector<unsigned char> TensorFile::written() const {
     return made;
 }
 
-TensorFile TensorFile::parse(const unsigned char* given, size_t size) {
+TensorFile TensorFile::parse(const unsigned char* bytes, size_t size) {
+    return parse(std::vector<unsigned char>(bytes, bytes + size));
+}
+
+TensorFile TensorFile::parse(std::vector<unsigned char> given) {
     TensorFile made;
-    made.bytes = std::make_shared<const std::vector<unsigned char>>(given, given + size);
+    made.bytes = std::make_shared<const std::vector<unsigned char>>(std::move(given));
     const unsigned char* const bytes = made.bytes->data();
+    const size_t size = made.bytes->size();
     uint64_t length = 0;
     if (size >= kLengthBytes)
         for (size_t k = 0; k < kLengthBytes; ++k) length |= static_cast<uint64_t>(bytes[k]) << 8 * k;

@@ -32,13 +32,18 @@ struct TensorFile {
     std::map<std::string, StoredTensor> tensors;
     std::shared_ptr<const std::vector<unsigned char>> bytes;  // that parse() read; copies of this object share them
 
-    // The tensors point into a copy of the bytes. Throws FileError.
-    static TensorFile parse(const unsigned char* bytes, size_t size);
+    // The tensors point into the bytes, which the made object keeps. Throws FileError.
+    static TensorFile parse(std::vector<unsigned char> bytes);
+    static TensorFile parse(const unsigned char* bytes, size_t size);  // a copy of them
     // The bytes of a file that has these texts and tensors.
     std::vector<unsigned char> written() const;
 };
 
 // A text as a string in JSON.
 std::string quoted(const std::string& text);
+
+// The Fowler-Noll-Vo hash, taken over words of eight bytes; the size of each array is a word of its own.
+constexpr uint64_t kHashStart = 0xCBF29CE484222325u;
+void add_to_hash(uint64_t& sum, const void* bytes, size_t size);
 
 }  // namespace srcell

@@ -52,6 +52,20 @@ def write_output(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def check_output(path: Path) -> None:
+    """Before long work, raise what ``write_output`` would after it.
+
+    Raises:
+        FileExistsError: the path is a folder.
+        FileNotFoundError: there is no folder for the file.
+
+    """
+    if path.is_dir():
+        raise FileExistsError(errno.EEXIST, "expected a regular file or none, found a folder", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is not a folder: choose another for {path.name}")
+
+
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Add the file's name to errors raised in the block: the error of a full disk lacks it."""

@@ -426,11 +426,13 @@ class Learner:
         return self._learner.save()
 
     def restore(self, state: bytes) -> None:
-        """Go on from what a learner of the same network and settings saved; the steps that follow have the same bits.
+        """Go on, with the same bits, from what a learner of the same file, classes and layers saved.
+
+        The learning rate and ``clip_norm`` are not part of a state.
 
         Raises:
             TypeError: ``state`` is not bytes.
-            ValueError: the state is from another network or other settings, or is damaged.
+            ValueError: the state is from another network, other classes or layers, or is damaged.
 
         """
         self._learner.restore(_bytes("state", state))
@@ -717,6 +719,11 @@ def _strings(name: str, given: Any) -> list[str]:
         raise TypeError(f"{name}: expected a sequence of strings, got {given!r:.80}")
     if len(set(found)) < len(found):
         raise ValueError(f"{name}: expected names that differ, got {given!r:.80}")
+    for text in found:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name}: expected text in Unicode, got {text!r:.80}, a part of a character") from None
     return found
 
 

@@ -416,7 +416,7 @@ class Learner {
     });
   }
 
-  /** Goes on from bytes that a learner of the same network and settings saved. */
+  /** Goes on from bytes that a learner of the same file, classes and layers saved. */
   restore(state) {
     this.runtime.scratch((scratch) =>
       this.runtime.call("srcell_learner_restore", this.handle, scratch.put(Uint8Array, state), state.length));

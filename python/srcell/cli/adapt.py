@@ -13,12 +13,18 @@ from torch import Tensor
 import srcell
 
 from .. import data
-from ..data import Dataset, EventLoader, LabelledImages, LabelledSounds
+from .._files import check_output
+from ..data import Dataset, EventLoader, LabelledImages, LabelledSequences, LabelledSounds
 from ..data.encodings import Encoding
 from .parser import Parser, new_command
 from .terminal import put
 
 ENCODINGS = (data.RateEncoding, data.LatencyEncoding, data.CameraEncoding, data.HeldEncoding, data.SoundEncoding)
+ENCODINGS_OF = {  # kinds of samples; recordings of events need none
+    LabelledImages: ENCODINGS[:3],
+    LabelledSequences: (data.HeldEncoding, type(None)),
+    LabelledSounds: (data.SoundEncoding,),
+}
 PASSES, BATCH, RATE = 15, 5, 1e-3
 EVALUATED_AT_ONCE = 100  # samples
 
@@ -63,13 +69,17 @@ def adapt(arguments: argparse.Namespace) -> None:
     """
     if arguments.passes < 1:
         raise ValueError(f"passes: expected at least 1, got {arguments.passes}")
+    check_output(arguments.out)
     network = srcell.runtime.load(arguments.network)
-    encoding = encoding_of(network)
     dataset = data.load(arguments.dataset, arguments.data)
-    if encoding is None and isinstance(dataset.train, LabelledImages | LabelledSounds):
-        raise ValueError(f"network: expected one that was exported with an encoder for {arguments.dataset}, got none")
+    try:
+        encoding = encoding_of(network)
+        check_encoding(encoding, dataset, arguments.dataset)
+        loader = EventLoader(dataset.train, encoding, arguments.batch_size, shuffle=True, seed=arguments.seed)
+        next(iter(loader))
+    except TypeError as error:  # a setting of the file, found when the encoding is made or first used
+        raise ValueError(f"encoder: {error}") from None
     check_classes(network, dataset, arguments.new_classes)
-    loader = EventLoader(dataset.train, encoding, arguments.batch_size, shuffle=True, seed=arguments.seed)
     names = [dataset.class_names[k] if dataset.class_names else str(k) for k in range(dataset.num_classes)]
     learner = network.learner(arguments.lr, arguments.layers, classes=names if arguments.new_classes else None)
     if not arguments.new_classes:
@@ -102,6 +112,18 @@ def encoding_of(network: srcell.runtime.Network) -> Encoding | None:
 def frozen(value: Any) -> Any:
     """A list of JSON as the tuple that it was."""
     return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+
+def check_encoding(encoding: Encoding | None, dataset: Dataset, name: str) -> None:
+    """Raise unless a network with this encoding takes the samples of a data set, and there are some to learn from."""
+    if not len(dataset.train.labels):
+        raise ValueError(f"dataset: expected at least one training sample, got none in {name}")
+    fitting = ENCODINGS_OF.get(type(dataset.train))
+    if fitting and not isinstance(encoding, fitting):
+        *others, last = (kind.__name__ for kind in fitting if kind is not type(None))
+        wanted = f"{', '.join(others)} or {last}" if others else last
+        got = "none" if encoding is None else type(encoding).__name__
+        raise ValueError(f"network: expected one that was exported with a {wanted} for {name}, got {got}")
 
 
 def check_classes(network: srcell.runtime.Network, dataset: Dataset, new_classes: bool) -> None:

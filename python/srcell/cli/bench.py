@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .. import benchmark
-from .._files import write_output
+from .._files import check_output, write_output
 from ..benchmark.timing import Quartiles
 from .parser import Parser, new_command
 from .terminal import complain, put
@@ -33,8 +33,8 @@ def bench(arguments: argparse.Namespace) -> None:
     Progress is printed on standard error, so that standard output holds only the results.
     """
     out: Path | None = arguments.out
-    if out is not None and not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent} is not a folder: choose another --out")
+    if out is not None:
+        check_output(out)
     repetitions = arguments.repetitions
     if repetitions is None:
         repetitions = 3 if arguments.quick else 9

@@ -39,7 +39,7 @@ def learning_rule(module: Neurons | IntegerSRC) -> dict[str, str | bool | float]
     """What a learner must know of how a module's layers are trained, without what has its default."""
     if isinstance(module, IntegerSRC):
         return {}
-    names = ("surrogate", "recurrent_surrogate", "learn_bias", "autapses", "bias_max")
+    names = ("surrogate", "recurrent_surrogate", "learn_bias", "bias_max")
     defaults = DEFAULTS | NOT_RECURRENT._asdict()
     return {name: getattr(module, name) for name in names if getattr(module, name) != defaults[name]}
 
