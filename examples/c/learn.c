@@ -26,7 +26,7 @@ static int fail(const char* what) {
 static int64_t read_samples(void) {
     int64_t samples = 0, steps = 0, events = 0;
     while (fgets(line, sizeof line, stdin)) {
-        if (!strchr(line, '\n') && !feof(stdin)) return -1;  /* too long */
+        if (!strchr(line, '\n') && !feof(stdin)) return -1; /* too long */
         if (strncmp(line, "class ", 6) == 0) {
             if (samples == MOST_SAMPLES || steps == MOST_STEPS) return -1;
             labels[samples] = strtol(line + 6, NULL, 10);
