@@ -16,10 +16,9 @@ It writes digits.srcell and digits.json, with the accuracies on the 300 test rec
 With --speakers it trains six other networks instead, each without one of the speakers, tests it on that speaker's 500
 recordings, and adds these accuracies to digits.json. --networks keeps them as SPEAKER.srcell, and does not train again
 what is there.
-With --teach these networks learn from 1, 3 or 5 recordings of each digit by the speaker whom they never heard: by Adam,
-in batches of five, with all weights, against the answers at the end of the words. They are tested on the rest of the
-speaker's recordings, clean; means of three draws. Rate and passes were chosen on jackson, where other loudness, pitch
-or noise in each pass gave nothing.
+With --teach these networks learn from 1, 3 or 5 recordings of each digit by the speaker whom they never heard, in the
+lessons of the page, in node. They are tested on the rest of the speaker's recordings, clean; means of three draws.
+Other networks that were trained on the digits 0 to 4 of five speakers learn 5 to 9 of the sixth, as words of one's own.
 With --sure it trains nothing: it adds how often digits.srcell names a digit with a probability of at least 0.9, which
 the page calls sure, and how often it is then right, on the test recordings and on words that espeak-ng speaks.
 """
@@ -53,7 +52,8 @@ from srcell.data import LabelledSounds, SoundEncoding, load_spoken_digits
 
 NEURONS, CLASSES, NONE = 160, 11, 10  # ten digits, and "no digit"
 COPIES, PASSES, BATCH, RATE, SEED = 12, 12, 64, 5e-3, 0
-TAUGHT_RATE, TAUGHT_PASSES, TAUGHT_BATCH, DRAWS = 3e-3, 15, 5, 3
+TAUGHT, DRAWS = (1, 3, 5), 3  # recordings of each word
+WASM = RESULTS.parent.parent / "build" / "wasm32" / "srcell.wasm"
 FIRST_NEW = 5  # digits from this one on are the words that the networks SPEAKER.words.srcell never heard
 LEAK = 0.98  # of the readout's sums
 ENCODING = SoundEncoding(adaptation=1.0, offset=0.0)
@@ -297,44 +297,41 @@ def write(network: Digits, path: Path) -> None:
     export(exported, path)
 
 
-def currents_of(wave: Wave) -> NDArray[np.float32]:
-    """The currents of a word with 0.25 s before and 0.3 s after it."""
-    made: NDArray[np.float32] = ENCODING.hearing().take(
-        np.pad(wave, (round(0.25 * ENCODING.rate), round(0.3 * ENCODING.rate))).astype(np.float32)
+def taught(
+    network: Path, sounds: LabelledSounds, kind: str, settings: dict[str, Any] | None = None
+) -> dict[str, float | None]:
+    """The accuracies, in percent, before and after lessons of the page with so many recordings of each word."""
+    labels, waves = sounds.labels.numpy(), noisy(waves_of(sounds), math.inf, 0.25, np.random.default_rng(0))
+    chosen = {
+        count: [
+            np.stack([draw.permutation(np.flatnonzero(labels == word))[:count] for word in np.unique(labels)], 1)
+            for draw in (np.random.default_rng([count, number]) for number in range(DRAWS))
+        ]
+        for count in TAUGHT
+    }
+    with tempfile.NamedTemporaryFile(suffix=".f32") as file:
+        Path(file.name).write_bytes(np.concatenate(waves).astype(np.float32).tobytes())
+        task = {
+            "network": str(network),
+            "sounds": file.name,
+            "lengths": [len(wave) for wave in waves],
+            "labels": (labels - labels.min()).tolist(),
+            "kind": kind,
+            "names": WORDS[FIRST_NEW:],
+            "lessons": [each.ravel().tolist() for draws in chosen.values() for each in draws],
+            "settings": settings or {},
+        }
+        command = ["node", Path(__file__).with_suffix(".mjs"), WASM]
+        answer = json.loads(
+            subprocess.run(command, input=json.dumps(task), stdout=subprocess.PIPE, check=True, text=True).stdout
+        )
+    after = np.array([each["right"] for each in answer["after"]]).reshape(len(TAUGHT), DRAWS).mean(1)
+    found = dict(zip(map(str, TAUGHT), after.tolist(), strict=True))
+    return (
+        found
+        | ({"0": answer["before"]} if answer["before"] is not None else {})
+        | {"seconds": answer["after"][-1]["seconds"]}
     )
-    return made
-
-
-def taught(network: runtime.Network, sounds: LabelledSounds) -> dict[str, float]:
-    """The accuracies, in percent, before and after learning from so many recordings of each digit."""
-    heard, labels = [currents_of(wave) for wave in waves_of(sounds)], sounds.labels.numpy()
-
-    def batch(inputs: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], list[int]]:
-        lengths = [len(each) for each in inputs]
-        x = np.zeros((max(lengths), len(inputs), ENCODING.inputs), np.float32)
-        for b, each in enumerate(inputs):
-            x[: lengths[b], b] = each
-        return x, lengths
-
-    def right(made: runtime.Network, chosen: NDArray[np.int64]) -> float:
-        parts = np.split(chosen, range(100, len(chosen), 100))
-        answers = [made.run(*batch([heard[k] for k in part]), every_step=False).argmax(1) for part in parts]
-        return 100 * float((np.concatenate(answers) == labels[chosen]).mean())
-
-    found = {"0": right(network, np.arange(len(labels)))}
-    for count in (1, 3, 5):
-        accuracies = []
-        for number in range(DRAWS):
-            draw = np.random.default_rng([count, number])
-            of_digits = [draw.permutation(np.flatnonzero(labels == digit))[:count] for digit in range(10)]
-            given, learner = np.concatenate(of_digits), network.learner(TAUGHT_RATE)
-            for _ in range(TAUGHT_PASSES):
-                for part in np.split(draw.permutation(given), range(TAUGHT_BATCH, len(given), TAUGHT_BATCH)):
-                    x, lengths = batch([heard[k] for k in part])
-                    learner.step(x, labels[part], lengths, threads=1)
-            accuracies.append(right(learner.network(), np.setdiff1d(np.arange(len(labels)), given)))
-        found[str(count)] = float(np.mean(accuracies))
-    return found
 
 
 def main() -> None:
@@ -375,8 +372,12 @@ def main() -> None:
     elif arguments.teach:
         found["taught"] = {}
         for speaker in SPEAKERS:
-            network = runtime.load(arguments.networks / f"{speaker}.srcell")
-            found["taught"][speaker] = taught(network, load_spoken_digits(arguments.data, held_out=speaker).test)
+            sounds, path_of = load_spoken_digits(arguments.data, held_out=speaker).test, arguments.networks / speaker
+            new = sounds.select((sounds.labels >= FIRST_NEW).nonzero()[:, 0])
+            found["taught"][speaker] = {
+                "voice": taught(path_of.with_suffix(".srcell"), sounds, "VOICE"),
+                "words": taught(path_of.with_suffix(".words.srcell"), new, "WORDS"),
+            }
             print(speaker, found["taught"][speaker], flush=True)
     elif arguments.sure:
         known, labels = waves_of(dataset.test), dataset.test.labels

@@ -168,7 +168,10 @@ def run_console(command: str, folder: str) -> str:
 class GalleryOrder:
     """The order of the gallery's examples."""
 
-    NAMES = ("raster", "deep", "recall", "moving_camera", "camera_events", "streaming", "sound", "synapse", "integer")
+    NAMES = (
+        *("raster", "deep", "recall", "new_voices", "moving_camera", "camera_events", "streaming", "sound", "synapse"),
+        "integer",
+    )
 
     def __init__(self, folder: str) -> None: ...
 

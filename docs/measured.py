@@ -201,6 +201,19 @@ def sure_digits() -> str:
     )
 
 
+def taught(kind: str, columns: dict[str, str]) -> Callable[[], str]:
+    """What the lessons of the page "Say a digit" bring: bench/say_a_digit.py --teach."""
+
+    def table() -> str:
+        speakers = read("say-a-digit/digits.json")["taught"]
+        rows = [[name, *(f"{speakers[name][kind][key]:.1f} %" for key in columns)] for name in sorted(speakers)]
+        means = [mean([of[kind][key] for of in speakers.values()]) for key in columns]
+        rows.append(["mean of six", *(f"{value:.1f} %" for value in means)])
+        return report.lines(report.markdown_table(["the new voice", *columns.values()], rows))
+
+    return table
+
+
 def new_speakers() -> str:
     """The accuracy for speakers never heard, before and after learning: bench/adapt.py."""
     found, counts = read("adapt.json"), ("1", "3", "5")
@@ -306,5 +319,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "new-speakers": new_speakers,
     "new-words": new_words,
     "sure-digits": sure_digits,
+    "taught-voices": taught("voice", {"0": "before", "1": "1 recording of each digit", "3": "3", "5": "5"}),
+    "taught-words": taught("words", {"1": "1 recording of each word", "3": "3", "5": "5"}),
     "pytorch": features,
 }

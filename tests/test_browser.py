@@ -646,7 +646,7 @@ def teach(page: Any, rate: int) -> None:
     button_of(page, "Teach it your voice").click()
     button_of(page, "Begin").click()
     page.evaluate(SAY, [[*range(10)], rate])
-    page.get_by_text("Learnt after 15 passes").wait_for(timeout=LEARNS)
+    page.get_by_text("Learnt after 30 passes").wait_for(timeout=LEARNS)
 
 
 def test_the_page_learns_a_voice_and_forgets_it_and_saves_it(address: str, chromium: Any, tmp_path: Path) -> None:

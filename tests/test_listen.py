@@ -425,6 +425,64 @@ def test_portaudio_that_is_missing_is_a_user_error(
     assert line.startswith("srcell: cannot use a microphone: PortAudio library not found: install libportaudio2 ")
 
 
+# Lessons
+
+
+LOW_HIGH = (silence(0.2), tone(LOW, 0.3), silence(0.5), tone(HIGH, 0.4), silence(0.5))
+LESSON = "net.srcell a.wav --quiet -40 --labels low high --teach"
+
+
+def test_it_asks_for_words_and_learns_from_them(capsys: pytest.CaptureFixture[str]) -> None:
+    save("a.wav", *LOW_HIGH, *LOW_HIGH)
+    before = Path("net.srcell").read_bytes()
+    assert srcell_listen(f"{LESSON} --times 2 -o mine.srcell") == 0
+    lines = capsys.readouterr().out.splitlines()
+    asked = [line for line in lines if line.startswith("say ")]
+    assert asked == ["say low (1 of 4)", "say high (2 of 4)", "say low (3 of 4)", "say high (4 of 4)"]
+    assert [line.split()[2] for line in lines if line.endswith("end")] == ["low", "high", "low", "high"]
+    losses = [float(line.split()[-1]) for line in lines if line.startswith("pass ")]
+    assert len(losses) == 15 and losses[-1] < losses[0]
+    assert lines[-1] == "right of 4 recordings: 4 before, 4 after"
+    assert Path("net.srcell").read_bytes() == before != Path("mine.srcell").read_bytes()
+    assert runtime.load("mine.srcell").encoder == runtime.load("net.srcell").encoder
+
+
+def test_a_lesson_by_microphone_ends_with_its_last_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeMicrophones(np.concatenate([*LOW_HIGH, *LOW_HIGH]))
+    plugged_in(fake, monkeypatch)
+    assert srcell_listen("net.srcell --labels low high --teach low -o mine.srcell") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "say low (1 of 1)" and printed[-1] == "right of 1 recordings: 1 before, 1 after"
+    assert len(fake.sound) > RATE and not fake.recording and Path("mine.srcell").exists()
+
+
+def test_ctrl_c_ends_a_lesson_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugged_in(FakeMicrophones(np.concatenate(LOW_HIGH)), monkeypatch)
+    before = Path("net.srcell").read_bytes()
+    assert srcell_listen("net.srcell --teach --times 3 -o net.srcell") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "srcell: interrupted"
+    assert Path("net.srcell").read_bytes() == before
+
+
+def test_a_file_with_too_few_words_teaches_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    save("a.wav", *LOW_HIGH)
+    assert srcell_listen(f"{LESSON} --times 2 -o mine.srcell") == 2
+    error = "srcell: --teach: expected 4 words in the sound, got 2: is --quiet right?"
+    assert capsys.readouterr().err.splitlines()[-1] == error
+    assert not Path("mine.srcell").exists()
+
+
+def test_the_classes_of_the_file_have_names(capsys: pytest.CaptureFixture[str]) -> None:
+    sound = save("a.wav", tone(HIGH, 0.3))
+    runtime.load("net.srcell").learner(classes=NAMES).network().save("net.srcell")
+    assert srcell_listen("net.srcell a.wav") == 0
+    assert capsys.readouterr().out.splitlines() == answers(sound, names=dict(enumerate(NAMES)))
+
+
 # Processes of their own
 
 LISTENING = """
@@ -509,6 +567,14 @@ HEARS = "expected a network exported with a SoundEncoding, got"
         ("net.srcell --margin -1", "--margin: expected 0 to 0.3 seconds, as --reset-after, got -1"),
         ("net.srcell --margin 0.2 --reset-after 0.1", "--margin: expected 0 to 0.1 seconds, as --reset-after, got 0.2"),
         ("net.srcell a.wav --device 1", "--device: expected a microphone or a WAV file, got both"),
+        ("net.srcell a.wav --times 2", "--times: requires --teach"),
+        ("net.srcell a.wav -o new", "--out: requires --teach"),
+        ("net.srcell a.wav --quiet -40 --teach", "--teach: requires -o FILE, the file to write what was learnt to"),
+        ("net.srcell a.wav --teach -o new", "--teach: requires --quiet with a WAV file, which is one word without it"),
+        ("net.srcell --teach -o .", "[Errno 17] expected a regular file or none, found a folder: '.'"),
+        ("net.srcell --teach -o new --times 0", "--times: expected 1 to 1000, got 0"),
+        ("net.srcell --teach 3 -o new", "--teach: expected different names of 0, 1, got '3'"),
+        ("net.srcell --teach 0 0 -o new", "--teach: expected different names of 0, 1, got '0'"),
         ("net.srcell a.wav --labels one", "--labels: expected 2 names, one for each class, got 1"),
         ("net.srcell a.wav --quite -40", "unrecognized arguments: --quite -40: did you mean --quiet?"),
         ("", "the following arguments are required: NET"),

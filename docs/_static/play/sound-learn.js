@@ -2,13 +2,14 @@
 import { draws } from "./sound-voice.js";
 import { Events } from "./srcell.js";
 
-/* What a lesson gives to the learner, and its passes over the recordings; `varied`: loudness and bands change in each. */
-export const VOICE = { passes: 15, batch: 5, varied: true, learner: { learningRate: 1e-3, layers: "all" } };
+/* What a lesson gives to the learner, and its passes over the recordings; `varied`: loudness, bands and tempo change in
+   each. */
+export const VOICE = { passes: 30, batch: 5, varied: true, learner: { learningRate: 1e-3, layers: "all" } };
 export const WORDS = { passes: 20, batch: 5, varied: true, learner: { learningRate: 3e-3, layers: "all" } };
 
 const MOST_NO_WORDS = 20; // sounds that are no words, in a lesson
 const COLOURS = [0, 0.5, 0.95]; // of noise, from white to brown: the share that a sample keeps of the one before
-const LOUDER = 1.5, STRETCH = 1.5; // powers of two, and bands: as in bench/spoken_digits.py
+const LOUDER = 1.5, STRETCH = 1.5, TEMPO = 0.15; // powers of two, bands, and share of the duration
 
 /** Learns from samples, { currents (T * K numbers), label, word }; gives { pass, loss, right, bytes } after each pass: the
     mean loss during it, the number of words that the network then answers right, and the network's file. */
@@ -27,6 +28,14 @@ export function* learning(runtime, bytes, samples, { passes, learner: settings, 
     learner.free();
     network.free();
   }
+}
+
+/** The samples of a lesson: recordings, { samples, label }, and for a network with an answer for what is no word, whose
+    label is then `none`, sounds that are none. */
+export function samplesOf(recordings, none, currentsOf) {
+  const others = none < 0 ? [] : noWords(recordings.map(({ samples }) => samples));
+  return [...recordings.map(({ samples, label }) => ({ currents: currentsOf(samples), label, word: true })),
+    ...others.map((sound) => ({ currents: currentsOf(sound), label: none, word: false }))];
 }
 
 /** The batches of one pass, in a random order. */
@@ -50,7 +59,7 @@ export function batchOf(samples, inputs) {
 
 /** Sounds that are no words, for a network that has an answer for these and would forget it: in turn a recording backwards
     and noise as long and as loud. In their usual order no nine is turned, which would be a nine again. */
-export function noWords(recordings) {
+function noWords(recordings) {
   const draw = draws();
   return recordings.slice(0, MOST_NO_WORDS).map((samples, k) =>
     k % 2 ? noiseLike(samples, COLOURS[k % COLOURS.length], draw) : Float32Array.from(samples).reverse());
@@ -68,7 +77,7 @@ function noiseLike(samples, colour, draw) {
 }
 
 /** The number of samples whose label has the largest logit. */
-function rightOf(network, samples) {
+export function rightOf(network, samples) {
   const { events, labels, lengths } = batchOf(samples, network.inputs), { logits } = network.run(events, lengths);
   return labels.filter((label, b) => {
     const own = logits.subarray(b * network.classes, (b + 1) * network.classes);
@@ -76,15 +85,23 @@ function rightOf(network, samples) {
   }).length;
 }
 
-/** Currents of a louder or quieter sound whose bands are stretched; without an offset, a current is in proportion to the
-    levels. */
+/** Currents of a louder or quieter, slower or faster sound whose bands are stretched; without an offset, a current is in
+    proportion to the levels. */
 function varied(currents, bands, draw) {
   const louder = 2 ** (LOUDER * draw() / 4), middle = (bands - 1) / 2, wider = 1 + STRETCH * draw() / middle;
-  return currents.map((_, at) => {
-    const band = at % bands, source = Math.max(0, Math.min(bands - 1, middle + (band - middle) * wider));
-    const below = Math.min(Math.floor(source), bands - 2), share = source - below, from = at - band + below;
-    return louder * (currents[from] * (1 - share) + currents[from + 1] * share);
-  });
+  const steps = currents.length / bands, longer = Math.max(2, Math.round(steps * (1 + TEMPO * draw())));
+  const made = new Float32Array(longer * bands), between = (at, share, next) =>
+    currents[at] * (1 - share) + currents[at + next] * share;
+  for (let step = 0; step < longer; ++step) {
+    const time = step * (steps - 1) / (longer - 1), first = Math.min(Math.floor(time), steps - 2), later = time - first;
+    for (let band = 0; band < bands; ++band) {
+      const source = Math.max(0, Math.min(bands - 1, middle + (band - middle) * wider));
+      const below = Math.min(Math.floor(source), bands - 2), at = first * bands + below, share = source - below;
+      made[step * bands + band] =
+        louder * (between(at, share, 1) * (1 - later) + between(at + bands, share, 1) * later);
+    }
+  }
+  return made;
 }
 
 /** A list in a random order; `draw` gives numbers in [-1, 1). */

@@ -2,7 +2,7 @@
    and the network that hears becomes the new one. It must know nothing about the learner's arithmetic. */
 import { button, html } from "./controls.js";
 import { NONE, answerOf, namesOf } from "./sound-listener.js";
-import { VOICE, WORDS, noWords, shuffled } from "./sound-learn.js";
+import { VOICE, WORDS, samplesOf, shuffled } from "./sound-learn.js";
 import { progressView, trialsView } from "./sound-teach-views.js";
 import { saidOf } from "./sound-views.js";
 
@@ -182,10 +182,7 @@ export class Teacher {
 
   learn() {
     const { taken, settings, names } = this.lesson, { listener } = this.page, classes = settings.learner.classes;
-    const none = classes ? -1 : names.indexOf(NONE), others = none < 0 ? [] : noWords(taken.map(({ samples }) => samples));
-    const sample = (sound, label, word) => ({ currents: listener.currentsOf(sound), label, word });
-    const samples = [...taken.map(({ samples, label }) => sample(samples, label, true)),
-      ...others.map((sound) => sample(sound, none, false))];
+    const samples = samplesOf(taken, classes ? -1 : names.indexOf(NONE), (sound) => listener.currentsOf(sound));
     this.states = [];
     this.lesson.before = classes ? null : taken.filter(({ right }) => right).length;
     this.worker = new Worker(new URL("./sound-learn-worker.js", import.meta.url), { type: "module" });

@@ -84,14 +84,19 @@ def adapt(arguments: argparse.Namespace) -> None:
     learner = network.learner(arguments.lr, arguments.layers, classes=names if arguments.new_classes else None)
     if not arguments.new_classes:
         put(f"before: {result_of(network, dataset, encoding)}")
-    for number in range(1, arguments.passes + 1):
+    learn(learner, loader, arguments.passes)
+    better = learner.network()
+    put(f"after: {result_of(better, dataset, encoding)}")
+    better.save(arguments.out)
+
+
+def learn(learner: srcell.runtime.Learner, loader: EventLoader, passes: int) -> None:
+    """Learn in so many passes, and print the loss of each."""
+    for number in range(1, passes + 1):
         loader.set_epoch(number)
         losses = [(learner.step(events, labels), len(labels)) for events, labels in loader]
         mean = sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
         put(f"pass {number}: loss {mean:.4f}")
-    better = learner.network()
-    put(f"after: {result_of(better, dataset, encoding)}")
-    better.save(arguments.out)
 
 
 def encoding_of(network: srcell.runtime.Network) -> Encoding | None:

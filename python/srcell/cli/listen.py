@@ -1,6 +1,6 @@
 """``srcell listen``: the answers of an exported network while it hears a microphone or a WAV file.
 
-A stream of ``srcell.runtime`` takes samples and returns logits.
+A stream of ``srcell.runtime`` takes samples and returns logits. With ``--teach`` a learner goes on from what was heard.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 import srcell
 
 from .._extras import extra
+from .._files import check_output
 from .parser import Parser, new_command
 from .terminal import complain, printable, put
 
@@ -30,6 +31,7 @@ Floats = NDArray[np.float32]
 Chunks = Generator[tuple[Floats, bool], None, None]  # and whether samples before a chunk were lost: it was taken late
 
 CHUNK, QUIET, RESET_AFTER = 20.0, -50.0, 0.3  # milliseconds, dB of full scale, seconds
+TIMES, MOST_TIMES = 1, 1000  # recordings of each word of a lesson
 HIGHEST_RATE = 2**20  # Hz, of a SoundEncoding
 REFRESH = 0.1  # seconds of sound between two states of the live line
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
@@ -52,13 +54,19 @@ logits so far). A line is printed when the answer changes; "end" marks the last
 answer of a word. With a microphone, a terminal shows one live line instead,
 with a bar for each class and the level, and keeps the last answers of words.
 
-Ctrl-C stops. A summary on standard error follows: seconds of sound, the share
-of real time that the network took, and its time for a chunk."""
+With --teach it asks for words, --times each, and learns from what it hears: each
+word that begins is the one asked for, so that a WAV file has the words in this
+order. Then it writes the new network to the file of -o; NET stays as it is.
+
+Ctrl-C stops; before the end of a lesson it writes nothing. A summary on
+standard error follows: seconds of sound, the share of real time that the
+network took, and its time for a chunk."""
 EXAMPLES = """\
 examples:
   srcell listen words.srcell --labels both fall rise
   srcell listen words.srcell word.wav
-  srcell listen words.srcell sentence.wav --quiet -40"""
+  srcell listen words.srcell sentence.wav --quiet -40
+  srcell listen words.srcell --labels both fall rise --teach -o mine.srcell"""
 
 
 def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None:
@@ -67,13 +75,16 @@ def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None
     option = parser.add_argument
     option("network", type=Path, metavar="NET", help="exported network, by convention NAME.srcell")
     option("wav", type=Path, nargs="?", metavar="FILE.wav", help="WAV file, right after NET [a microphone]")
-    option("--labels", nargs="+", metavar="NAME", help="names of the classes, in their order [their numbers]")
+    option("--labels", nargs="+", metavar="NAME", help="names of the classes, in their order [the file's, or numbers]")
     option("--chunk", type=float, default=CHUNK, metavar="MS", help=f"milliseconds of a chunk [{CHUNK:g}]")
     level = f"dB of full scale below which a chunk is quiet [{QUIET:g}; none for a WAV file]"
     option("--quiet", type=float, metavar="DB", help=level)
     option("--reset-after", type=float, metavar="SECONDS", help=f"quiet after which a word has ended [{RESET_AFTER:g}]")
     option("--margin", type=float, metavar="SECONDS", help="quiet that is heard before and after a word [0]")
     option("--device", metavar="NAME", help="microphone: its number, or a part of its name [the system's default]")
+    option("--teach", nargs="*", metavar="NAME", help="ask for these words, and learn from them [all]")
+    option("--times", type=int, metavar="N", help=f"recordings of each word that is asked for [{TIMES}]")
+    option("-o", "--out", type=Path, metavar="FILE", help="the file to write what was learnt to")
     parser.set_defaults(run=listen)
 
 
@@ -89,6 +100,12 @@ def listen(arguments: argparse.Namespace) -> None:
     """
     check_options(arguments)
     network, rate = open_network(arguments.network, arguments.labels)
+    names = arguments.labels or names_of(network)
+    lesson = None
+    if arguments.teach is not None:
+        from .lesson import Lesson  # which imports torch
+
+        lesson = Lesson(network, names, arguments.teach, arguments.times or TIMES)
     block = max(1, round(rate * arguments.chunk / 1000))
     quiet, from_microphone = arguments.quiet, arguments.wav is None
     if from_microphone:
@@ -97,22 +114,29 @@ def listen(arguments: argparse.Namespace) -> None:
     else:
         source = wav_chunks(arguments.wav, rate, block)
     patience = RESET_AFTER if arguments.reset_after is None else arguments.reset_after
-    listener = Listener(network.stream(), rate, quiet, patience, arguments.margin or 0.0)
-    names = arguments.labels or [str(label) for label in range(network.num_classes)]
+    listener = Listener(network.stream(), rate, quiet, patience, arguments.margin or 0.0, keep=lesson is not None)
     lines = LiveLine(names) if from_microphone and sys.stdout.isatty() else Lines(names)
     lost, interrupt = 0, None
     with lines.live, closing(source) as chunks:
         try:
+            if lesson:
+                lines.say(lesson.question)
             for chunk, overflowed in chunks:
                 lost += overflowed
                 ended = listener.take(chunk)
                 if ended is not None:
                     lines.end(ended)
+                    if lesson and lesson.take(listener.word):
+                        break
+                    if lesson:
+                        lines.say(lesson.question)
                 lines.show(listener)
         except KeyboardInterrupt as stopped:
             interrupt = stopped
         if listener.answer is not None:
             lines.end(listener.answer)
+            if lesson:
+                lesson.take(listener.word)
     if quiet is None and listener.answer is None and interrupt is None:
         raise ValueError(
             f"{arguments.wav}: expected a sound of at least one frame of the network's SoundEncoding, got "
@@ -120,8 +144,10 @@ def listen(arguments: argparse.Namespace) -> None:
         )
     for line in summary(listener, arguments.chunk, lost):
         complain(line)
-    if interrupt is not None and not from_microphone:
+    if interrupt is not None and (lesson or not from_microphone):
         raise interrupt
+    if lesson:
+        lesson.learn(rate, arguments.out)
 
 
 def check_options(arguments: argparse.Namespace) -> None:
@@ -137,6 +163,18 @@ def check_options(arguments: argparse.Namespace) -> None:
         raise ValueError(f"margin: expected 0 to {most:g} seconds, as --reset-after, got {arguments.margin:g}")
     if arguments.wav is not None and arguments.device is not None:
         raise ValueError("device: expected a microphone or a WAV file, got both")
+    if arguments.teach is None:
+        for name in ("times", "out"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"{name}: requires --teach")
+    elif arguments.out is None:
+        raise ValueError("teach: requires -o FILE, the file to write what was learnt to")
+    elif arguments.wav is not None and arguments.quiet is None:
+        raise ValueError("teach: requires --quiet with a WAV file, which is one word without it")
+    else:
+        check_output(arguments.out)
+    if arguments.times is not None and not 1 <= arguments.times <= MOST_TIMES:
+        raise ValueError(f"times: expected 1 to {MOST_TIMES}, got {arguments.times}")
     if arguments.wav is not None and arguments.quiet is None:
         for name in ("reset_after", "margin"):
             if getattr(arguments, name) is not None:
@@ -167,6 +205,12 @@ def open_network(path: Path, labels: Sequence[str] | None) -> tuple[srcell.runti
     if labels is not None and len(labels) != network.num_classes:
         raise ValueError(f"labels: expected {network.num_classes} names, one for each class, got {len(labels)}")
     return network, rate
+
+
+def names_of(network: srcell.runtime.Network) -> list[str]:
+    """The names of the classes: those of the file, if it has one for each, or numbers."""
+    found = network.classes or []
+    return found if len(found) == network.num_classes else [str(label) for label in range(network.num_classes)]
 
 
 def wav_chunks(path: Path, rate: int, block: int) -> Chunks:
@@ -270,8 +314,10 @@ class Listener:
         quiet: level below which a chunk is quiet, dB of full scale; None if the whole sound is one word.
         patience: seconds of quiet after which a word has ended.
         margin: seconds of quiet that the stream hears before and after a word, at most ``patience``.
+        keep: keep the samples that the stream heard of a word.
 
     Attributes:
+        word: these samples, of the present word or of the last.
         answer: the answer in the present word; None between words, and before a word's first frame is complete.
         level: of the last chunk, dB of full scale; the mean power of a square wave of amplitude 1 is 0 dB.
         loudest: the largest level of a chunk.
@@ -282,8 +328,15 @@ class Listener:
     """
 
     def __init__(
-        self, stream: srcell.runtime.Stream, rate: int, quiet: float | None, patience: float, margin: float
+        self,
+        stream: srcell.runtime.Stream,
+        rate: int,
+        quiet: float | None,
+        patience: float,
+        margin: float,
+        keep: bool = False,
     ) -> None:
+        self.keep, self.word = keep, list[Floats]()
         self.stream, self.rate = stream, rate
         self.quiet = -math.inf if quiet is None else quiet
         self.patience, self.margin = round(patience * rate), round(margin * rate)
@@ -311,7 +364,7 @@ class Listener:
         if self.level >= self.quiet:
             if not self._in_word:
                 self.stream.reset()
-                self._in_word, self._held = True, [self._before]
+                self._in_word, self._held, self.word = True, [self._before], []
             self._hear(np.concatenate([*self._held, chunk]))
             self._silent, self._held = 0, []
         elif self._in_word:
@@ -332,6 +385,8 @@ class Listener:
         logits = self.stream.logits()[0]
         self.times.append(time.perf_counter() - begin)
         self.heard += len(samples)
+        if self.keep:
+            self.word.append(samples)
         if steps:
             if not np.isfinite(logits).all():
                 raise ValueError(f"expected finite logits of the network, got {logits.tolist()!s:.80}")
@@ -363,7 +418,11 @@ class Lines:
     def end(self, answer: Answer) -> None:
         """Show the last answer of a word."""
         self._last = None
-        put(f"{self.text(answer)}  end")
+        self.say(f"{self.text(answer)}  end")
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+        put(text)
 
 
 class LiveLine(Lines):
@@ -401,9 +460,9 @@ class LiveLine(Lines):
         bars = "".join(self.bars[round(float(share) * (len(self.bars) - 1))] for share in answer.shares)
         return f"{self.names[answer.label]:{self.width}}  {answer.probability:.2f}  {bars}"
 
-    def end(self, answer: Answer) -> None:
-        """Keep the last answer of a word above the live line."""
-        self.console.print(f"{self.text(answer)}  end", soft_wrap=True)
+    def say(self, text: str) -> None:
+        """Keep a line above the live one."""
+        self.console.print(printable(text), soft_wrap=True)
 
 
 def summary(listener: Listener, chunk: float, lost: int) -> Iterator[str]:
