@@ -58,11 +58,14 @@ export function batchOf(samples, inputs) {
 }
 
 /** Sounds that are no words, for a network that has an answer for these and would forget it: in turn a recording backwards
-    and noise as long and as loud. In their usual order no nine is turned, which would be a nine again. */
+    and noise as long and as loud; of fewer recordings more noise. In their usual order no nine is turned, which would be
+    a nine again. */
 function noWords(recordings) {
-  const draw = draws();
-  return recordings.slice(0, MOST_NO_WORDS).map((samples, k) =>
-    k % 2 ? noiseLike(samples, COLOURS[k % COLOURS.length], draw) : Float32Array.from(samples).reverse());
+  const draw = draws(), count = recordings.length;
+  return Array.from({ length: Math.min(MOST_NO_WORDS, 2 * count) }, (_, k) => {
+    const samples = recordings[k % count], noise = k % 2 || k >= count;
+    return noise ? noiseLike(samples, COLOURS[k % COLOURS.length], draw) : Float32Array.from(samples).reverse();
+  });
 }
 
 function noiseLike(samples, colour, draw) {
