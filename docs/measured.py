@@ -311,7 +311,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "regression": regression,
     "what-matters": what_matters,
     "beyond-recall": beyond("recall", lambda delay: f"{delay} steps"),
-    "beyond-noise": beyond("noise", lambda share: f"{100 * float(share):g} % noise"),
+    **{
+        f"beyond-{task}": beyond(task, lambda share: f"{100 * float(share):g} % noise")
+        for task in ("noise", "trained-noise")
+    },
     "through-time": through_time("training"),
     "through-time-sequences": through_time("sequences"),
     "spoken-digits": spoken_digits,
