@@ -147,11 +147,21 @@ TABLE = {
         configurations_tried=7,
         test_looks=5,
     ),
+    "psmnist-line": Row(
+        "MNIST, pixel by pixel, permuted",
+        "1-512, resonant, 256 delays of the input",
+        "st",
+        "srcell train psmnist --preset best --validation 0",
+        epochs=8,
+        seeds=(0, 1),
+        configurations_tried=29,
+    ),
     "psmnist": Row(
         "MNIST, pixel by pixel, permuted",
         "1-384, recurrent, resonant, delays",
         "lateral",
-        "srcell train psmnist --preset best --validation 0",
+        "srcell train psmnist --preset best --recurrent --hidden 384 --recurrent-delay 240 --input-delay 240 --taps 16 "
+        "--slowest-alpha 0.998 --zs-hyp 0.3 --readout-window 60 --lr 2e-3 --validation 0",
         epochs=16,
         seeds=(0, 1),
         configurations_tried=14,
@@ -380,7 +390,7 @@ def resonance(task: str, network: str, command: str, epochs: int, seeds: tuple[i
 FREQUENCIES = "--omega 0.01 --highest-omega 1"
 RESONANT = f"{FREQUENCIES} --zs-hyp 0.5 --input-gain 0 --recurrent-delay 0"
 PIXELS = (
-    "--hidden 256 --slowest-alpha 0.999 --input-delay 0 --taps 1 --no-whole-delays --readout-alpha 0.97 "
+    "--recurrent --hidden 256 --slowest-alpha 0.999 --input-delay 0 --taps 1 --no-whole-delays --readout-alpha 0.97 "
     "--readout-window 0"
 )
 RESONANCE = {}

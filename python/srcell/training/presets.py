@@ -46,6 +46,19 @@ _PIXELS = {
     "input_delay": 240,
     "taps": 16,
 }
+# A line of delays over all pixels, and neurons that remember a few steps.
+_PERMUTED = {
+    "recurrent": False,
+    "recurrent_delay": 0,
+    "epochs": 8,
+    "learning_rate": 1e-2,
+    "slowest_alpha": 0.95,
+    "zs_hyp": 0.1,
+    "readout_window": 10,
+    "hidden_sizes": (512,),
+    "input_delay": 780,
+    "taps": 256,
+}
 _SEQUENCES = {
     "seqmnist-rows": {
         **_SEQUENCE,
@@ -58,7 +71,7 @@ _SEQUENCES = {
         "recurrent_delay": 20,
     },
     "seqmnist": {**_SEQUENCE, **_PIXELS, "epochs": 20},
-    "psmnist": {**_SEQUENCE, **_PIXELS},
+    "psmnist": {**_SEQUENCE, **_PIXELS, **_PERMUTED},
     "japanese-vowels": {
         **_SEQUENCE,
         "epochs": 60,
