@@ -1,10 +1,13 @@
-"""What srcell 0.2.0 saved loads and runs: state_dicts, pickled states, programs, a run folder.
+"""What srcell 0.2.0 saved loads and runs: state_dicts, pickled states, programs, a run folder; and code for it.
 
 tests/saved/0.2.0 has it; the outputs beside it are those of 0.2.0.
 """
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ import torch
 import srcell
 from srcell import SRC, rate_encode
 
-SAVED = Path(__file__).parent / "saved" / "0.2.0"
+TESTS = Path(__file__).parent
+SAVED = TESTS / "saved" / "0.2.0"
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +58,25 @@ def test_a_run_folder_loads(saved: dict[str, Any]) -> None:
     model = srcell.load(SAVED / "run").eval()
     logits = model(rate_encode(saved["images"], 20, seed=1))
     torch.testing.assert_close(logits, saved["logits"])
+
+
+OLD = """\
+import torch
+import srcell
+from srcell.export import export
+from srcell.run_folder import RunFolder
+layer = srcell.SRC(3, 4, lateral=True, lateral_surrogate="relu", recurrent_grad=True)
+assert layer.lateral and srcell.runtime.LayerCounts and srcell.benchmark.Setting
+network = srcell.Sequential(layer, srcell.LinearReadout(4, 2))
+export(network, "net.srcell")
+print("srcell train adding --no-lateral --lateral-delay 3 --recurrent-grad")
+"""
+
+
+def test_code_of_an_older_version_runs_after_the_lines_of_the_page(tmp_path: Path) -> None:
+    (tmp_path / "old.py").write_text(OLD)
+    (lines,) = re.findall(r"```sh\n(.*?)```", (TESTS.parent / "docs/howto/upgrading.md").read_text(), re.DOTALL)
+    subprocess.run(["bash", "-ec", lines.replace("FILES", "old.py")], cwd=tmp_path, check=True)
+    ran = subprocess.run([sys.executable, "old.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert ran.stdout == "srcell train adding --no-recurrent --recurrent-delay 3 --full-gradient\n"
+    assert (tmp_path / "old.py.bak").read_text() == OLD
