@@ -169,6 +169,7 @@ class Spiking(nn.Module):
         given |= {"input_delay": task.line[0], "taps": task.line[1]}
         config = TrainingConfig.preset("best", **{**task.settings, **given})
         self.net = build_model(config, (inputs,), task.outputs)
+        self.net.encoder = None
         self.every_step = task.outputs == 1
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
