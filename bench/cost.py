@@ -17,11 +17,12 @@ permuted digits of 14 x 14 pixels; ``spoken digits``, the official split; ``freq
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -324,20 +325,11 @@ def measure(task: Task, kind: str, network: Any, samples: Samples) -> dict[str, 
     return {"score": score, "operations": operations / count, "steps": steps / count}
 
 
-def microseconds(step: Callable[[int], object], steps: int) -> float:
-    """The median over twenty rounds of the mean time of a step."""
-    taken = []
-    for _ in range(21):
-        begin = time.perf_counter()
-        for t in range(steps):
-            step(t)
-        taken.append(1e6 * (time.perf_counter() - begin) / steps)
-    return statistics.median(taken[1:])
+Steps = Callable[[int], object]
 
 
-@torch.inference_mode()
-def time_a_step(task: Task, kind: str, network: Any, samples: Samples) -> dict[str, float]:
-    """Microseconds of a step of one sample on one thread, and the bytes of weights and state.
+def steps_of(task: Task, network: Any, samples: Samples, kind: str) -> tuple[dict[str, int], dict[str, Steps], int]:
+    """The bytes of weights and state, how a step of one sample is run, and the number of steps.
 
     The lines of delays of the LIF and the GRU are not timed, the SRC's is.
     """
@@ -348,8 +340,8 @@ def time_a_step(task: Task, kind: str, network: Any, samples: Samples) -> dict[s
             network.net.export(Path(folder) / "net.srcell")
             stream = srcell.runtime.load(Path(folder) / "net.srcell").stream()
         events = [(row.nonzero()[0].astype(np.int32), row[row.nonzero()]) for row in x[:, 0].numpy()]
-        srcell_us = microseconds(lambda t: stream.step(*events[t]), len(x))
-        return {"weights": weights, "state": len(stream.save()), "srcell": srcell_us, "step": srcell_us}
+        ways: dict[str, Steps] = {"srcell": lambda t: stream.step(*events[t])}
+        return {"weights": weights, "state": len(stream.save())}, ways, len(x)
     x = network.line(x)
     states = [*torch.zeros(1 if kind == "gru" else 2, 1, network.neurons)]
     if kind == "lif":
@@ -358,9 +350,31 @@ def time_a_step(task: Task, kind: str, network: Any, samples: Samples) -> dict[s
     def in_torch(t: int) -> None:
         states[:] = network.step(x[t], *states)
 
-    found = {"torch": microseconds(in_torch, len(x)), "onnxruntime": in_onnxruntime(network, x, states)}
     state = 4 * sum(value.numel() for value in states) + 4 * task.line[0] * samples.x.shape[2]
-    return {"weights": weights, "state": state, **found, "step": min(found.values())}
+    ways = {"torch": in_torch, "onnxruntime": in_onnxruntime(network, x, states)}
+    return {"weights": weights, "state": state}, ways, len(x)
+
+
+@torch.inference_mode()
+def time_steps(task: Task, networks: dict[tuple[str, int], Any], samples: Samples) -> Iterator[tuple[str, int, Any]]:
+    """Of each network the bytes and the microseconds of a step: medians of 40 rounds in which all take turns.
+
+    In a round each reads the sample twice, the second time on the clock.
+    """
+    made = {key: steps_of(task, network, samples, key[0]) for key, network in networks.items()}
+    taken: dict[tuple[tuple[str, int], str], list[float]] = {}
+    for _ in range(40):
+        for key, (_, ways, count) in made.items():
+            for way, step in ways.items():
+                for t in range(count):
+                    step(t)
+                begin = time.perf_counter()
+                for t in range(count):
+                    step(t)
+                taken.setdefault((key, way), []).append(1e6 * (time.perf_counter() - begin) / count)
+    for key, (sizes, ways, _) in made.items():
+        medians = {way: statistics.median(taken[key, way]) for way in ways}
+        yield *key, {**sizes, **medians, "step": min(medians.values())}
 
 
 class Stepping(nn.Module):
@@ -375,7 +389,8 @@ class Stepping(nn.Module):
         return found
 
 
-def in_onnxruntime(network: Any, x: Tensor, states: list[Tensor]) -> float:
+def in_onnxruntime(network: Any, x: Tensor, states: list[Tensor]) -> Steps:
+    """A step of a network, on one thread of onnxruntime."""
     names = ["x", *(f"state{k}" for k in range(len(states)))]
     with TemporaryDirectory() as folder:
         path, after = f"{folder}/step.onnx", [f"next{k}" for k in range(len(states))]
@@ -391,7 +406,7 @@ def in_onnxruntime(network: Any, x: Tensor, states: list[Tensor]) -> float:
         feed["x"] = inputs[t]
         feed.update(zip(names[1:], session.run(None, feed), strict=True))
 
-    return microseconds(step, len(x))
+    return step
 
 
 def main() -> None:
@@ -409,25 +424,27 @@ def main() -> None:
     for name in arguments.tasks:
         task = TASKS[name]
         samples, held_out = task.samples(arguments.data)
-        for kind in arguments.neurons:
-            for neurons in arguments.sizes:
-                for seed in arguments.seeds if arguments.what == "train" else arguments.seeds[:1]:
-                    weights = arguments.keep / f"{name}-{kind}-{neurons}-{seed}.pt"
-                    if arguments.what == "train":
-                        begin = time.perf_counter()
-                        network = train(task, kind, neurons, seed, samples)
-                        found = measure(task, kind, network, held_out) | {"seconds": time.perf_counter() - begin}
-                        torch.save(network.state_dict(), weights)
-                    else:
-                        network = KINDS[kind](task, samples.x.shape[2], neurons, seed)
-                        network.load_state_dict(torch.load(weights))
-                        found = time_a_step(task, kind, network.eval(), held_out)
-                    print(name, kind, neurons, seed, found, flush=True)
-                    write(name, kind, neurons, str(seed) if arguments.what == "train" else "time", found)
+        networks = {}
+        for kind, neurons in itertools.product(arguments.neurons, arguments.sizes):
+            for seed in arguments.seeds:
+                weights = arguments.keep / f"{name}-{kind}-{neurons}-{seed}.pt"
+                if arguments.what == "train":
+                    begin = time.perf_counter()
+                    network = train(task, kind, neurons, seed, samples)
+                    found = measure(task, kind, network, held_out) | {"seconds": time.perf_counter() - begin}
+                    torch.save(network.state_dict(), weights)
+                    write(name, kind, neurons, str(seed), found)
+                elif seed == arguments.seeds[0]:
+                    networks[kind, neurons] = KINDS[kind](task, samples.x.shape[2], neurons, seed).eval()
+                    networks[kind, neurons].load_state_dict(torch.load(weights))
+        if networks:
+            for kind, neurons, found in time_steps(task, networks, held_out):
+                write(name, kind, neurons, "time", found)
 
 
 def write(task: str, kind: str, neurons: int, key: str, found: dict[str, float]) -> None:
-    """Add to the file."""
+    """Print, and add to the file."""
+    print(task, kind, neurons, key, found, flush=True)
     results = json.loads(FILE.read_text()) if FILE.exists() else {"tasks": {}}
     results["tasks"].setdefault(task, {}).setdefault(kind, {}).setdefault(str(neurons), {})[key] = found
     machine = {name: value for name, value in document([], Path(__file__)).items() if name != "results"}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,21 @@ def density_plot(document: Document) -> Figure:
 def steps_plot(document: Document) -> Figure:
     """Times against the number of steps."""
     return plot_sweep(document, "steps", "steps", "steps T, layer 784-100, B 256, 3 % events", 1, [])
+
+
+def costs() -> dict[str, dict[str, dict[int, dict[str, float]]]]:
+    """Of each task, layer and size in bench/results/cost.json: score, means over the seeds; costs of an inference."""
+    found: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
+    for task, kinds in json.loads((RESULTS / "cost.json").read_text())["tasks"].items():
+        for kind, sizes in kinds.items():
+            for neurons, runs in sizes.items():
+                step = runs.pop("time")
+                row = {
+                    key: statistics.mean(run[key] for run in runs.values()) for key in ("score", "operations", "steps")
+                }
+                row |= {"microseconds": step["step"] * row["steps"], **step}
+                found.setdefault(task, {}).setdefault(kind, {})[int(neurons)] = row
+    return found
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
@@ -290,6 +306,7 @@ def readme_table(measured: list[Document]) -> Iterator[str]:
     rows = [
         [name, f"**{passes(result, 'events')}**", passes(result, "compiled"), *cells]
         for (name, result), *cells in zip(layers.items(), *columns.values(), strict=True)
+        if not name.startswith("784-512,")
     ]
     head = ["layer, input density", "srcell, ms", "compiled PyTorch, ms", *(f"times as fast: {x}" for x in columns)]
     yield from markdown_table(head, rows)

@@ -194,6 +194,20 @@ def accuracy(network: nn.Module, part: tuple[Tensor, Tensor]) -> float:
     return 100 * right / len(labels)
 
 
+# Delays of the input over all of the digit, in place of recurrent weights.
+LINE: dict[str, Any] = {
+    "recurrent": False,
+    "delays": 0,
+    "neurons": 512,
+    "taps": 64,
+    "input_delays": SIDE * SIDE - 1,
+    "lowest": 0.03,
+    "highest": 2.5,
+    "zs_hyp": 0.1,
+    "slowest": 0.95,
+    "window": 10,
+    "rate": 1e-2,
+}
 # Each row: what it changes, by name.
 ROWS: dict[str, dict[str, Any]] = {
     "base": {},
@@ -246,6 +260,16 @@ ROWS: dict[str, dict[str, Any]] = {
     "two layers, both read": {"layers": 2, "neurons": 148, "joined": True},
     "128 neurons": {"neurons": 128},
     "512 neurons": {"neurons": 512},
+    "line of 64 delays": LINE,
+    "line of 16 delays": LINE | {"taps": 16},
+    "line of 128 delays": LINE | {"taps": 128},
+    "line, 256 neurons": LINE | {"neurons": 256},
+    "line, 1024 neurons": LINE | {"neurons": 1024},
+    "line, no frequencies": LINE | {"highest": 0.0},
+    "line, rate 5e-3": LINE | {"rate": 5e-3},
+    "line, readout of the last 20": LINE | {"window": 20},
+    "line, alpha to 0.99": LINE | {"slowest": 0.99},
+    "line, zs_hyp 0.3": LINE | {"zs_hyp": 0.3},
 }
 
 

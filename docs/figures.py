@@ -34,6 +34,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.spines import Spine
 from matplotlib.text import Text
+from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 from torch import Tensor
 
 import srcell
@@ -300,6 +301,46 @@ def accuracies() -> Figure:
     return figure
 
 
+COSTS = {"operations": (1,), "microseconds": (1, 2, 5)}  # of an inference; where a decade has ticks
+
+
+def cost() -> Figure:
+    """Score against operations and against time, for three layers of three sizes on four tasks: bench/cost.py."""
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(9.2, 4.6), layout="constrained")
+        draw_costs(figure, figure.subplots(2, 4, sharey="col").T, columns=4)
+        return figure
+
+
+def cost_narrow() -> Figure:
+    """The same for a phone: a row for each task."""
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(WIDTH, 7.6), layout="constrained")
+        draw_costs(figure, figure.subplots(4, 2, sharey="row"), columns=2)
+        return figure
+
+
+def draw_costs(figure: Figure, panels: Any, columns: int) -> None:
+    """A row of two panels for each task, and a legend of that many columns."""
+    styles = {"src": (SLOW, "o-"), "src-sparse": (SLOW, "o:"), "lif": (DRIVE, "s-"), "gru": (INPUT, "^-")}
+    names = {"src": "SRC", "src-sparse": "SRC, rates penalised", "lif": "recurrent LIF", "gru": "GRU (does not spike)"}
+    for row, (task, kinds) in zip(panels, report.costs().items(), strict=True):
+        for panel, (key, ticks) in zip(row, COSTS.items(), strict=True):
+            for kind, found in kinds.items():
+                points = [(each[key], each["score"]) for _, each in sorted(found.items())]
+                colour, style = styles[kind]
+                panel.plot(*zip(*points, strict=True), style, color=colour, markersize=4, label=names[kind])
+            panel.set(xscale="log", xlabel=key)
+            panel.xaxis.set_major_locator(FixedLocator([tick * 10**power for power in range(9) for tick in ticks]))
+            panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.grid(alpha=0.3)
+        row[0].set_ylabel("R2" if task == "frequency" else "accuracy (%)")
+        row[0].set_title(task, fontsize="medium")
+    figure.suptitle("an inference on one core: better is up and to the left", fontsize="medium")
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, framealpha=0)
+
+
 def camera() -> Figure:
     """The path of the camera of Neuromorphic-MNIST, and events over time, real and simulated."""
     figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
@@ -444,6 +485,8 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "delays": delays,
     "reach": gradient_reach,
     "accuracy": accuracies,
+    "cost": cost,
+    "cost-narrow": cost_narrow,
     "camera": camera,
     "integer": float_and_integer,
     "rooms": rooms_of_the_package,

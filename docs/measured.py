@@ -19,13 +19,13 @@ def read(name: str) -> Any:
     return json.loads((report.RESULTS / name).read_text())
 
 
-def machine_of(name: str) -> str:
-    """The machine on which a file of results was measured."""
-    found = read(name)
-    environment = found["environment"]
+def machine_of(name: str, part: str = "") -> str:
+    """The machine on which a file of results, or a part of it, was measured."""
+    found = read(name)[part] if part else read(name)
+    environment, commit = found["environment"], found["commit"]
     return (
         f"{found['processor']}, {environment['threads']} threads, {environment['isa']}, torch {environment['torch']}; "
-        f"commit {found['commit']}, {found['date']}."
+        f"{f'commit {commit}, ' if commit else ''}{found['date']}."
     )
 
 
@@ -267,6 +267,21 @@ def camera() -> str:
     return report.lines(report.markdown_table(["", "real", "simulated"], rows))
 
 
+def cost() -> str:
+    """What an inference of each layer of 128 neurons costs: bench/cost.py."""
+    names = {"src": "SRC", "src-sparse": "SRC, rates penalised", "lif": "LIF, recurrent", "gru": "GRU"}
+    head = ["layer of 128", "score", "operations", "bytes of weights", "of state", "us a step", "us an inference"]
+    rows = []
+    for task, kinds in report.costs().items():
+        rows.append([f"**{task}**", *[""] * 6])
+        for kind, sizes in kinds.items():
+            of = sizes[128]
+            score = f"{of['score']:.3f}" if task == "frequency" else f"{of['score']:.1f} %"
+            counts = [f"{of[key]:,.0f}" for key in ("operations", "weights", "state")]
+            rows.append([names[kind], score, *counts, f"{of['step']:.1f}", f"{of['microseconds']:,.0f}"])
+    return report.lines(report.markdown_table(head, rows))
+
+
 def features() -> str:
     """What works with PyTorch, and what is refused; ``tests/test_works.py`` uses each feature."""
     works_here = [[found.name, "✓ works", found.way] for found in works.FEATURES if not found.refused]
@@ -319,6 +334,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "through-time-sequences": through_time("sequences"),
     "spoken-digits": spoken_digits,
     "camera": camera,
+    "cost": cost,
+    "cost-machine": lambda: "\n".join(
+        f"{part.title()} on {machine_of('cost.json', part)}" for part in ("trained", "timed")
+    ),
     "new-speakers": new_speakers,
     "new-words": new_words,
     "sure-digits": sure_digits,
