@@ -390,7 +390,7 @@ def test_the_help_of_train_shows_what_the_data_set_and_network_use(
 
 def test_the_help_of_train_shows_the_values_of_the_preset(capsys: pytest.CaptureFixture[str]) -> None:
     printed = " ".join(printed_before_exit("train psmnist --help", capsys).split())
-    assert "neurons of each fully connected hidden layer [384]" in printed
+    assert "neurons of each fully connected hidden layer [512]" in printed
     assert "best, psmnist" in printed and "best, mnist" not in printed
     assert srcell_command("train psmnist --help most") == 2
     assert "--help: expected all or nothing after it, got 'most'" in capsys.readouterr().err
