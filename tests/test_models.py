@@ -22,6 +22,7 @@ from srcell import (
     spread_frequencies,
     src_linear,
 )
+from srcell._answers import answer
 from srcell.functional.readout import scale_neurons
 from srcell.layers.exported import exported
 from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
@@ -204,6 +205,20 @@ def test_dropout_silences_hidden_neurons_for_a_sample_in_training(surrogate: str
         assert (made - gradient).abs().max() <= 12 * STEPS * BATCH * 2**-23 * gradient.abs().max()
     model.eval()
     assert torch.equal(model.layer_spikes(spikes_in)[1], model.layers[1](hidden)[0])
+
+
+def test_dropout_silences_the_neurons_that_a_linear_readout_reads(spikes_in: Tensor) -> None:
+    model = make_model(24, readout="linear", dropout=0.5)
+    (hidden,), events = model.layer_spikes(spikes_in), EventBatch.from_dense(spikes_in)
+    torch.manual_seed(1)
+    expected = model.readout(hidden * F.dropout(torch.ones(BATCH, 24), 0.5))
+    plain = model.readout(hidden)
+    assert not torch.allclose(expected, plain)
+    for made in (lambda: model(spikes_in), lambda: answer(model, events)[0]):
+        torch.manual_seed(1)
+        assert torch.equal(made(), expected)
+    model.eval()
+    assert torch.equal(model(spikes_in), plain)
 
 
 def test_processes_that_share_a_batch_draw_dropout_for_the_whole_batch(spikes_in: Tensor) -> None:

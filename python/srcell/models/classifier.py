@@ -123,8 +123,13 @@ class Classifier(nn.Module):
             ValueError, TypeError: as ``SRC`` does.
 
         """
-        spikes, ends = self.layer_spikes(input, lengths)[-1], sample_lengths(input, lengths)
-        logits: Tensor = self.readout(spikes, lengths=ends, every_step=every_step)
+        return self.read_out(self.layer_spikes(input, lengths)[-1], sample_lengths(input, lengths), every_step)
+
+    def read_out(self, spikes: Tensor, lengths: Tensor | None, every_step: bool = False) -> Tensor:
+        """The logits of the last layer's spikes. A linear readout reads hidden neurons, which dropout silences."""
+        if isinstance(self.readout, LinearReadout):
+            spikes = self._thinned(spikes)
+        logits: Tensor = self.readout(spikes, lengths=lengths, every_step=every_step)
         return logits
 
     export = export  # net.export(path) writes a file that srcell.runtime and libsrcell run
