@@ -29,9 +29,14 @@ def isa_processes() -> Iterator[dict[str, IsaProcess]]:
 
 
 @pytest.fixture(autouse=True)
-def denormals() -> None:
-    """Let each test begin with denormals: what torch 2.4 compiles makes the thread flush them when it is loaded."""
+def settings_of_the_thread() -> Iterator[None]:
+    """Let each test begin with denormals, which a thread flushes once it loads what torch 2.4 compiles, and let it end
+    with the number of threads with which it began.
+    """
     torch.set_flush_denormal(False)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ import srcell
 from srcell import SRC, EventBatch, LeakyReadout, SpikesOnly, SRCCell, SRCConv2d
 from srcell.reference import src_reference
 from support.inputs import MODES, noise
-from support.processes import ISAS, IsaProcess
+from support.processes import IsaProcess
 from test_bits import digest_all
 
 STEPS, BATCH, INPUTS, NEURONS, BOUND = 40, 3, 6, 12, -4.0
@@ -180,13 +180,9 @@ def all_digests(threads: int) -> dict[str, dict[str, str]]:
     return found
 
 
-def test_the_bound_gives_the_same_bits_on_every_instruction_set() -> None:
-    processes = [IsaProcess(isa) for isa in ISAS]
-    try:
-        found = [process.call("test_bias_bound.all_digests", 1 + k) for k, process in enumerate(processes)]
-    finally:
-        for process in processes:
-            process.close()
+def test_the_bound_gives_the_same_bits_on_every_instruction_set(isa_processes: dict[str, IsaProcess]) -> None:
+    processes = isa_processes.values()
+    found = [process.call("test_bias_bound.all_digests", 1 + k) for k, process in enumerate(processes)]
     assert found[0] and all(x == found[0] for x in found)
 
 

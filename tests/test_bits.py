@@ -454,11 +454,7 @@ def test_a_sample_has_the_same_bits_alone_and_in_its_batch(case: Case, isa_proce
 @settings(deadline=None, max_examples=40, database=None)
 @given(case=random_events, threads=st.sampled_from(THREADS))
 def test_a_dense_input_has_the_bits_of_its_events(case: Case, threads: int) -> None:
-    before = torch.get_num_threads()
-    try:
-        dense, expected = linear_dense(case, threads), linear_dense(case, 1, as_events=True)
-    finally:
-        torch.set_num_threads(before)
+    dense, expected = linear_dense(case, threads), linear_dense(case, 1, as_events=True)
     assert set(dense) == set(expected)
     assert differing(dense, expected) == []
 
@@ -517,7 +513,6 @@ def spike_trains() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("scale", [1.0, 2.0**-126])
 def test_a_thread_that_flushes_denormals_gets_the_same_bits(scale: float, threads: int) -> None:
     """Flushing is set per thread, by torch or by a library that was linked with -ffast-math."""
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)
     case = make_case(269475, (21, 2, 18, 6), mode=("straight_through", True), spread=2.0, scale=scale)
     problem = problem_of(case)
@@ -536,7 +531,6 @@ def test_a_thread_that_flushes_denormals_gets_the_same_bits(scale: float, thread
         made = digests()
     finally:
         torch.set_flush_denormal(False)
-        torch.set_num_threads(before)
     assert flushing and (np.frombuffer(expected[1], np.float32) < 1e-38).any()
     assert made == expected
 

@@ -76,8 +76,6 @@ def test_by_default_it_trains_and_writes_the_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["closed_loop.py", "--batches", "10", "--steps", "300"])
-    threads = torch.get_num_threads()
     runpy.run_path(str(SCRIPT), run_name="__main__")
-    torch.set_num_threads(threads)
     assert capsys.readouterr().out.startswith("batch 10  loss ")
     assert runtime.load("follow.srcell").num_classes == 3

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -198,17 +198,11 @@ def test_any_corrupt_batch_is_refused_by_name(
     assert str(error.value) == message
 
 
-@pytest.fixture(params=[1, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["offsets", "indices", "values"])
-def test_the_first_fault_of_many_events_is_found(name: str, dtype: torch.dtype, threads: int) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_first_fault_of_many_events_is_found(threads: int, name: str, dtype: torch.dtype) -> None:
+    torch.set_num_threads(threads)
     events, rows = 200_003, 70_001
     parts = {
         "offsets": torch.cat([torch.arange(rows) * 2, torch.tensor([events])]),
