@@ -30,14 +30,15 @@ import torch
 import srcell
 from srcell import EventBatch, ResonantState, SRCState, data, runtime
 from srcell.models import SRCClassifier
+from support.networks import bytes_of
 from test_bits import SPIKE_TRAINS, digest
 from test_camera import camera_network, random_pictures, small_camera
-from test_cochlea import CURRENTS, EVENTS, chirp, file_of, network_for
+from test_cochlea import CURRENTS, EVENTS, chirp, file_of
 from test_export_networks import composed
 from test_learner import batch as learner_batch
 from test_learner import network as learner_network
 from test_learner import wanted_of
-from test_runtime import bytes_of, exported_trains
+from test_runtime import exported_trains
 from test_standardise import NETWORKS as SEQUENCE_NETWORKS
 from test_standardise import sequences
 
@@ -92,8 +93,7 @@ WORDS = ["tea", 'a "quoted" one', "n\u00f6", "more"]
 
 
 def exported_learner(name: str) -> bytes:
-    content: bytes = bytes_of(learner_network(name))
-    return content
+    return bytes_of(learner_network(name))
 
 
 def every_step_values() -> np.ndarray:
@@ -238,7 +238,7 @@ def test_networks_of_modules_give_the_bits_of_native_code(made: dict[str, Any]) 
 
 def test_sounds_in_chunks_give_the_logits_of_native_code(made: dict[str, Any]) -> None:
     for name, encoding in SOUNDS.items():
-        stream = network_for(encoding)[1].stream()
+        stream = runtime.Network(file_of(encoding)).stream()
         steps = stream.hear(chirp())
         assert made["heard"][name]["steps"] == steps > 100
         assert np.array_equal(np.float32(made["heard"][name]["logits"]), stream.logits()[0])

@@ -17,14 +17,14 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from srcell import EventBatch, camera_encode, runtime, training
+from srcell import camera_encode, runtime, training
 from srcell.data import CameraEncoding, LabelledImages
 from srcell.models import SRCClassifier
 from srcell.training import TrainingConfig
 from srcell.training.samples import split
+from support.networks import bytes_of
 from support.processes import ISAS, IsaProcess
-from test_encoders import philox
-from test_runtime import bytes_of
+from test_encoders import digest, philox
 
 OF_PIXEL, OF_VIEW, OF_NOISE = 0, 1, 2
 # A silent change of the recordings would change every published result.
@@ -261,11 +261,6 @@ def test_noise_has_its_rate() -> None:
     assert abs(events - 7200) < 5 * math.sqrt(7200)
 
 
-def digest(batch: EventBatch) -> str:
-    events = batch.offsets.numpy().astype("<i8").tobytes() + batch.indices.numpy().astype("<i4").tobytes()
-    return hashlib.sha256(events).hexdigest()
-
-
 JITTERED = CameraEncoding(noise=0.001, size_jitter=0.1, place_jitter=0.5)
 
 
@@ -381,13 +376,9 @@ def camera_network(encoder: Any) -> bytes:
     return bytes_of(model)
 
 
-def exported(encoder: Any) -> runtime.Network:
-    return runtime.Network(camera_network(encoder))
-
-
 def test_an_exported_network_sees_pictures_as_the_network_did() -> None:
     camera, pictures, index = small_camera(), random_pictures(4, 8, 5), np.array([5, 0, 2**40, 7])
-    made = exported(camera).encode(pictures, index, seed=2**63 + 1)
+    made = runtime.Network(camera_network(camera)).encode(pictures, index, seed=2**63 + 1)
     expected = camera(torch.from_numpy(pictures), torch.from_numpy(index), 2**63 + 1)
     assert made.shape == expected.shape and len(made.indices) > 50
     assert (made.offsets == expected.offsets.numpy()).all() and (made.indices == expected.indices.numpy()).all()
@@ -405,7 +396,7 @@ def test_an_exported_network_sees_pictures_as_the_network_did() -> None:
     ],
 )
 def test_an_exported_network_refuses_a_camera_that_cannot_be(changes: dict[str, Any], message: str) -> None:
-    net = exported(dataclasses.replace(small_camera(), **changes))
+    net = runtime.Network(camera_network(dataclasses.replace(small_camera(), **changes)))
     with pytest.raises(ValueError, match=message):
         net.encode(random_pictures(2, 8, 5))
 

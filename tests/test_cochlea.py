@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from srcell import SRC, EventBatch, IntegerSRC, LinearReadout, SpikesOnly, SRCConv2d, export, runtime
+from srcell import SRC, EventBatch, IntegerSRC, LinearReadout, SpikesOnly, SRCConv2d, runtime
 from srcell.data.cochlea import SoundEncoding
 from support.inputs import noise
+from support.networks import bytes_of, exported
 from support.refusals import Message, Refusal, refusals
 
 RATE = 8000
@@ -197,30 +196,24 @@ def test_silence_after_a_sound_becomes_exactly_nothing() -> None:
     assert hearing.take(chirp()).any()
 
 
-def network_for(encoding: SoundEncoding) -> tuple[nn.Module, runtime.Network]:
-    network, content = made_for(encoding)
-    return network, runtime.Network(content)
-
-
-def file_of(encoding: SoundEncoding) -> bytes:
-    return made_for(encoding)[1]
-
-
-def made_for(encoding: SoundEncoding) -> tuple[nn.Module, bytes]:
+def network_for(encoding: SoundEncoding) -> nn.Module:
     torch.manual_seed(3)
     network = nn.Sequential(
         SpikesOnly(SRC(encoding.inputs, 40, recurrent=True, zs_hyp=0.5)), LinearReadout(40, 5, alpha=0.97)
     )
     network.encoder = encoding  # type: ignore[assignment]
-    with tempfile.TemporaryDirectory() as folder:
-        export(network, f"{folder}/net.srcell")
-        return network, Path(f"{folder}/net.srcell").read_bytes()
+    return network
+
+
+def file_of(encoding: SoundEncoding) -> bytes:
+    return bytes_of(network_for(encoding))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_an_exported_network_hears_what_the_layers_get(encoding: SoundEncoding) -> None:
-    network, net = network_for(encoding)
+    network = network_for(encoding)
+    net = exported(network)
     sound = chirp()
     events = encoding(sound[None])
     spikes = network[0].layer(events)[0]  # type: ignore[index]
@@ -296,8 +289,7 @@ def test_filters_that_are_not_stable_give_bounded_currents() -> None:
     assert stream.hear(chirp()) == 225 and not np.isnan(stream.logits()).any()
 
 
-ONE = network_for(CURRENTS)[1]
-SILENT = runtime.Network(damaged())
+ONE = exported(network_for(CURRENTS))
 PCM = np.zeros(3, np.int16)
 
 
@@ -403,9 +395,7 @@ def test_the_shape_of_the_input_and_flatten_may_stand_before_the_layer_that_hear
     for modules in ([nn.Flatten(2), SpikesOnly(SRC(12, 4))], maps):
         network = nn.Sequential(*modules)
         network.encoder = CURRENTS  # type: ignore[assignment]
-        with tempfile.TemporaryDirectory() as folder:
-            export(network, f"{folder}/net.srcell")
-            net = runtime.load(f"{folder}/net.srcell")
+        net = exported(network)
         assert net.stream().hear(chirp()) == 225 and net.num_classes == (3 if modules is maps else 0)
 
 
@@ -416,9 +406,7 @@ def deaf() -> runtime.Network:
 def exported_for(inputs: int, encoding: Any, kind: Any = SRC) -> runtime.Network:
     network = nn.Sequential(SpikesOnly(kind(inputs, 4)))
     network.encoder = encoding
-    with tempfile.TemporaryDirectory() as folder:
-        export(network, f"{folder}/net.srcell")
-        return runtime.load(f"{folder}/net.srcell")
+    return exported(network)
 
 
 def test_a_refused_chunk_changes_nothing() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import srcell
 from srcell import EventBatch, runtime
 from support.dlpack import described
-from test_runtime import bytes_of
+from support.networks import bytes_of
 
 
 class Foreign:

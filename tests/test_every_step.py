@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srcell import SRC, EventBatch, LeakyReadout, LinearReadout, SpikesOnly, export, leaky_readout, runtime
+from srcell import SRC, EventBatch, LeakyReadout, LinearReadout, SpikesOnly, leaky_readout
 from srcell.evaluation import evaluate
 from srcell.functional.readout import CHUNK
 from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support import inputs
 from support.inputs import noise
+from support.networks import exported
 from support.refusals import BAD_LENGTHS, Message, Refusal, refusals
 
 NEURONS, CLASSES, BATCH = 6, 3, 4
@@ -206,12 +206,9 @@ def test_samples_first_through_a_whole_network() -> None:
         SpikesOnly(SRC(4, 6, batch_first=True)), LinearReadout(6, 2, batch_first=True, every_step=True)
     )
     x = (noise(2, STEPS, BATCH, 4) > 0).float()
-    expected = network[1](network[0](x.transpose(0, 1)))
-    assert network(x.transpose(0, 1)).shape == (BATCH, STEPS, 2) and expected.any()
-    with tempfile.TemporaryDirectory() as folder:
-        export(network, f"{folder}/net.srcell")
-        net = runtime.load(f"{folder}/net.srcell")
-    torch.testing.assert_close(torch.from_numpy(net.run(x)).transpose(0, 1), network(x.transpose(0, 1)).detach())
+    expected, found = network(x.transpose(0, 1)).detach(), torch.from_numpy(exported(network).run(x))
+    assert expected.shape == (BATCH, STEPS, 2) and expected.any()
+    torch.testing.assert_close(found.transpose(0, 1), expected)
 
 
 def test_the_votes_of_no_neurons_are_zero() -> None:

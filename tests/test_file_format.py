@@ -17,8 +17,8 @@ from torch import nn
 import srcell
 from srcell import IntegerCell, runtime
 from support import second_reader
+from support.networks import bytes_of
 from test_export_networks import NETWORKS, PRODUCTS, input_of, made
-from test_runtime import bytes_of
 
 Tensors = dict[str, Any]
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import srcell
 from srcell import SRC, Delay, EventBatch, LeakyReadout, LinearReadout, runtime
+from support.networks import exported
 from support.processes import ISAS, IsaProcess, run_python
 
 CLASSES, INPUTS, STEPS, BATCH = 4, 12, 24, 6
@@ -69,12 +70,6 @@ NETWORKS: dict[str, Callable[[], list[nn.Module]]] = {
 def network(name: str, seed: int = 0) -> srcell.Sequential:
     torch.manual_seed(seed)
     return srcell.Sequential(*NETWORKS[name]())
-
-
-def exported(model: nn.Module) -> runtime.Network:
-    with tempfile.TemporaryDirectory() as folder:
-        srcell.export(model, f"{folder}/net.srcell")
-        return runtime.load(f"{folder}/net.srcell")
 
 
 def batch(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[EventBatch, Tensor]:

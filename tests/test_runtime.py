@@ -8,7 +8,6 @@ import json
 import pickle
 import random
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from srcell.cli import main
 from srcell.evaluation import evaluate
 from srcell.models import IntegerClassifier, SRCClassifier
 from support.imports import output_without
+from support.networks import bytes_of, exported
 from support.processes import ISAS, IsaProcess
 from support.refusals import Message, Refusal, refusals
 from test_bits import SPIKE_TRAINS, digest, random_bits, recorded_inputs
@@ -129,16 +129,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
 def make(name: str) -> Any:
     torch.manual_seed(len(name))
     return MAKERS[name]().eval()
-
-
-def bytes_of(network: Any) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        export(network, Path(folder) / "net.srcell")
-        return (Path(folder) / "net.srcell").read_bytes()
-
-
-def exported(network: Any) -> runtime.Network:
-    return runtime.Network(bytes_of(network))
 
 
 @functools.cache

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,10 +23,9 @@ from srcell import (
     Sequential,
     SpikesOnly,
     SRCConv2d,
-    export,
-    runtime,
 )
 from srcell.models import SRCClassifier
+from support.networks import exported
 from support.refusals import Message, refusals
 
 STEPS, BATCH, INPUTS = 60, 4, 8
@@ -181,9 +178,7 @@ def test_the_runtime_gives_the_logits_of_samples_with_lengths(name: str) -> None
     if name == "layers, nn.Linear":
         del network[2]
         network[2] = SRC(20, 20)
-    with tempfile.TemporaryDirectory() as folder:
-        export(network, Path(folder) / "net.srcell")
-        found = runtime.load(Path(folder) / "net.srcell").run(events())
+    found = exported(network).run(events())
     logits = network(events())
     assert logits.any()
     torch.testing.assert_close(torch.from_numpy(found), logits, rtol=1e-5, atol=1e-5)
