@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from srcell.training import TrainingConfig
 from srcell.training.samples import split
 from support.networks import bytes_of
 from support.processes import ISAS, IsaProcess
+from support.refusals import Message, Refusal, refusals
 from test_encoders import digest, philox
 
 OF_PIXEL, OF_VIEW, OF_NOISE = 0, 1, 2
@@ -307,60 +307,46 @@ PICTURES = torch.full((2, 28, 28), 0.5)
 NAN = np.where(np.arange(9).reshape(3, 3) == 4, np.nan, FRAMES).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: camera_encode(FRAMES[0], seed=0), ValueError, r"frames: expected shape \(T, B, H, W\).*\(2, 3, 3\)"),
-        (
-            lambda: camera_encode(FRAMES.astype(int), seed=0),
-            TypeError,
-            "frames: expected a tensor or an array of floating",
-        ),
-        (lambda: camera_encode(-FRAMES, seed=0), ValueError, r"frames: expected values in \[0, 1\], got -0.5"),
-        (lambda: camera_encode(NAN, seed=0), ValueError, r"frames: expected values in \[0, 1\], got nan"),
-        (lambda: camera_encode(FRAMES, threshold=0.0, seed=0), ValueError, "threshold: expected"),
-        (lambda: camera_encode(FRAMES, threshold=(0.1, math.nan), seed=0), ValueError, "threshold: expected"),
-        (lambda: camera_encode(FRAMES, threshold="x", seed=0), TypeError, "threshold: expected"),
-        (lambda: camera_encode(FRAMES, threshold=(0.1,), seed=0), TypeError, "threshold: expected"),
-        (lambda: camera_encode(FRAMES, spread=0.4, seed=0), ValueError, "spread: expected from 0 to 0.3"),
-        (lambda: camera_encode(FRAMES, dark=-1.0, seed=0), ValueError, "dark: expected"),
-        (lambda: camera_encode(FRAMES, dark=1e-9, seed=0), ValueError, "dark: expected"),
-        (lambda: camera_encode(FRAMES, noise=2.0, seed=0), ValueError, "noise: expected from 0 to 1"),
-        (lambda: camera_encode(FRAMES, refractory=-1, seed=0), ValueError, "refractory: expected"),
-        (lambda: camera_encode(FRAMES, refractory=2**25, seed=0), ValueError, "refractory: expected"),
-        (lambda: camera_encode(FRAMES, seed=-1), ValueError, "seed: expected"),
-        (lambda: camera_encode(FRAMES, seed=0, index=[1]), ValueError, "index: expected"),
-        (lambda: camera_encode(FRAMES, seed=0, index=[1, -1]), ValueError, "index: expected"),
-        (lambda: CameraEncoding()(PICTURES[0]), ValueError, r"images: expected shape \(B, H, W\)"),
-        (lambda: CameraEncoding()(2 * PICTURES + 1), ValueError, r"images: expected values in \[0, 1\], got 2"),
-        (lambda: CameraEncoding(2**25)(PICTURES), ValueError, "steps: expected from 0 to"),
-        (lambda: CameraEncoding(steps=-1)(PICTURES), ValueError, "steps: expected"),
-        (lambda: CameraEncoding(sensor_size=(0, 3))(PICTURES), ValueError, "sensor_size: expected"),
-        (lambda: CameraEncoding(sensor_size=(2**16, 3))(PICTURES), ValueError, "sensor_size: expected"),
-        (lambda: CameraEncoding(sensor_size=34)(PICTURES), TypeError, "sensor_size: expected"),
-        (lambda: CameraEncoding(movement=())(PICTURES), ValueError, "movement: expected"),
-        (lambda: CameraEncoding(movement=((0.0, 1.0),))(PICTURES), ValueError, "movement: expected"),
-        (lambda: CameraEncoding(movement=((0.0, math.nan, 1.0),))(PICTURES), ValueError, "movement: expected"),
-        (
-            lambda: CameraEncoding(movement=((1.0, 0, 0), (1.0, 1, 1)))(PICTURES),
-            ValueError,
-            "movement: expected .* ascend",
-        ),
-        (
-            lambda: CameraEncoding(movement=((0.0, 31.0, 0.0),))(PICTURES),
-            ValueError,
-            "movement: expected places from which",
-        ),
-        (lambda: CameraEncoding(blur=9.0)(PICTURES), ValueError, "blur: expected from 0 to 8"),
-        (lambda: CameraEncoding(size_jitter=0.5)(PICTURES), ValueError, "size_jitter: expected"),
-        (lambda: CameraEncoding(place_jitter=-1.0)(PICTURES), ValueError, "place_jitter: expected"),
-    ],
+@refusals(
+    Message(r"frames: expected shape \(T, B, H, W\).*\(2, 3, 3\)", lambda: camera_encode(FRAMES[0], seed=0)),
+    Message(
+        "frames: expected a tensor or an array of floating",
+        lambda: camera_encode(FRAMES.astype(int), seed=0),
+        TypeError,
+    ),
+    Message(r"frames: expected values in \[0, 1\], got -0.5", lambda: camera_encode(-FRAMES, seed=0)),
+    Message(r"frames: expected values in \[0, 1\], got nan", lambda: camera_encode(NAN, seed=0)),
+    Message("threshold: expected", lambda: camera_encode(FRAMES, threshold=0.0, seed=0)),
+    Message("threshold: expected", lambda: camera_encode(FRAMES, threshold=(0.1, math.nan), seed=0)),
+    Message("threshold: expected", lambda: camera_encode(FRAMES, threshold="x", seed=0), TypeError),
+    Message("threshold: expected", lambda: camera_encode(FRAMES, threshold=(0.1,), seed=0), TypeError),
+    Message("spread: expected from 0 to 0.3", lambda: camera_encode(FRAMES, spread=0.4, seed=0)),
+    Message("dark: expected", lambda: camera_encode(FRAMES, dark=-1.0, seed=0)),
+    Message("dark: expected", lambda: camera_encode(FRAMES, dark=1e-9, seed=0)),
+    Message("noise: expected from 0 to 1", lambda: camera_encode(FRAMES, noise=2.0, seed=0)),
+    Message("refractory: expected", lambda: camera_encode(FRAMES, refractory=-1, seed=0)),
+    Message("refractory: expected", lambda: camera_encode(FRAMES, refractory=2**25, seed=0)),
+    Message("seed: expected", lambda: camera_encode(FRAMES, seed=-1)),
+    Message("index: expected", lambda: camera_encode(FRAMES, seed=0, index=[1])),
+    Message("index: expected", lambda: camera_encode(FRAMES, seed=0, index=[1, -1])),
+    Message(r"images: expected shape \(B, H, W\)", lambda: CameraEncoding()(PICTURES[0])),
+    Message(r"images: expected values in \[0, 1\], got 2", lambda: CameraEncoding()(2 * PICTURES + 1)),
+    Message("steps: expected from 0 to", lambda: CameraEncoding(2**25)(PICTURES)),
+    Message("steps: expected", lambda: CameraEncoding(steps=-1)(PICTURES)),
+    Message("sensor_size: expected", lambda: CameraEncoding(sensor_size=(0, 3))(PICTURES)),
+    Message("sensor_size: expected", lambda: CameraEncoding(sensor_size=(2**16, 3))(PICTURES)),
+    Message("sensor_size: expected", lambda: CameraEncoding(sensor_size=34)(PICTURES), TypeError),
+    Message("movement: expected", lambda: CameraEncoding(movement=())(PICTURES)),
+    Message("movement: expected", lambda: CameraEncoding(movement=((0.0, 1.0),))(PICTURES)),
+    Message("movement: expected", lambda: CameraEncoding(movement=((0.0, math.nan, 1.0),))(PICTURES)),
+    Message("movement: expected .* ascend", lambda: CameraEncoding(movement=((1.0, 0, 0), (1.0, 1, 1)))(PICTURES)),
+    Message("movement: expected places from which", lambda: CameraEncoding(movement=((0.0, 31.0, 0.0),))(PICTURES)),
+    Message("blur: expected from 0 to 8", lambda: CameraEncoding(blur=9.0)(PICTURES)),
+    Message("size_jitter: expected", lambda: CameraEncoding(size_jitter=0.5)(PICTURES)),
+    Message("place_jitter: expected", lambda: CameraEncoding(place_jitter=-1.0)(PICTURES)),
 )
-def test_invalid_arguments_raise_an_error_that_names_the_argument(
-    call: Callable[[], object], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        call()
+def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
+    refusal.check()
 
 
 def small_camera(**changes: Any) -> CameraEncoding:
