@@ -17,8 +17,10 @@ from srcell.evaluation import _count_arrivals
 from srcell.reference import src_reference
 from support.gradients import assert_close, in_pieces, results
 from support.inputs import MODES, Inputs, delayed, make_inputs, make_lateral, noise, resonant
+from support.layers import of_cell, stepped
 from support.linear import KINDS, mode_options, trace
 from support.refusals import Message, Refusal, refusals
+from test_lateral import layer_inputs
 
 LATERAL = ("relu", "straight_through")
 # The largest delay and the width: shorter and longer than the sequence, one of them wider than its delays.
@@ -92,12 +94,6 @@ def test_blocks_of_several_tiles_equal_their_pieces() -> None:
     expected, made = (results(f, inputs, 23, **options) for f in (in_pieces(src, ends), src))
     assert all(torch.equal(made[name], expected[name]) for name in ("spikes", *DelayedState._fields))
     assert_close(made, expected)
-
-
-def layer_inputs() -> tuple[Tensor, Tensor, Tensor]:
-    """A dense input, its weight and recurrent weights, float32."""
-    x = (noise(1, 60, 3, 20, dtype=torch.float32) > 0.8).float()
-    return x, noise(2, 150, 20, dtype=torch.float32), make_lateral(3, 150, torch.float32)
 
 
 def bits_of(**options: Any) -> list[Tensor]:
@@ -218,15 +214,10 @@ def test_a_module_streams(omega: Any, layers: int) -> None:
 
 def test_a_cell_equals_the_layer() -> None:
     module, cell = module_of(delay_hh=2.5), SRCCell(7, 11, recurrent=True, delay_hh=2.5)
-    cell.load_state_dict(
-        {name.replace("bias_l0", "bias_ih").replace("_l0", ""): x for name, x in module.state_dict().items()}
-    )
+    cell.load_state_dict(of_cell(module))
     expected, last = module(x_of())
-    state, spikes = None, []
-    for x in x_of():
-        made, state = cell(x, state)
-        spikes.append(made)
-    assert expected.any() and torch.equal(torch.stack(spikes), expected)
+    spikes, state = stepped(cell, x_of())
+    assert expected.any() and torch.equal(spikes, expected)
     assert type(state) is DelayedState and all(torch.equal(a, b[0]) for a, b in zip(state, last, strict=True))
     assert cell(x_of()[0, 0], DelayedState(*(x[0] for x in state)))[1].past.shape == (4, 11)
 

@@ -22,19 +22,10 @@ import srcell
 from srcell import SRC, EventBatch, IntegerSRC, LeakyReadout, SpikesOnly, SRCCell, SRCConv2d, SRCState
 from srcell.functional import rest_state, src, src_linear
 from support.inputs import BATCH, PARAMETERS, STATE, STEPS, noise
-from support.layers import LAYERS, make, make_layer, make_spikes
+from support.layers import LAYERS, make, make_layer, make_spikes, of_cell, stepped
 from support.refusals import Message, Refusal, assert_refused, refusals
 
 X = torch.zeros(3, 2, 4)
-
-
-def stepped(cell: SRCCell, x: Tensor, state: SRCState | None = None) -> tuple[Tensor, SRCState | None]:
-    """The spikes of all steps and the last state of a cell, as a layer returns them."""
-    spikes = []
-    for now in x:
-        s, state = cell(now, state)
-        spikes.append(s)
-    return torch.stack(spikes), state
 
 
 def spikes_of(layer: Any) -> Tensor:
@@ -106,10 +97,15 @@ def state_with(*shape: int) -> SRCState:
     Refusal("rs", lambda: src_layer(rs=torch.zeros(3).to_sparse())),
     Refusal("zs_dep", lambda: src_layer(zs_dep=-0.1, learnable=["zs_dep"], full_gradient=True)),
     *(Refusal("alpha", lambda kind=kind: make(kind, alpha=torch.zeros(3))) for kind in LAYERS),
-    *(Refusal("memory", lambda x=x: SRC.for_sequences(4, 3, memory=x)) for x in (1.9, math.inf, 2.0**54, 1e300)),
+    *(
+        Refusal("memory", lambda x=x: SRC.for_sequences(4, 3, memory=x))
+        for x in (1.9, math.nan, math.inf, 2.0**54, 1e300)
+    ),
+    Refusal("memory", lambda: SRC.for_sequences(4, 3, memory="x"), TypeError),
+    Refusal("input_gain", lambda: SRC.for_sequences(4, 3, input_gain="x"), TypeError),
     *(
         Refusal("input_gain", lambda x=x: SRC.for_sequences(4, 3, input_gain=x))
-        for x in (0.0, -1, math.inf, 4e36, 1e300, 10**400)
+        for x in (0.0, -1, math.nan, math.inf, 4e36, 1e300, 10**400)
     ),
     Refusal("input_gain", lambda: SRC.for_sequences(4, 3, input_gain=700.0, dtype=torch.float16)),
     Refusal("input", lambda: src_layer()(torch.zeros(4))),
@@ -187,9 +183,7 @@ def test_src_cell_step_by_step_equals_src(full_gradient: bool) -> None:
     if not full_gradient:
         options |= {"learnable": ["alpha"], "learn_initial_state": False}
     layer, cell = make_layer(6, 8, **options), SRCCell(6, 8, **options)
-    cell.load_state_dict(
-        {("bias_ih" if n == "bias_l0" else n.removesuffix("_l0")): x for n, x in layer.state_dict().items()}
-    )
+    cell.load_state_dict(of_cell(layer))
     x = make_spikes(27, STEPS, BATCH, 6)
     expected, expected_state = layer(x)
     assert expected.count_nonzero() > 0

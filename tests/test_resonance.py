@@ -33,6 +33,7 @@ from srcell.reference import src_reference
 from support.calls import NEW_TORCH
 from support.gradients import assert_close, in_pieces, relative_error, requiring_grad, results
 from support.inputs import MODES, call, make_inputs, make_lateral, make_layer, noise, resonant
+from support.layers import of_cell, stepped
 from support.linear import KINDS, SHAPES, mode_options, tensors_of, trace
 from support.operators import layer_call
 from support.refusals import Message, Refusal, refusals
@@ -157,14 +158,10 @@ def test_layers_stream_and_equal_the_function(lateral: bool) -> None:
 
 def test_a_cell_called_step_by_step_equals_the_layer() -> None:
     module, cell = SRC(6, 9, omega=0.3), SRCCell(6, 9, omega=0.3)
-    cell.weight_ih, cell.bias_ih = module.weight_ih_l0, module.bias_l0
-    state, spikes = None, []
-    for x in X:
-        made, state = cell(x, state)
-        spikes.append(made)
-    expected, end = module(X)
-    assert torch.equal(torch.stack(spikes), expected) and expected.any()
-    assert state is not None and all(torch.equal(x, y[0]) for x, y in zip(state, end, strict=True))
+    cell.load_state_dict(of_cell(module))
+    (spikes, state), (expected, end) = stepped(cell, X), module(X)
+    assert torch.equal(spikes, expected) and expected.any()
+    assert all(torch.equal(x, y[0]) for x, y in zip(state, end, strict=True))
     assert cell(X[0, 0])[1].q.shape == (9,) and module(X[:, 0])[1].q.shape == (1, 9)
 
 

@@ -229,12 +229,6 @@ def test_a_layer_for_sequences_has_their_options_and_any_other() -> None:
         3, 4, omega=0.0, recurrent=False, alpha=0.8, learn_bias=False, learnable=("zs_dep",), full_gradient=True
     )
     assert not (other.recurrent or other.resonates) and other.learnable == ("zs_dep",)
-    for wrong, error in ((1.5, ValueError), (float("nan"), ValueError), ("x", TypeError)):
-        with pytest.raises(error, match=r"^memory: expected"):
-            srcell.SRC.for_sequences(3, 4, memory=wrong)
-    for wrong, error in ((0, ValueError), (float("nan"), ValueError), ("x", TypeError)):
-        with pytest.raises(error, match=r"^input_gain: expected"):
-            srcell.SRC.for_sequences(3, 4, input_gain=wrong)
     with pytest.raises(TypeError, match="unexpected keyword argument 'alhpa'"):
         srcell.SRC.for_sequences(3, 4, alhpa=0.5)
 

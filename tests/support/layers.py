@@ -33,5 +33,19 @@ def make_layer(*sizes: int, cls: type = SRC, **options: Any) -> Any:
     return layer
 
 
+def stepped(cell: SRCCell, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    """The spikes of all steps and the last state of a cell, as a layer returns them."""
+    spikes = []
+    for now in x:
+        s, state = cell(now, state)
+        spikes.append(s)
+    return torch.stack(spikes), state
+
+
+def of_cell(layer: SRC) -> dict[str, Tensor]:
+    """The state_dict of a layer with the names of a cell's."""
+    return {"bias_ih" if name == "bias_l0" else name.removesuffix("_l0"): x for name, x in layer.state_dict().items()}
+
+
 def make_spikes(seed: int, *shape: int) -> Tensor:
     return (noise(seed, *shape) > 0.5).float()
