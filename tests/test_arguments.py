@@ -16,7 +16,7 @@ from torch import Tensor
 
 from srcell import EventBatch, latency_encode, leaky_readout, rate_encode, rest_state, src, src_linear
 from srcell.functional import count_spikes
-from support.events import misaligned
+from support.events import misaligned, negated
 from support.inputs import noise
 from support.refusals import Refusal, refusals
 
@@ -97,11 +97,6 @@ spikes, _ = srcell.src_linear(vast(0, 2**44, 0), torch.zeros(0, 0, requires_grad
 spikes.sum().backward()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
-
-
-def negated(x: Tensor) -> Tensor:
-    """The same numbers as a lazily negated view (torch's negative bit)."""
-    return torch.complex(torch.zeros_like(x), -x).conj().imag
 
 
 @pytest.mark.parametrize("laid", [negated, misaligned])

@@ -23,6 +23,7 @@ from srcell.ops.src import src
 from srcell.ops.src_dense import src_dense
 from srcell.ops.src_events import src_events
 from support.calls import in_process
+from support.events import misaligned, negated
 from support.inputs import noise
 
 STEPS, BATCH, INPUTS, NEURONS = 40, 3, 5, 4
@@ -66,18 +67,6 @@ def test_a_step_enters_few_frames() -> None:
 
 class Named(torch.Tensor):
     """A subclass without a dispatch of its own."""
-
-
-def negated(x: Tensor) -> Tensor:
-    """The same values in a view with a pending negation."""
-    return torch.complex(torch.zeros_like(x), -x).conj().imag
-
-
-def misaligned(x: Tensor) -> Tensor:
-    """The same values at an address that is no multiple of their size."""
-    content = torch.zeros(x.numel() * x.element_size() + 1, dtype=torch.uint8)
-    made = torch.frombuffer(content.numpy().data, dtype=x.dtype, count=x.numel(), offset=1) if x.numel() else x.clone()
-    return made.copy_(x.flatten()).view(x.shape) if x.numel() else made
 
 
 FORMS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from support.events import misaligned
+from support import events
 
 FLOATS = (torch.float32, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -155,11 +155,11 @@ def shifted(x: Tensor) -> Tensor:
 
 def negated(x: Tensor) -> Tensor:
     """A view that torch negates when it reads it."""
-    return torch.complex(torch.zeros_like(x), -x).conj().imag if x.dtype in FLOATS else x
+    return events.negated(x) if x.dtype in FLOATS else x
 
 
 def misplaced(x: Tensor) -> Tensor:
-    return misaligned(x.resolve_neg()) if x.numel() and x.dtype != torch.bfloat16 else x
+    return events.misaligned(x.resolve_neg()) if x.numel() and x.dtype != torch.bfloat16 else x
 
 
 def corrupted(draw: random.Random, content: bytes) -> bytes:

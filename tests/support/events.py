@@ -35,6 +35,11 @@ def misaligned(x: Tensor) -> Tensor:
     return moved
 
 
+def negated(x: Tensor) -> Tensor:
+    """The same numbers as a lazily negated view (torch's negative bit)."""
+    return torch.complex(torch.zeros_like(x), -x).conj().imag
+
+
 def assert_valid(batch: EventBatch) -> None:
     """Assert that the constructor accepts a batch that a method returned unchecked, and gives an equal one."""
     again = EventBatch(batch.offsets, batch.indices, batch.values, shape=batch.shape, lengths=batch.lengths)
