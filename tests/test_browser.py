@@ -30,7 +30,7 @@ import torch
 import srcell
 from srcell import EventBatch, ResonantState, SRCState, data, runtime
 from srcell.models import SRCClassifier
-from support.networks import bytes_of
+from support.networks import bytes_of, joined, split
 from test_bits import SPIKE_TRAINS, digest
 from test_camera import camera_network, random_pictures, small_camera
 from test_cochlea import CURRENTS, EVENTS, chirp, file_of
@@ -399,11 +399,9 @@ def test_a_drawn_seven_is_classified_with_the_logits_of_native_code(address: str
 
 def without_lateral(exported: bytes) -> bytes:
     """A network's file with the bytes of its recurrent weights set to 0."""
-    length = int.from_bytes(exported[:8], "little")
-    first, last = json.loads(exported[8 : 8 + length])["layers.0.lateral"]["data_offsets"]
-    altered = bytearray(exported)
-    altered[8 + length + first : 8 + length + last] = bytes(last - first)
-    return bytes(altered)
+    header, tensors = split(exported)
+    first, last = header["layers.0.lateral"]["data_offsets"]
+    return joined(header, tensors[:first] + bytes(last - first) + tensors[last:])
 
 
 def test_only_the_network_with_recurrent_weights_remembers_a_symbol(address: str, chromium: Any) -> None:

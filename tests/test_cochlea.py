@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from srcell import SRC, EventBatch, IntegerSRC, LinearReadout, SpikesOnly, SRCConv2d, runtime
 from srcell.data.cochlea import SoundEncoding
+from support.events import negated
 from support.inputs import noise
-from support.networks import bytes_of, exported
+from support.networks import bytes_of, exported, split
 from support.refusals import Message, Refusal, refusals
 
 RATE = 8000
@@ -161,8 +162,7 @@ def test_a_batch_has_the_frames_of_each_sound(encoding: SoundEncoding) -> None:
 def test_waves_and_lengths_of_any_kind_are_read_as_float32() -> None:
     waves, lengths = torch.stack([chirp(900, seed) for seed in range(2)]).bfloat16(), [900, 700]
     wanted = CURRENTS(waves.float(), lengths=torch.tensor(lengths))
-    negated = torch.complex(torch.zeros(2, 900), -waves.float()).conj().imag  # torch negates it as it reads
-    for same in (waves, waves.double().requires_grad_(), waves.float().t().contiguous().t(), negated):
+    for same in (waves, waves.double().requires_grad_(), waves.float().t().contiguous().t(), negated(waves.float())):
         for ends in (lengths, np.array(lengths), torch.tensor(lengths, dtype=torch.int16)):
             assert CURRENTS(same, lengths=ends) == wanted  # type: ignore[arg-type]
 
@@ -240,9 +240,8 @@ def damaged(**tensors: Tensor) -> bytes:
     from safetensors.torch import load, save
 
     content = file_of(CURRENTS)
-    size = int.from_bytes(content[:8], "little")
-    texts = json.loads(content[8 : 8 + size])["__metadata__"]
-    return save(load(content) | {f"sound.{name}": x for name, x in tensors.items()}, texts)
+    changed = load(content) | {f"sound.{name}": x for name, x in tensors.items()}
+    return save(changed, split(content)[0]["__metadata__"])
 
 
 def constants(**changed: float) -> Tensor:

@@ -25,6 +25,7 @@ from srcell.cli import main
 from srcell.cli.listen import Listener
 from srcell.data import RateEncoding, SoundEncoding
 from support.imports import output_without
+from support.networks import joined, split
 from support.processes import ONE_THREAD, PATIENCE
 from support.refusals import user_error
 
@@ -342,12 +343,9 @@ def test_labels_are_printed_as_escapes_and_are_no_markup(
 def test_text_of_a_file_is_printed_as_escapes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = Path("net.srcell").read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
+    header, tensors = split(Path("net.srcell").read_bytes())
     header["__metadata__"]["encoder"] = json.dumps({"name": HOSTILE})
-    text = json.dumps(header).encode()
-    Path("net.srcell").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    Path("net.srcell").write_bytes(joined(header, tensors))
     expected = "srcell: net.srcell: expected a network exported with a SoundEncoding, got "
     assert user_error("listen net.srcell", capsys) == f"{expected}{SHOWN}"
     export_network("net.srcell", ENCODING)

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 import srcell
@@ -27,10 +27,11 @@ from srcell.cli import main
 from srcell.evaluation import evaluate
 from srcell.models import IntegerClassifier, SRCClassifier
 from support.imports import output_without
-from support.networks import bytes_of, exported
+from support.networks import bytes_of, exported, joined, split
 from support.processes import ISAS, IsaProcess
 from support.refusals import Message, Refusal, refusals
 from test_bits import SPIKE_TRAINS, digest, random_bits, recorded_inputs
+from test_dlpack import Failing
 
 SEQUENCE = {"alpha": srcell.spread(0.5, 0.99), "zs_hyp": 0.5, "initial_state": "rest"}
 
@@ -308,9 +309,9 @@ def test_a_state_of_integers_is_refused_outside_their_bounds(part: str, value: i
     assert stream.save() == before
     initial = torch.zeros(3, 4, dtype=torch.int16)
     initial[place, 1] = value
-    content = safetensors.torch.load(bytes_of(layer)) | {"layers.1.initial": initial}
+    content = load(bytes_of(layer)) | {"layers.1.initial": initial}
     with pytest.raises(ValueError, match=rf"layers.1.initial: expected {part} in \[-\d+, \d+\], got {value}"):
-        runtime.Network(safetensors.torch.save(content, split(bytes_of(layer))[0]["__metadata__"]))
+        runtime.Network(save(content, split(bytes_of(layer))[0]["__metadata__"]))
 
 
 @pytest.mark.parametrize("name", [name for name in MAKERS if name.startswith("delayed")])
@@ -446,23 +447,10 @@ def test_integers_are_indices_and_never_a_dense_input() -> None:
     assert exported(SRC(2, 5)).stream().step([0, 1]).shape == (1, 5)
 
 
-class Strange:
-    """An array of another library whose methods fail."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def __dlpack__(self, **options: Any) -> Any:
-        raise self.error
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return 1, 0
-
-
 @pytest.mark.parametrize("error", [KeyError("boom"), AssertionError("boom"), OSError("boom"), MemoryError("boom")])
 def test_what_an_array_raises_comes_back_with_the_name_of_the_argument(error: Exception) -> None:
-    with pytest.raises(TypeError, match=r"^events: expected an array of numbers, got Strange: '?boom'?$"):
-        loaded("deep").run(Strange(error))
+    with pytest.raises(TypeError, match=r"^events: expected an array of numbers, got Failing: '?boom'?$"):
+        loaded("deep").run(Failing(error, device=(1, 0)))
 
 
 KINDS: list[dict[str, int]] = [{"input_delay": 4}, {"recurrent_delay": 4}]
@@ -551,11 +539,13 @@ def test_exported_networks_match_the_recorded_hashes(isa: str, isa_processes: di
     assert isa_processes[isa].call("test_runtime.trains_of_exported_networks") == recorded
 
 
-def assert_counts_agree(network: SRCClassifier, images: Tensor, encoder: data.RateEncoding) -> None:
+def agreeing_counts(network: SRCClassifier, images: Tensor, encoder: data.RateEncoding) -> list[Any]:
+    """The counts of an exported network, which are those of the evaluation in torch."""
     loader = data.EventLoader(data.LabelledImages(images, torch.zeros(6, dtype=torch.int64)), encoder, 6)
     counted, found = evaluate(network, loader), exported(network).counts(next(iter(loader))[0])
     assert [count.events for count in found] == pytest.approx([count.events for count in counted.counts])
     assert sum(count.synaptic_operations for count in found) == pytest.approx(counted.synaptic_operations)
+    return found
 
 
 @torch.no_grad()
@@ -627,15 +617,9 @@ def test_encoders_and_counts_equal_those_of_the_torch_network() -> None:
         assert made.shape == expected.shape and np.array_equal(made.offsets, expected.offsets.numpy())
         assert np.array_equal(made.indices, expected.indices.numpy())
         assert np.array_equal(net.run(made), net.run(expected))
-    assert_counts_agree(network, images, data.RateEncoding(30))
     delays = {"input_delay": 9, "taps": 2, "recurrent": True, "recurrent_delay": 7}
-    assert_counts_agree(SRCClassifier(64, [20], 10, **delays).eval(), images, data.RateEncoding(30))
-    network.encoder = data.RateEncoding(30)
-    loader = data.EventLoader(data.LabelledImages(images, torch.zeros(6, dtype=torch.int64)), network.encoder, 6)
-    counted = evaluate(network, loader)
-    found = exported(network).counts(next(iter(loader))[0])
-    assert [count.events for count in found] == pytest.approx([count.events for count in counted.counts])
-    assert sum(count.synaptic_operations for count in found) == pytest.approx(counted.synaptic_operations)
+    agreeing_counts(SRCClassifier(64, [20], 10, **delays).eval(), images, data.RateEncoding(30))
+    found = agreeing_counts(network, images, data.RateEncoding(30))
     assert found[0].updates == 50 * 20 and found[2].updates == 0  # 30 steps after 20 silent ones
     assert found[0].energy({"synaptic_operations": 2.0, "updates": 10.0}) == pytest.approx(
         2 * found[0].synaptic_operations + 10 * 50 * 20
@@ -809,21 +793,8 @@ def test_logits_are_the_same_where_denormals_are_flushed() -> None:
     assert np.array_equal(flushed, net.run(steps)) and (flushed != 0).any()
 
 
-def split(content: bytes) -> tuple[dict[str, Any], bytes]:
-    """The header and the tensors of a file."""
-    length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length]), content[8 + length :]
-
-
-def joined(header: Any, tensors: bytes = b"") -> bytes:
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + tensors
-
-
 def altered(tensors: dict[str, Tensor | None] | None = None, **texts: str | None) -> bytes:
     """The file of a network with other tensors and texts in its metadata; entries of None are left out."""
-    from safetensors.torch import load, save
-
     whole = bytes_of(make("lateral, linear"))
     new_tensors = {**load(whole), **(tensors or {})}
     new_texts = {**split(whole)[0]["__metadata__"], **texts}
@@ -856,8 +827,6 @@ def wide_lateral() -> bytes:
 
 
 def two_delayed_layers() -> bytes:
-    from safetensors.torch import load, save
-
     tensors = load(bytes_of(SRC(1100, 1100, 2)))
     first = torch.full((1100, 1), 131070, dtype=torch.int32)
     tensors |= {f"layers.{k}.delays.first": first.clone() for k in range(2)}
@@ -865,8 +834,6 @@ def two_delayed_layers() -> bytes:
 
 
 def integers_with_delays() -> bytes:
-    from safetensors.torch import load, save
-
     content = bytes_of(srcell.IntegerSRC(3, 2))
     first = {"layers.0.delays.first": torch.ones(3, 1, dtype=torch.int32)}
     return save({**load(content), **first}, {**split(content)[0]["__metadata__"], "version": "3"})
@@ -874,8 +841,6 @@ def integers_with_delays() -> bytes:
 
 def map_file(sizes: list[int] | dict[int, int] | None = None, version: str = "4", **tensors: Tensor) -> bytes:
     """The file of a convolutional layer with other sizes, a list or by their number, and other tensors."""
-    from safetensors.torch import load, save
-
     content = MAPPED
     numbers = load(content)
     if isinstance(sizes, dict):
@@ -889,8 +854,6 @@ def map_file(sizes: list[int] | dict[int, int] | None = None, version: str = "4"
 
 def two_maps(*sizes: list[int]) -> bytes:
     """The file of two layers of one kernel of one weight, with these channels and sizes of the inputs and maps."""
-    from safetensors.torch import load, save
-
     layer, tensors = load(MAPPED), {}
     del layer["layers.0.initial"]
     for k, of_layer in enumerate(sizes):

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 import srcell
 from srcell import SRC, Delay, EventBatch, IntegerSRC, LinearReadout, Sequential, SpikesOnly, Standardise, data, runtime
 from srcell.models import Classifier, IntegerClassifier, SRCClassifier
-from support.networks import bytes_of, exported
+from support.networks import bytes_of, exported, split
 from support.refusals import Message, Refusal, refusals
-from test_runtime import split
 
 INPUTS, BATCH, ELEMENTS = 5, 3, 8
 MEAN, DEVIATION = torch.tensor([0.0, 1.5, -2.0, 100.0, 1e-3]), torch.tensor([1.0, 0.1, 3.0, 25.0, 7e-4])
