@@ -11,61 +11,13 @@ from numpy.typing import NDArray
 
 import srcell
 from srcell import EventBatch, runtime
-from support.dlpack import described
+from support.dlpack import Foreign
 from support.networks import bytes_of
 
 
-class Foreign:
-    """An array that has nothing but DLPack's methods."""
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> Any:
-        return self.array.__dlpack_device__()
-
-
-class Altered(Foreign):
-    """An array whose capsules describe it otherwise: with other fields of DLTensor, perhaps on another device."""
-
-    def __init__(self, array: Any, device: object = (1, 0), **fields: int) -> None:
-        super().__init__(array)
-        self.device, self.fields = device, fields
-
-    def __dlpack__(self, **options: Any) -> Any:
-        capsule = super().__dlpack__(**options)
-        found = described(capsule)
-        for name, value in self.fields.items():
-            setattr(found, name, value)
-        return capsule
-
-    def __dlpack_device__(self) -> Any:
-        return self.device
-
-
-class Failing:
-    """An array whose methods raise an error: both, or one of them."""
-
-    def __init__(self, error: Exception, device: object = None) -> None:
-        self.error, self.device = error, device
-
-    def __dlpack__(self, **options: Any) -> Any:
-        raise self.error
-
-    def __dlpack_device__(self) -> Any:
-        if self.device is None:
-            raise self.error
-        return self.device
-
-
-class Elsewhere(Foreign):
+def elsewhere(array: Any) -> Foreign:
     """An array on another device, as NumPy and torch see one that they cannot read."""
-
-    def __dlpack__(self, **options: Any) -> Any:
-        raise BufferError("the array is on a device of its own")
+    return Foreign(array, error=BufferError("the array is on a device of its own"))
 
 
 OFFSETS, INDICES, VALUES = np.array([0, 1, 1, 3]), np.array([2, 0, 1], np.int32), np.array([1, 2, 3], np.float32)
@@ -144,13 +96,13 @@ def test_strides_of_dimensions_of_one_element_do_not_matter() -> None:
 @pytest.mark.parametrize("device", [(1, 0), (2, 0), (4, 0), (10, 3), None, "cpu"])
 def test_an_array_is_where_its_capsule_says(device: object) -> None:
     arrays = OFFSETS, INDICES, VALUES
-    given = [Altered(np.flip(np.flip(array).copy()), device) for array in arrays]
+    given = [Foreign(np.flip(np.flip(array).copy()), device) for array in arrays]
     assert batch_of(*given) == batch_of(*arrays)
 
 
 def test_arrays_with_an_offset_are_taken() -> None:
     padded = np.array([0, 0, *VALUES], np.float32)
-    offset = Altered(padded[2:], data=padded.ctypes.data, byte_offset=8)
+    offset = Foreign(padded[2:], data=padded.ctypes.data, byte_offset=8)
     assert batch_of(OFFSETS, INDICES, offset) == batch_of(OFFSETS, INDICES, VALUES)
 
 
@@ -168,18 +120,20 @@ REVERSED = np.array([0, 1, 1, 3])[::-1]
     "array",
     [
         Foreign(np.array(["a"])),
-        Elsewhere(OFFSETS),
+        elsewhere(OFFSETS),
         Half(),
-        *(Failing(error) for error in (KeyError("boom"), AssertionError(), OSError("no device"), ZeroDivisionError())),
-        *(Failing(KeyError("boom"), (kind, 0)) for kind in (1, 2, 4)),
-        *(Altered(REVERSED, (kind, 0), device_type=kind) for kind in (2, 10)),
-        Altered(OFFSETS, (2, 99), device_type=2, device_id=99),
-        Altered(OFFSETS, (4, 0), device_type=4),
-        Altered(REVERSED, code=4, bits=16),  # bfloat16, which NumPy does not have
-        Altered(OFFSETS, ndim=-1),
-        Altered(OFFSETS, bits=4),
+        *(
+            Foreign(OFFSETS, error, error)
+            for error in (KeyError("boom"), AssertionError(), OSError("no device"), ZeroDivisionError())
+        ),
+        *(Foreign(OFFSETS, (kind, 0), KeyError("boom")) for kind in (1, 2, 4)),
+        *(Foreign(REVERSED, (kind, 0), device_type=kind) for kind in (2, 10)),
+        Foreign(OFFSETS, (2, 99), device_type=2, device_id=99),
+        Foreign(OFFSETS, (4, 0), device_type=4),
+        Foreign(REVERSED, code=4, bits=16),  # bfloat16, which NumPy does not have
+        Foreign(OFFSETS, ndim=-1),
+        Foreign(OFFSETS, bits=4),
     ],
-    ids=lambda array: type(array).__name__,
 )
 def test_what_torch_cannot_hold_is_named(array: Foreign) -> None:
     with pytest.raises(TypeError, match=r"^offsets: expected an array that torch can hold, got \w+: ."):
@@ -188,8 +142,8 @@ def test_what_torch_cannot_hold_is_named(array: Foreign) -> None:
 
 def test_strides_beyond_all_memory_are_named() -> None:
     far = np.lib.stride_tricks.as_strided(OFFSETS, (99, 2), (2**62, 8))
-    with pytest.raises(TypeError, match=r"^offsets: expected an array that torch can hold, got Altered: expected stri"):
-        batch_of(Altered(far, code=4, bits=16), INDICES)  # bfloat16
+    with pytest.raises(TypeError, match=r"^offsets: expected an array that torch can hold, got Foreign: expected stri"):
+        batch_of(Foreign(far, code=4, bits=16), INDICES)  # bfloat16
 
 
 def test_a_network_takes_arrays_and_gives_them() -> None:
@@ -204,8 +158,8 @@ def test_a_network_takes_arrays_and_gives_them() -> None:
         streams[0].step(Foreign(step.nonzero()[0]))
         streams[1].step(step.nonzero()[0])
     assert np.array_equal(streams[0].logits(), streams[1].logits())
-    with pytest.raises(TypeError, match=r"^events: expected an array of numbers, got Elsewhere: the array is on"):
-        net.run(Elsewhere(dense))
+    with pytest.raises(TypeError, match=r"^events: expected an array of numbers, got Foreign: the array is on"):
+        net.run(elsewhere(dense))
 
 
 @pytest.mark.release

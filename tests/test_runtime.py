@@ -26,12 +26,12 @@ from srcell import SRC, EventBatch, IntegerSRC, SpikesOnly, SRCConv2d, data, exp
 from srcell.cli import main
 from srcell.evaluation import evaluate
 from srcell.models import IntegerClassifier, SRCClassifier
+from support.dlpack import Foreign
 from support.imports import output_without
 from support.networks import bytes_of, exported, joined, split
 from support.processes import ISAS, IsaProcess
 from support.refusals import Message, Refusal, refusals
 from test_bits import SPIKE_TRAINS, digest, random_bits, recorded_inputs
-from test_dlpack import Failing
 
 SEQUENCE = {"alpha": srcell.spread(0.5, 0.99), "zs_hyp": 0.5, "initial_state": "rest"}
 
@@ -449,8 +449,8 @@ def test_integers_are_indices_and_never_a_dense_input() -> None:
 
 @pytest.mark.parametrize("error", [KeyError("boom"), AssertionError("boom"), OSError("boom"), MemoryError("boom")])
 def test_what_an_array_raises_comes_back_with_the_name_of_the_argument(error: Exception) -> None:
-    with pytest.raises(TypeError, match=r"^events: expected an array of numbers, got Failing: '?boom'?$"):
-        loaded("deep").run(Failing(error, device=(1, 0)))
+    with pytest.raises(TypeError, match=r"^events: expected an array of numbers, got Foreign: '?boom'?$"):
+        loaded("deep").run(Foreign(None, error=error))
 
 
 KINDS: list[dict[str, int]] = [{"input_delay": 4}, {"recurrent_delay": 4}]

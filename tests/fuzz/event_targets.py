@@ -20,7 +20,7 @@ from fuzz.draws import (
 from fuzz.facts import attempt, names_of, readable, tensors_in
 from srcell import EventBatch, camera_encode, latency_encode, rate_encode
 from srcell.data import CameraEncoding
-from support.dlpack import described
+from support.dlpack import Foreign
 
 # Event batches
 
@@ -40,26 +40,6 @@ def event_parts(draw: Draw) -> dict[str, Any]:
         "lengths": lengths,
     }
     return {name: as_array(draw, draw.relaid(x)) if isinstance(x, Tensor) else x for name, x in parts.items()}
-
-
-class Foreign:
-    """An array of another library: DLPack's methods alone, which may lie about the device, or raise an error."""
-
-    def __init__(self, array: np.ndarray, device: Any = (1, 0), error: Exception | None = None, **fields: int) -> None:
-        self.array, self.device, self.error, self.fields = array, device, error, fields
-
-    def __dlpack__(self, **options: Any) -> Any:
-        if self.error is not None:
-            raise self.error
-        capsule = self.array.__dlpack__(**options)
-        for name, value in self.fields.items():
-            setattr(described(capsule), name, value)
-        return capsule
-
-    def __dlpack_device__(self) -> Any:
-        if isinstance(self.device, Exception):
-            raise self.device
-        return self.device
 
 
 def as_array(draw: Draw, x: Tensor, *, foreign: bool = True) -> Tensor | np.ndarray | Foreign:
