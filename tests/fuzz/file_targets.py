@@ -32,7 +32,7 @@ from torch import Tensor
 import srcell
 from fuzz.draws import Draw, corrupted
 from fuzz.facts import RefusedError, readable
-from srcell import SRC, benchmark, export, hardware, runtime, training
+from srcell import SRC, benchmark, hardware, runtime, training
 from srcell._files import is_partial, partial_name
 from srcell.cli import main
 from srcell.cli.options import typed
@@ -51,6 +51,7 @@ from srcell.training import sweep
 from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.run_folder import FILES, RunFolder
 from support.formats import FORMATS
+from support.networks import bytes_of, split
 from support.outputs import KINDS, NAMES, check_output, tree
 
 with contextlib.suppress(ImportError):
@@ -69,6 +70,15 @@ def workspace(name: str) -> Path:
     folder = parent / name
     folder.mkdir()
     return folder
+
+
+def refill(folder: Path, files: dict[str, bytes]) -> None:
+    """Put these files into a folder in place of what was there."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
 
 
 def assert_alone(folder: Path) -> None:
@@ -112,10 +122,7 @@ def data_set(draw: Draw, name: str, strange: Callable[[Draw], bytes]) -> None:
         files[spoilt] = gzip.compress(content, 1) if zipped else content
     if how == 60:
         del files[spoilt]
-    shutil.rmtree(folder)
-    for path, content in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
+    refill(folder, files)
 
     dataset: Dataset = attempt_to_read(folder, lambda: FORMATS[name].load(folder), refusable=how >= 60)
 
@@ -181,11 +188,7 @@ def own_folder(draw: Draw) -> None:
             del files[name]
         if draw.chance(10):
             files[draw.pick("x.csv", "train/y.csv", "z.npz", "b/q.wav", "readme.txt")] = draw.pick(b"", b"x,y\n1,2\n")
-    shutil.rmtree(folder)
-    folder.mkdir()
-    for path, content in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
+    refill(folder, files)
 
     dataset: Dataset = attempt_to_read(folder, lambda: load_own(f"{folder}/"), refusable=spoilt)
 
@@ -241,8 +244,7 @@ def cache(draw: Draw) -> bool:
 
 def resaved(draw: Draw, content: bytes) -> bytes:
     """A safetensors file with a tensor, a text of its metadata, or something in its header changed."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    metadata, tensors = header["__metadata__"], parse_tensors(content)
+    metadata, tensors = split(content)[0]["__metadata__"], parse_tensors(content)
     text, name = draw.pick(*metadata), draw.pick(*tensors)
     how = draw.randrange(10)
     if how < 5:
@@ -352,27 +354,21 @@ def exported(kind: int) -> bytes:
     """The file of a small network: without and with recurrent weights, resonant, delayed, of integers, sounds, maps,
     and sequences that it standardises.
     """
-    path = workspace("exported") / "made"
     if kind == 4:
-        export(srcell.IntegerSRC(3, 4), path)
-        return path.read_bytes()
+        return bytes_of(srcell.IntegerSRC(3, 4))
     if kind == 5:
         layer = SRC(3, 4)
         layer.encoder = SoundEncoding(bands=3)
-        export(layer, path)
-        return path.read_bytes()
+        return bytes_of(layer)
     if kind == 6:
-        SRCConvClassifier((1, 2, 3), [2], [2], 2).export(path)
-        return path.read_bytes()
+        return bytes_of(SRCConvClassifier((1, 2, 3), [2], [2], 2))
     if kind == 7:
         made = SRCClassifier(3, [2], 2, standardise=srcell.Standardise([0.0, 0.5, -2.0], [1.0, 0.25, 3.0]))
         made.encoder = HeldEncoding(2, 1)
-        made.export(path)
-        return path.read_bytes()
+        return bytes_of(made)
     readout = {"readout": "linear", "readout_window": 3} if kind else {}
     delays = {"input_delay": 4, "taps": 2, "recurrent_delay": 3} if kind == 3 else {}
-    SRCClassifier(3, [2], 2, recurrent=bool(kind), omega=0.3 * (kind >= 2), **delays, **readout).export(path)
-    return path.read_bytes()
+    return bytes_of(SRCClassifier(3, [2], 2, recurrent=bool(kind), omega=0.3 * (kind >= 2), **delays, **readout))
 
 
 def network(draw: Draw) -> None:

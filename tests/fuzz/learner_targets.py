@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import tempfile
 
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ import srcell
 from fuzz.draws import Draw
 from fuzz.facts import attempt
 from srcell import SRC, EventBatch, LeakyReadout, LinearReadout, runtime
+from support.networks import exported
 
 INPUTS, CLASSES = 3, 2
 
@@ -28,9 +28,7 @@ def network(kind: int) -> runtime.Network:
     )
     layers: list[nn.Module] = [SRC(INPUTS, 5, recurrent=kind % 3 == 0, omega=0.3 * (kind % 2))] if kind % 5 else []
     last = SRC(5 if layers else INPUTS, neurons, surrogate="relu" if kind % 2 else "straight_through", bias_max=-3.0)
-    with tempfile.TemporaryDirectory() as folder:
-        srcell.export(srcell.Sequential(*layers, last, readout), f"{folder}/net.srcell")
-        return runtime.load(f"{folder}/net.srcell")
+    return exported(srcell.Sequential(*layers, last, readout))
 
 
 def learner(draw: Draw) -> None:

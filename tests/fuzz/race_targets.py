@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from fuzz.draws import FLOATS, Draw
-from fuzz.file_targets import workspace
-from srcell import EventBatch, IntegerSRC, integer_src_linear, runtime, src_linear
+from srcell import EventBatch, IntegerSRC, integer_src_linear, src_linear
 from srcell.models import SRCClassifier
+from support.networks import exported
 
 CALLS = 10  # calls during which another thread writes
 
@@ -35,10 +35,8 @@ def call_on(draw: Draw, events: EventBatch) -> Callable[[], Any]:
     integers, layer = (300 * weight.detach()).to(torch.int16), IntegerSRC(inputs, neurons)
 
     def on_the_runtime() -> Callable[[], Any]:
-        path = workspace("race") / "net.srcell"
         options: dict[str, Any] = {"recurrent": draw.chance(50), "omega": 0.3 * draw.chance(50)}
-        SRCClassifier(inputs, [neurons], 2, neurons_per_class=3, **options).export(path)
-        network = runtime.load(path)
+        network = exported(SRCClassifier(inputs, [neurons], 2, neurons_per_class=3, **options))
         return lambda: network.run(events, threads=threads)
 
     def backwards(function: Callable[[], Any]) -> None:

@@ -8,7 +8,6 @@ import functools
 import io
 import json
 import math
-import shutil
 import struct
 import tracemalloc
 import warnings
@@ -23,9 +22,10 @@ from torch import Tensor, nn
 
 from fuzz.draws import FLOATS, Draw, corrupted
 from fuzz.facts import RefusedError, attempt
-from fuzz.file_targets import assert_alone, attempt_to_read, workspace
-from srcell import SRC, EventBatch, LinearReadout, SpikesOnly, export, runtime
+from fuzz.file_targets import assert_alone, attempt_to_read, refill, workspace
+from srcell import SRC, EventBatch, LinearReadout, SpikesOnly, runtime
 from srcell.data import LabelledSounds, SoundEncoding, read_wav
+from support.networks import exported
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 GUID = b"\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"  # what follows the format in an extensible header
@@ -167,7 +167,6 @@ WRONG_NAMES = (
 
 def labelled_files(draw: Draw) -> None:
     folder = workspace("sounds")
-    shutil.rmtree(folder)
     made = {name: sound_file(draw) for name in draw.sample(NAMES, draw.pick(1, 2, 3))}
     contents = {name: sound.content for name, sound in made.items()}
     broken = draw.chance(20)
@@ -192,9 +191,7 @@ def labelled_files(draw: Draw) -> None:
         contents["labels.csv"], given = table(draw, labels, spoilt), folder / "labels.csv"
     elif how == 3:
         given = lambda path: labels[path.relative_to(folder).as_posix()]  # noqa: E731
-    for name, content in contents.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+    refill(folder, contents)
 
     try:
         found, classes = LabelledSounds.from_folder(folder, given)
@@ -346,8 +343,7 @@ def listener(kind: int) -> tuple[runtime.Network, SoundEncoding]:
     )
     network = nn.Sequential(SpikesOnly(SRC(encoding.inputs, 12, recurrent=True, zs_hyp=0.5)), LinearReadout(12, 3))
     network.encoder = encoding  # type: ignore[assignment]
-    export(network, workspace("listener") / "net.srcell")
-    return runtime.load(workspace("listener") / "net.srcell"), encoding
+    return exported(network), encoding
 
 
 def heard_stream(draw: Draw) -> None:
