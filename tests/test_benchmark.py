@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import os
 import subprocess
@@ -11,7 +10,6 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,6 +24,7 @@ from srcell.benchmark.rows import MAKERS
 from srcell.cli import build_parser, main
 from srcell.cli.bench import describe_result
 from srcell.reference import src_reference
+from support.imports import script
 
 BENCH = Path(__file__).parent.parent / "bench"
 TINY = {
@@ -53,15 +52,6 @@ TINY = {
     "module": Workload("module", "module", 6, (4,), ("srcell", "rnn", "gru")),
 }
 TINY = {name: replace(setting, steps=7, batch=3, density=0.3) for name, setting in TINY.items()}
-
-
-def load(name: str) -> ModuleType:
-    """Import a script of the folder bench, which is not a package."""
-    sys.path.insert(0, str(BENCH))  # scripts import others of that folder
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(BENCH))
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +198,7 @@ def test_compiled_chunks_equal_the_eager_recurrence(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_row_without_its_package_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    load("others")
+    script("bench", "others")
     monkeypatch.setitem(sys.modules, "snntorch", None)
     monkeypatch.setitem(sys.modules, "spikingjelly.activation_based.neuron", None)
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -356,7 +346,7 @@ def run_compare(folder: Path, *documents: dict[str, Any]) -> subprocess.Complete
 
 
 def test_the_report_draws_both_sweeps_and_writes_tables(document: dict[str, Any]) -> None:
-    report = load("report")
+    report = script("bench", "report")
     document = json.loads(json.dumps(document))
     for plot in (report.density_plot, report.steps_plot):
         assert all(panel.lines for panel in plot(document).axes)
@@ -366,7 +356,7 @@ def test_the_report_draws_both_sweeps_and_writes_tables(document: dict[str, Any]
 
 
 def test_the_prose_of_the_readme_states_the_recorded_results() -> None:
-    report, accuracy = load("report"), load("accuracy")
+    report, accuracy = script("bench", "report"), script("bench", "accuracy")
     text = (report.ROOT / "README.md").read_text()
     forward, both = zip(*(pair for one in report.documents() for pair in report.ratios(one).values()), strict=True)
     assert f"the forward pass is {min(forward):.0f} to {max(forward):.0f} times as fast" in " ".join(text.split())
@@ -378,7 +368,7 @@ def test_the_prose_of_the_readme_states_the_recorded_results() -> None:
 
 
 def test_the_accuracy_table_has_one_line_per_row() -> None:
-    accuracy = load("accuracy")
+    accuracy = script("bench", "accuracy")
     row = {
         "id": "mnist-100",
         "data": "MNIST, rate",
@@ -402,7 +392,7 @@ def test_the_accuracy_table_has_one_line_per_row() -> None:
 
 
 def test_commands_of_the_accuracy_table_are_valid() -> None:
-    accuracy = load("accuracy")
+    accuracy = script("bench", "accuracy")
     for row in accuracy.TABLE.values():
         program, *arguments = row.command.split()
         assert row.mode in accuracy.MODES and "--validation" in arguments
@@ -413,7 +403,7 @@ def test_commands_of_the_accuracy_table_are_valid() -> None:
 
 
 def test_recorded_rows_match_the_accuracy_table() -> None:
-    accuracy = load("accuracy")
+    accuracy = script("bench", "accuracy")
     for row in json.loads(accuracy.ROW_FILE.read_text()):
         planned = accuracy.TABLE[row["id"]]
         assert row["command"] == f"{planned.command} --epochs {planned.epochs} --seed SEED"
@@ -428,5 +418,5 @@ def test_the_step_for_generated_kernels_equals_the_reference() -> None:
     current, *state = (5 * torch.rand(4, 2, 3, dtype=torch.float64) - 1).unbind(0)
     bias = torch.full((3,), -6.0, dtype=torch.float64)
     expected, after = src_reference(current[None], bias, state)
-    spikes, *got = load("gpu").step(current, *state, bias)
+    spikes, *got = script("bench", "gpu").step(current, *state, bias)
     torch.testing.assert_close([spikes, *got], [expected[0], *after], rtol=0, atol=1e-12)

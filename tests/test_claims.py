@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import statistics
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 import srcell
+from support.imports import script
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -107,9 +107,8 @@ def test_the_page_names_the_best_published_result_beside_ours() -> None:
     assert f"{best} is {ahead:.2f} points better" in words("docs/accuracy.md")
 
 
-def test_the_costs_are_those_that_the_page_compares(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    costs = importlib.import_module("report").costs()
+def test_the_costs_are_those_that_the_page_compares() -> None:
+    costs = script("bench", "report").costs()
     spoken, pixels, rows, frequency = (costs[task] for task in ("spoken digits", "pixels", "rows", "frequency"))
     best = {kind: max(sizes.values(), key=lambda found: found["score"]) for kind, sizes in spoken.items()}
     assert best["src-sparse"]["score"] == best["gru"]["score"]
@@ -129,21 +128,19 @@ def test_the_costs_are_those_that_the_page_compares(monkeypatch: pytest.MonkeyPa
     assert all(rows["src-sparse"][n]["score"] >= rows["src"][n]["score"] for n in (64, 128, 256))
 
 
-def test_a_row_records_what_trained_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    accuracy = importlib.import_module("accuracy")
-    script = tmp_path / "row.py"
-    script.write_text(
+def test_a_row_records_what_trained_it(tmp_path: Path) -> None:
+    accuracy, program = script("bench", "accuracy"), tmp_path / "row.py"
+    program.write_text(
         "import json, pathlib, sys\n"
         "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1])\n"
         "out.mkdir()\n"
         "(out / 'result.json').write_text(json.dumps({'parameters': 1}))\n"
     )
     out = tmp_path / "run"
-    first = accuracy.train(str(script), "data", 0, out)["trained"]
+    first = accuracy.train(str(program), "data", 0, out)["trained"]
     assert first["environment"]["srcell"] == srcell.__version__
     assert first["processor"] and first["date"] and "results" not in first
     (out / "trained.json").write_text('{"processor": "another"}')  # the run may have been moved to this machine
-    assert accuracy.train(str(script), "data", 0, out)["trained"] == {"processor": "another"}
+    assert accuracy.train(str(program), "data", 0, out)["trained"] == {"processor": "another"}
     (out / "trained.json").unlink()
-    assert accuracy.train(str(script), "data", 0, out)["trained"] is None
+    assert accuracy.train(str(program), "data", 0, out)["trained"] is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import runpy
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 from srcell import EventBatch, runtime
-from support.imports import output_without
+from support.imports import output_without, script
 
 SCRIPT = Path(__file__).resolve().parent.parent / "examples" / "python" / "closed_loop.py"
 
@@ -27,11 +26,7 @@ class Trained(NamedTuple):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    spec = importlib.util.spec_from_file_location("closed_loop", SCRIPT)
-    assert spec and spec.loader
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    path = tmp_path_factory.mktemp("closed_loop") / "follow.srcell"
+    example, path = script("examples/python", "closed_loop"), tmp_path_factory.mktemp("closed_loop") / "follow.srcell"
     threads = torch.get_num_threads()
     network = example.train(path, seed=0, batches=25, steps=150)
     torch.set_num_threads(threads)

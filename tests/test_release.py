@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from support.imports import script
+
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -51,11 +53,8 @@ def test_the_oldest_tested_torch_is_the_oldest_that_the_package_accepts() -> Non
 
 
 @pytest.mark.landing
-def test_every_mutant_changes_the_code_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    from mutants import mutants
-
-    found = mutants()
+def test_every_mutant_changes_the_code_as_it_stands() -> None:
+    found = script("tools", "mutants").mutants()
     assert len(found) > 100
     for mutant in found:
         text = (ROOT / mutant.file).read_text()

@@ -2,14 +2,12 @@
 reference that needs no compiled module. docs/inside.md draws them.
 """
 
-import importlib
-import sys
 from pathlib import Path
 
 import pytest
 
 import srcell
-from support.imports import output_without
+from support.imports import output_without, script
 
 PACKAGE = Path(srcell.__file__).parent
 COMPILED = {"_core", "_cuda"}
@@ -82,9 +80,7 @@ ALLOWED = {
 }
 
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
-rooms = importlib.import_module("rooms")
-sys.path.pop(0)
+rooms = script("tools", "rooms")
 MODULES: dict[str, set[str]] = rooms.imports_of(PACKAGE)
 ROOMS: dict[str, set[str]] = rooms.rooms_of(MODULES)
 

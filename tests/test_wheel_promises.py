@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import email.message
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.imports import script
+
 pytestmark = pytest.mark.landing
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-check_wheel: Any = importlib.import_module("check_wheel")
-sys.path.pop(0)
+check_wheel = script("tools", "check_wheel")
 
 DYNAMIC = """\
  0x0000000000000001 (NEEDED)             Shared library: [libm.so.6]

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.calls import EXPORTS_ONNX, NEW_TORCH
+from support.imports import script
 
 pytestmark = pytest.mark.landing
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
-works = importlib.import_module("works")
-sys.path.pop(0)
+works = script("docs", "works")
 
 
 @pytest.mark.filterwarnings("ignore")

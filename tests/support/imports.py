@@ -1,11 +1,14 @@
-"""Programs in separate processes in which some modules cannot be imported."""
+"""Scripts of the repository as modules, and programs in separate processes in which some modules are missing."""
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 
 def output_without(modules: Iterable[str], program: str, *arguments: str) -> str:
@@ -14,3 +17,13 @@ def output_without(modules: Iterable[str], program: str, *arguments: str) -> str
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def script(folder: str, name: str) -> Any:
+    """A script of a folder that is no package, as a module; it may import others of its folder."""
+    path = str(Path(__file__).parents[2] / folder)
+    sys.path.insert(0, path)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(path)
