@@ -138,8 +138,7 @@ def what_matters() -> str:
 
 def validation_accuracy(row: dict[str, Any]) -> float:
     """The mean over the seeds, after the last epoch, in percent."""
-    last = [run["accuracies"][-1] for run in row["runs"].values()]
-    return float(sum(last) / len(last))
+    return mean([run["accuracies"][-1] for run in row["runs"].values()])
 
 
 def beyond(task: str, shown: Callable[[str], str]) -> Callable[[], str]:

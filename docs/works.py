@@ -7,6 +7,7 @@ refused says with which error.
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import os
 import tempfile
@@ -69,9 +70,12 @@ def spikes_in(steps: int = 30, batch: int = 4, inputs: int = 6) -> Tensor:
     return (torch.rand(steps, batch, inputs) < 0.3).float()
 
 
-def gradients(module: nn.Module) -> list[Tensor]:
-    """Of all parameters."""
-    return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+def passes(layer: Any, x: Tensor, forward: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
+    """The spikes, those of `forward` if given, and the gradients of their sum for all parameters of the layer."""
+    layer.zero_grad()
+    spikes = layer(x)[0] if forward is None else forward(x)
+    spikes.sum().backward()
+    return [spikes, *(parameter.grad for parameter in layer.parameters() if parameter.grad is not None)]
 
 
 def same(ours: Any, theirs: Any) -> None:
@@ -84,14 +88,8 @@ def same(ours: Any, theirs: Any) -> None:
 @feature("torch.compile", "`fullgraph=True`, dense tensors and `EventBatch`es, forwards and backwards: the same bits")
 def _compile() -> None:
     x, layer = spikes_in(), SRC(6, 5)
-    expected, _ = layer(x)
-    expected.sum().backward()
-    wanted = [gradient.clone() for gradient in gradients(layer)]
-    layer.zero_grad()
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    spikes, _ = compiled(x)
-    spikes.sum().backward()
-    same([spikes, *gradients(layer)], [expected, *wanted])
+    wanted = passes(layer, x)
+    same(passes(torch.compile(layer, fullgraph=True, backend="aot_eager"), x), wanted)
 
 
 @feature(
@@ -132,28 +130,23 @@ def _checkpoint() -> None:
     from torch.utils.checkpoint import checkpoint
 
     x, layer = spikes_in(), SRC(6, 5)
-    layer(x)[0].sum().backward()
-    wanted = [gradient.clone() for gradient in gradients(layer)]
+    wanted = passes(layer, x)
+    x.requires_grad_()
     for reentrant in (False, True):
-        layer.zero_grad()
-        checkpoint(lambda x: layer(x)[0], x.requires_grad_(), use_reentrant=reentrant).sum().backward()
-        same(gradients(layer), wanted)
+        again = functools.partial(checkpoint, lambda x: layer(x)[0], use_reentrant=reentrant)
+        same(passes(layer, x, again), wanted)
 
 
 @feature("saved-tensor hooks", "`save_on_cpu`, and hooks of one's own that pack what is saved")
 def _hooks() -> None:
     x, layer = spikes_in(), SRC(6, 5)
-    layer(x)[0].sum().backward()
-    wanted = [gradient.clone() for gradient in gradients(layer)]
+    wanted = passes(layer, x)
     for hooks in (
         torch.autograd.graph.save_on_cpu(),
         torch.autograd.graph.saved_tensors_hooks(Tensor.numpy, torch.from_numpy),
     ):
-        layer.zero_grad()
         with hooks:
-            spikes, _ = layer(x)
-        spikes.sum().backward()
-        same(gradients(layer), wanted)
+            same(passes(layer, x), wanted)
 
 
 @feature("autocast (AMP)", "the synapse's product in half precision, the neuron in float32; spikes are float32")
@@ -203,14 +196,9 @@ def _ddp() -> None:
         store = distributed.FileStore(os.path.join(folder, "store"), 1)
         distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
         try:
-            layer = SRC(6, 5)
-            wrapped = nn.parallel.DistributedDataParallel(layer)
-            x = spikes_in()
-            wrapped(x)[0].sum().backward()
-            wanted = copy.deepcopy(layer)
-            wanted.zero_grad()
-            wanted(x)[0].sum().backward()
-            same(gradients(layer), gradients(wanted))
+            layer, x = SRC(6, 5), spikes_in()
+            wanted = passes(copy.deepcopy(layer), x)
+            same(passes(nn.parallel.DistributedDataParallel(layer), x), wanted)
         finally:
             distributed.destroy_process_group()
 
@@ -223,9 +211,7 @@ def _grad() -> None:
     def loss(parameters: dict[str, Tensor]) -> Tensor:
         return torch.func.functional_call(layer, parameters, (x,))[0].sum()
 
-    found = torch.func.grad(loss)(parameters)
-    layer(x)[0].sum().backward()
-    same(found.values(), gradients(layer))
+    same(torch.func.grad(loss)(parameters).values(), passes(layer, x)[1:])
 
 
 @feature(
@@ -334,15 +320,9 @@ def _dynamic() -> None:
 @feature("integer neurons", "`IntegerSRC` trains through rounding, compiled or under autocast with the same bits")
 def _integers() -> None:
     x, layer = spikes_in(), IntegerSRC(6, 5, weight_bits=4)
-    spikes, _ = layer(x)
-    spikes.sum().backward()
-    wanted = [spikes, *(gradient.clone() for gradient in gradients(layer))]
-    for precision, run in ((False, torch.compile(layer, backend="aot_eager")), (True, layer)):
-        layer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision):
-            spikes, _ = run(x)
-        spikes.sum().backward()
-        same([spikes, *gradients(layer)], wanted)
+    wanted = passes(layer, x)
+    same(passes(torch.compile(layer, backend="aot_eager"), x), wanted)
+    same(passes(layer, x, torch.autocast("cpu", torch.bfloat16)(lambda x: layer(x)[0])), wanted)
 
 
 @feature("state_dict, deepcopy, pickle", "the constants of a layer are in its `state_dict`")
