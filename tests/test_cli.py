@@ -392,8 +392,8 @@ def test_the_help_of_train_shows_the_values_of_the_preset(capsys: pytest.Capture
     printed = " ".join(printed_before_exit("train psmnist --help", capsys).split())
     assert "neurons of each fully connected hidden layer [512]" in printed
     assert "best, psmnist" in printed and "best, mnist" not in printed
-    assert srcell_command("train psmnist --help most") == 2
-    assert "--help: expected all or nothing after it, got 'most'" in capsys.readouterr().err
+    refused = user_error("train psmnist --help most", capsys)
+    assert "--help: expected all or nothing after it, got 'most'" in refused
 
 
 def test_the_help_of_eval_lists_its_options(capsys: pytest.CaptureFixture[str]) -> None:

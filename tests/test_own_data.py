@@ -29,7 +29,7 @@ from srcell.models import SRCClassifier
 from srcell.training import Interrupted, Observer, RunFolder, Trainer, TrainingConfig, load_weights, resume, train
 from srcell.training.config import OWN
 from srcell.training.optimisation import learnt_delays, rate_pull
-from support.refusals import Message, refusals
+from support.refusals import Message, refusals, user_error
 from support.runs import all_steps, assert_equal_weights, run_to_the_end
 
 GENERATOR = np.random.default_rng(3)
@@ -482,14 +482,13 @@ def test_a_sweep_of_targets_is_refused_before_it_begins(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("m.py").write_text("import numpy as np\ndef load(): return np.ones((20, 4, 1)), np.arange(20.0)")
-    assert main(["sweep", "m.py:load", "--seeds", "0", "1", "--out", "s"]) == 2
-    assert "m.py:load: expected labels for a sweep" in capsys.readouterr().err and not Path("s").exists()
+    assert "m.py:load: expected labels for a sweep" in user_error("sweep m.py:load --seeds 0 1 --out s", capsys)
+    assert not Path("s").exists()
     assert main(["train", "m.py:load", "--epochs", "1", "--hidden", "4", "--out", "run"]) == 0
     assert "test error " in capsys.readouterr().out
     assert main(["eval", "run", "--data", "m.py:load"]) == 0
     assert "R2 " in capsys.readouterr().out.splitlines()[0]
-    assert main(["train", "m.py"]) == 2
-    assert "unknown data set 'm.py', a file: expected m.py:FUNCTION" in capsys.readouterr().err
+    assert "unknown data set 'm.py', a file: expected m.py:FUNCTION" in user_error("train m.py", capsys)
 
 
 def test_files_that_were_changed_are_read_again(tmp_path: Path) -> None:
@@ -631,25 +630,24 @@ def test_a_folder_that_does_not_say_what_it_is(
     name = folder(tmp_path / "data", **files) if files else f"{tmp_path}/"
     with pytest.raises(ValueError, match=message):
         data.load(name)
-    assert main(["train", name, "--out", str(tmp_path / "run")]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("srcell: ") and error.count("\n") == 1 and not (tmp_path / "run").exists()
+    assert user_error(f"train {name} --out {tmp_path}/run", capsys).startswith("srcell: ")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "message"),
+    ("text", "message"),
     [
-        ("", ValueError, "expected a function 'load' in it, found none"),
-        ("def other(): pass", ValueError, "expected a function 'load' in it, found other"),
-        ("def load(): return 3", ValueError, r"data\.py:load: dataset: expected a srcell.data.Dataset, a pair"),
-        ("def load(): return [[0.0]], [1, 2]", ValueError, r"data\.py:load: y: expected a label"),
-        ("def load(): raise KeyError('mine')", ValueError, r"data\.py:load: KeyError: 'mine'"),
-        ("def load(", ValueError, r"data\.py:load: SyntaxError"),
+        ("", "expected a function 'load' in it, found none"),
+        ("def other(): pass", "expected a function 'load' in it, found other"),
+        ("def load(): return 3", r"data\.py:load: dataset: expected a srcell.data.Dataset, a pair"),
+        ("def load(): return [[0.0]], [1, 2]", r"data\.py:load: y: expected a label"),
+        ("def load(): raise KeyError('mine')", r"data\.py:load: KeyError: 'mine'"),
+        ("def load(", r"data\.py:load: SyntaxError"),
     ],
 )
-def test_a_function_that_returns_no_data_set(text: str, error: type[Exception], message: str, tmp_path: Path) -> None:
+def test_a_function_that_returns_no_data_set(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "data.py").write_text(text)
-    with pytest.raises(error, match=message):
+    with pytest.raises(ValueError, match=message):
         data.load(f"{tmp_path}/data.py:load")
 
 

@@ -16,12 +16,12 @@ import torch
 import srcell
 from srcell import data
 from srcell._files import partial_name, remove_partial_files, write_atomically
-from srcell.cli import main
 from srcell.training import EpochMetrics, RunOptions, evaluate_run, load_data, resume, train
 from srcell.training.checkpoint import read_checkpoint, write_checkpoint
 from srcell.training.config import TrainingConfig
 from srcell.training.run_folder import LOCK, RunFolder
 from support.formats import write_mnist, write_nmnist
+from support.refusals import user_error
 
 # No part of a file is executed
 
@@ -155,8 +155,8 @@ def test_a_value_of_a_sweep_is_not_used_as_a_path(
     (victim / "notes.partial").write_text("mine")
     (tmp_path / "runs" / "surrogate=..").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert main(["sweep", "digits", "--vary", "surrogate", "../../../x", "--out", "runs"]) == 2
-    assert "unknown surrogate '../../../x'" in capsys.readouterr().err
+    line = "sweep digits --vary surrogate ../../../x --out runs"
+    assert "unknown surrogate '../../../x'" in user_error(line, capsys)
     assert (victim / "notes.partial").read_text() == "mine"
 
 
