@@ -49,15 +49,6 @@ def test_read_only_arrays_are_taken_where_their_library_gives_them() -> None:
         assert batch_of(Foreign(OFFSETS), Foreign(INDICES), Foreign(values)) == batch_of(OFFSETS, INDICES, VALUES)
 
 
-def test_dense_arrays_and_integers_are_taken() -> None:
-    dense = np.arange(24, dtype=np.float32).reshape(3, 2, 4) % 3
-    batch = EventBatch.from_dense(Foreign(dense), Foreign(np.array([3, 2])))
-    assert batch == EventBatch.from_dense(dense, np.array([3, 2]))
-    times, indices = np.array([0.0, 1.5, 5.0]), np.array([1, 2, 3])
-    binned = EventBatch.from_events(Foreign(times), Foreign(indices), bin_width=1, inputs=4)
-    assert binned == EventBatch.from_events(times, indices, bin_width=1, inputs=4)
-
-
 def backwards(array: NDArray[Any]) -> Foreign:
     """The same numbers, last first in memory along every dimension."""
     view = np.flip(np.flip(array).copy())
@@ -65,21 +56,24 @@ def backwards(array: NDArray[Any]) -> Foreign:
     return Foreign(view)
 
 
+@pytest.mark.parametrize("of", [Foreign, backwards])
+def test_dense_arrays_and_integers_are_taken(of: Any) -> None:
+    dense, lengths = np.arange(24, dtype=np.float32).reshape(3, 2, 4) % 3, np.array([3, 2])
+    assert EventBatch.from_dense(of(dense), of(lengths)) == EventBatch.from_dense(dense, lengths)
+    times, indices = np.array([0.0, 1.5, 5.0]), np.array([1, 2, 3])
+    binned = EventBatch.from_events(of(times), of(indices), bin_width=1, inputs=4)
+    assert binned == EventBatch.from_events(times, indices, bin_width=1, inputs=4)
+
+
 def test_reversed_views_are_taken() -> None:
-    lengths = np.array([3, 2])
     batch = EventBatch(
         *map(backwards, (np.array([0, 1, 1, 3, 3, 4, 4]), np.array([2, 0, 1, 3], np.int32), np.arange(4.0))),
         shape=(3, 2, 4),
-        lengths=backwards(lengths),
+        lengths=backwards(np.array([3, 2])),
     )
     assert batch.offsets.tolist() == [0, 1, 1, 3, 3, 4, 4] and batch.indices.tolist() == [2, 0, 1, 3]
     assert batch.values is not None and batch.values.tolist() == [0, 1, 2, 3]
     assert batch.lengths is not None and batch.lengths.tolist() == [3, 2]
-    dense = np.arange(24, dtype=np.float32).reshape(3, 2, 4) % 3
-    assert EventBatch.from_dense(backwards(dense), backwards(lengths)) == EventBatch.from_dense(dense, lengths)
-    times, indices = np.array([0.0, 1.5, 5.0]), np.array([1, 2, 3])
-    binned = EventBatch.from_events(backwards(times), backwards(indices), bin_width=1, inputs=4)
-    assert binned == EventBatch.from_events(times, indices, bin_width=1, inputs=4)
 
 
 def test_strides_of_dimensions_of_one_element_do_not_matter() -> None:

@@ -44,15 +44,20 @@ def test_a_second_reader_sees_the_same_spikes_and_logits(name: str) -> None:
         assert logits is None
 
 
+def spikes_of_both(network: nn.Module, *shape: int) -> tuple[Any, Any]:
+    """Of a network of one layer, as the second reader and as the runtime computes them."""
+    content, x = bytes_of(network), (np.random.default_rng(0).random(shape) < 0.1).astype(np.float32)
+    (ours,), _ = second_reader.Network(content).run(x.astype(float))
+    (theirs,) = runtime.Network(content).spikes(x)
+    return ours, theirs
+
+
 @pytest.mark.parametrize("initial_state", ["zeros", "rest"])
 @pytest.mark.parametrize("change", [{}, {"i_max": 12}, {"gate_threshold": 363}, {"spike_threshold": 363}])
 def test_a_second_reader_computes_integers_exactly(change: dict[str, int], initial_state: str) -> None:
     """363 is a value of h on the way to a spike (docs/integer.md); the weights reach 12."""
     layer = srcell.IntegerSRC(8, 20, weight_bits=6, cell=IntegerCell(**change), initial_state=initial_state)
-    content = bytes_of(layer)
-    x = (np.random.default_rng(0).random((200, 3, 8)) < 0.1).astype(np.float32)
-    (ours,), _ = second_reader.Network(content).run(x.astype(float))
-    (theirs,) = runtime.Network(content).spikes(x)
+    ours, theirs = spikes_of_both(layer, 200, 3, 8)
     assert np.array_equal(ours, theirs) and 0.01 < theirs.mean() < 0.5
 
 
@@ -68,11 +73,7 @@ def test_a_second_reader_computes_the_currents_of_maps(options: dict[str, Any]) 
     """With alpha = 0 and a current that no other input shares, a wrong place would change the spikes."""
     torch.manual_seed(0)
     layer = srcell.SRCConv2d(2, 4, alpha=0.5, zs_hyp=0.3, **options)
-    network = nn.Sequential(nn.Unflatten(2, (2, 6, 7)), srcell.SpikesOnly(layer))
-    content = bytes_of(network)
-    x = (np.random.default_rng(0).random((60, 3, 84)) < 0.1).astype(np.float32)
-    (ours,), _ = second_reader.Network(content).run(x.astype(float))
-    (theirs,) = runtime.Network(content).spikes(x)
+    ours, theirs = spikes_of_both(nn.Sequential(nn.Unflatten(2, (2, 6, 7)), srcell.SpikesOnly(layer)), 60, 3, 84)
     assert np.mean((ours > 0) == (theirs > 0)) > 0.999 and theirs.mean() > 0.01
 
 
