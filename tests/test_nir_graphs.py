@@ -170,6 +170,10 @@ def kernel(bias: float = 0.0) -> Any:
     return nir.Conv2d((3, 3), np.ones((2, 1, 1, 1), np.float32), 1, 0, 1, 1, np.full(2, bias, np.float32))
 
 
+def of_maps() -> Any:
+    return graph(kernel(), node(2, 3, 3), shape=(1, 3, 3))
+
+
 def of_channels() -> Any:
     alpha = np.full((2, 3, 3), 0.9, np.float32)
     alpha[0, 1, 1] = 0.8
@@ -187,68 +191,64 @@ LINEAR = {"kind": "linear", "alpha": 1.0, "window": 5, "bias": np.zeros(3)}
 VOTES = {"kind": "votes", "num_classes": 3, "alpha": 1.0, "inhibition": 0.0, "temperature": 1.0}
 
 
-def called(function: Callable[..., Any], *arguments: Any, **options: Any) -> Callable[[], Any]:
-    return lambda: function(*arguments, **options)
+def refused(message: str, wrong: Any, error: type[Exception] = ValueError) -> Message:
+    return Message(message, lambda: from_graph(wrong), error)
 
 
 LIF = nir.LIF(*(np.ones(6, np.float32) for _ in range(5)))
 REFUSALS: list[Refusal] = [
-    Message("graph: expected nir.NIRGraph, got SRC", called(from_graph, node(3)), TypeError),
-    Message("graph: expected one input and one output, got 1 and 2", lambda: from_graph(
-        side("more", nir.Output({"output": np.array([6])}), ("n1", "more")))),
-    Message(r"graph: expected SRC nodes of one dt, got \[\]", lambda: from_graph(graph(weights(6, 4)))),
-    Message(r"graph: expected SRC nodes of one dt, got \[0.001, 0.1\]", lambda: from_graph(
-        graph(weights(6, 4), node(6), weights(5, 6), node(5, dt=0.1)))),
-    Message("n0: expected a Linear, Affine, Conv2d, Flatten or Delay node before an SRC node, got LIF",
-            lambda: from_graph(graph(LIF, node(6), shape=(6,)))),
+    refused("graph: expected nir.NIRGraph, got SRC", node(3), TypeError),
+    refused("graph: expected one input and one output, got 1 and 2",
+            side("more", nir.Output({"output": np.array([6])}), ("n1", "more"))),
+    refused(r"graph: expected SRC nodes of one dt, got \[\]", graph(weights(6, 4))),
+    refused(r"graph: expected SRC nodes of one dt, got \[0.001, 0.1\]",
+            graph(weights(6, 4), node(6), weights(5, 6), node(5, dt=0.1))),
+    refused("n0: expected a Linear, Affine, Conv2d, Flatten or Delay node before an SRC node, got LIF",
+            graph(LIF, node(6), shape=(6,))),
     *(
-        Message("graph: expected weights and SRC nodes of float32, or of float64, got", called(
-            from_graph, graph(nir.Linear(np.ones((6, 4), dtype)), node(6)))) for dtype in (int, np.float64, ">f4")
+        refused("graph: expected weights and SRC nodes of float32, or of float64, got",
+                graph(nir.Linear(np.ones((6, 4), dtype)), node(6))) for dtype in (int, np.float64, ">f4")
     ),
     *(
-        Message(rf"n0: expected weights for an input \(4,\), got \({n}, {k}\)", called(
-            from_graph, graph(weights(n, k), node(n)))) for n, k in ((6, 5), (0, 4))
+        refused(rf"n0: expected weights for an input \(4,\), got \({n}, {k}\)",
+                graph(weights(n, k), node(n))) for n, k in ((6, 5), (0, 4))
     ),
-    Message(r"n0: expected a bias \(6,\), got \(5,\)", lambda: from_graph(
-        graph(nir.Affine(weights(6, 4).weight, np.ones(5, np.float32)), node(6)))),
-    Message(r"n1: expected neurons of shape \(6,\), as its weights give, got \(5,\)",
-            lambda: from_graph(graph(weights(6, 4), node(5)))),
-    Message(r"n1: expected neurons of shape \(2, 3, 3\), as its weights give, got \(2, 4, 4\)", lambda: from_graph(
-        graph(kernel(), node(2, 4, 4), shape=(1, 3, 3)))),
-    Message("n0: expected a Conv2d node without bias before SRC, got a bias", lambda: from_graph(
-        graph(kernel(bias=1.0), node(2, 3, 3), shape=(1, 3, 3)))),
-    Message("n0: expected a Conv2d node without bias before SRC, got n1 after it", lambda: from_graph(
-        graph(kernel(), weights(6, 18), node(6), shape=(1, 3, 3)))),
-    Message("n1: expected finite numbers, got bias with others", lambda: from_graph(
-        graph(weights(6, 4), node(6, bias=np.full(6, np.nan, np.float32))))),
-    Message(r"n1: alpha: expected values in \[0, 1\]", lambda: from_graph(
-        graph(weights(6, 4), node(6, alpha=np.full(6, 2, np.float32))))),
-    Message("input: output_type: expected whole numbers of shape .1,. or .3,., got", lambda: from_graph(
-        graph(weights(6, 4), node(6), shape=(2, 2)))),
-    Message("n1: expected one alpha for all neurons of a channel, got several", lambda: from_graph(of_channels())),
-    Message("n1: expected 4 delays from 0 to 65535 steps before it, got", lambda: from_graph(
-        graph(nir.Delay(np.full(4, -0.1)), weights(6, 4), node(6)))),
-    Message("n1: expected 4 delays from 0 to 65535 steps before it, got", lambda: from_graph(
-        graph(nir.Delay(np.full(4, 70.0)), weights(6, 4), node(6)))),
-    Message("alone: expected a chain from input to output, got a node beside it",
-            lambda: from_graph(side("alone", weights(2, 2)))),
-    Message("input: expected all weights after it to lead to one node, got", lambda: from_graph(
-        side("end", weights(6, 4), ("input", "end")))),
-    Message("output: expected a Linear, Affine, Conv2d, Flatten or Delay node before an SRC node, got Output",
-            lambda: from_graph(side("end", weights(6, 6), ("n1", "end")))),
-    Message("n1: expected one Linear node back to it, got", lambda: from_graph(loop(LIF))),
+    refused(r"n0: expected a bias \(6,\), got \(5,\)",
+            graph(nir.Affine(weights(6, 4).weight, np.ones(5, np.float32)), node(6))),
+    refused(r"n1: expected neurons of shape \(6,\), as its weights give, got \(5,\)", graph(weights(6, 4), node(5))),
+    refused(r"n1: expected neurons of shape \(2, 3, 3\), as its weights give, got \(2, 4, 4\)",
+            graph(kernel(), node(2, 4, 4), shape=(1, 3, 3))),
+    refused("n0: expected a Conv2d node without bias before SRC, got a bias",
+            graph(kernel(bias=1.0), node(2, 3, 3), shape=(1, 3, 3))),
+    refused("n0: expected a Conv2d node without bias before SRC, got n1 after it",
+            graph(kernel(), weights(6, 18), node(6), shape=(1, 3, 3))),
+    refused("n1: expected finite numbers, got bias with others",
+            graph(weights(6, 4), node(6, bias=np.full(6, np.nan, np.float32)))),
+    refused(r"n1: alpha: expected values in \[0, 1\]", graph(weights(6, 4), node(6, alpha=np.full(6, 2, np.float32)))),
+    refused("input: output_type: expected whole numbers of shape .1,. or .3,., got",
+            graph(weights(6, 4), node(6), shape=(2, 2))),
+    refused("n1: expected one alpha for all neurons of a channel, got several", of_channels()),
     *(
-        Message("back: expected square weights from n1 alone, got others", called(from_graph, loop(weights(*shape))))
+        refused("n1: expected 4 delays from 0 to 65535 steps before it, got",
+                graph(nir.Delay(np.full(4, delay)), weights(6, 4), node(6))) for delay in (-0.1, 70.0)
+    ),
+    refused("alone: expected a chain from input to output, got a node beside it", side("alone", weights(2, 2))),
+    refused("input: expected all weights after it to lead to one node, got",
+            side("end", weights(6, 4), ("input", "end"))),
+    refused("output: expected a Linear, Affine, Conv2d, Flatten or Delay node before an SRC node, got Output",
+            side("end", weights(6, 6), ("n1", "end"))),
+    refused("n1: expected one Linear node back to it, got", loop(LIF)),
+    *(
+        refused("back: expected square weights from n1 alone, got others", loop(weights(*shape)))
         for shape in ((6, 5), (5, 5), (1, 1))
     ),
-    Message("back: expected square weights from n1 alone, got others", lambda: from_graph(maps_with_a_loop())),
-    Message("graph.edges: expected edges between nodes, got one from 'n1' to 'nowhere'", lambda: from_graph(
-        graph(weights(6, 4), node(6), more=[("n1", "nowhere")]))),
-    Message("n0: expected each edge once, got two to 'n1'", lambda: from_graph(
-        graph(weights(6, 4), node(6), more=[("n0", "n1")]))),
-    Message("n0: expected a chain, got a second path to it", lambda: from_graph(endless())),
+    refused("back: expected square weights from n1 alone, got others", maps_with_a_loop()),
+    refused("graph.edges: expected edges between nodes, got one from 'n1' to 'nowhere'",
+            graph(weights(6, 4), node(6), more=[("n1", "nowhere")])),
+    refused("n0: expected each edge once, got two to 'n1'", graph(weights(6, 4), node(6), more=[("n0", "n1")])),
+    refused("n0: expected a chain, got a second path to it", endless()),
     *(
-        Message(f"metadata: {message}", called(from_graph, graph(weights(6, 4), node(6), *ending, readout=readout)))
+        refused(f"metadata: {message}", graph(weights(6, 4), node(6), *ending, readout=readout))
         for ending, readout, message in (
             ([weights(3, 6)], {"kind": "votes"}, "expected a readout of kind 'linear' here, got 'votes'"),
             ([], {"kind": "linear"}, "expected a readout of kind 'votes' here, got 'linear'"),
@@ -266,19 +266,19 @@ REFUSALS: list[Refusal] = [
         )
     ),
     *(
-        Message(f"metadata: {name}: expected {expected}, got", called(from_graph, graph(
-            weights(6, 4), node(6), weights(3, 6), readout=LINEAR | {name: value})), TypeError)
+        refused(f"metadata: {name}: expected {expected}, got",
+                graph(weights(6, 4), node(6), weights(3, 6), readout=LINEAR | {name: value}), TypeError)
         for name, value, expected in (
             ("alpha", "1", "a float"), ("alpha", [[1], [2, 3]], "a float"), ("window", None, "a float"),
             ("bias", [0.0] * 3, "an array of numbers"), ("bias", np.array(["a"] * 3), "an array of numbers"),
         )
     ),
-    Message("n2: expected a Linear node before a readout, got a bias", lambda: from_graph(graph(
-        weights(6, 4), node(6), nir.Affine(weights(3, 6).weight, np.ones(3, np.float32)), readout=LINEAR))),
+    refused("n2: expected a Linear node before a readout, got a bias",
+            graph(weights(6, 4), node(6), nir.Affine(weights(3, 6).weight, np.ones(3, np.float32)), readout=LINEAR)),
     *(
-        Message(f"{begin}: expected a chain from input to output, got an edge to {to} beside it", called(
-            from_graph, graph(weights(6, 4), node(6), weights(6, 6), node(6), more=[
-                ("n1", "back"), ("back", "n1"), (begin, to)], beside={"back": weights(6, 6)})))
+        refused(f"{begin}: expected a chain from input to output, got an edge to {to} beside it",
+                graph(weights(6, 4), node(6), weights(6, 6), node(6), beside={"back": weights(6, 6)},
+                      more=[("n1", "back"), ("back", "n1"), (begin, to)]))
         for begin, to in (("n3", "n0"), ("n3", "n2"), ("back", "n2"))
     ),
     Message("dt: expected a finite number above 0, got 0", lambda: to_graph(SRC(3, 4), dt=0)),
@@ -290,8 +290,8 @@ REFUSALS: list[Refusal] = [
         SRC(3, 4, dtype=torch.float16), dt=1.0)),
     Message("input_shape: expected .C, H, W., got", lambda: to_graph(SRC(3, 4), dt=1.0, input_shape=(4, 4))),
     *(
-        Message(r".*expected delays with a width of 1, because NIR has no interpolation, got 2",
-                called(to_graph, NETWORKS[name](), dt=1.0)) for name in WIDE
+        Message(".*expected delays with a width of 1, because NIR has no interpolation, got 2",
+                lambda name=name: to_graph(NETWORKS[name](), dt=1.0)) for name in WIDE
     ),
     Message("alpha: expected a floating-point array, got float", lambda: node(3, alpha=0.9), TypeError),
     Message(r"rs: expected shape \(3,\), as alpha has, got \(2,\)", lambda: node(3, rs=np.ones(2))),
@@ -312,10 +312,6 @@ DELETED = object()
 def chain() -> Any:
     delay, affine = nir.Delay(np.zeros(4)), nir.Affine(weights(6, 4).weight, np.ones(6, np.float32))
     return graph(delay, affine, node(6), weights(3, 6), readout=LINEAR)
-
-
-def of_maps() -> Any:
-    return graph(kernel(), node(2, 3, 3), shape=(1, 3, 3))
 
 
 CHANGES: list[tuple[Callable[[], Any], str, str, list[Any]]] = [
