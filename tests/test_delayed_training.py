@@ -205,7 +205,7 @@ import torch
 from srcell import data
 from srcell._processes import processes
 from srcell.training import Trainer, TrainingConfig
-from support.runs import assert_resumes_at, run_to_the_end
+from support.runs import run_to_the_end
 from test_delayed_training import WHOLE
 
 with processes() as group:

@@ -6,7 +6,6 @@ import copy
 import json
 import math
 import re
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from srcell.training import Interrupted, Observer, RunFolder, Trainer, TrainingC
 from srcell.training.config import OWN
 from srcell.training.optimisation import learnt_delays, rate_pull
 from support.refusals import Message, refusals, user_error
-from support.runs import all_steps, assert_equal_weights, run_to_the_end
+from support.runs import all_steps, assert_equal_weights, assert_resumes_at
 
 GENERATOR = np.random.default_rng(3)
 RAGGED = [
@@ -237,22 +236,11 @@ def test_r2_is_one_minus_the_share_of_the_variance_that_is_left() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("stop", [1, 3, 7])
-def test_a_run_of_ones_own_network_resumes_bit_for_bit(kind: str, stop: int) -> None:
+def test_a_run_of_ones_own_network_resumes_bit_for_bit(kind: str) -> None:
     torch.manual_seed(1)
     first = Whole(every_step="every" in kind)
     config = TrainingConfig(dataset=OWN, epochs=3, batch_size=3, learning_rate=1e-2, clip_norm=1.0, weight_decay=0.01)
-    dataset = data.from_arrays(*pair_of(kind))
-    undisturbed, begun, resumed = (Trainer(config, dataset, model=copy.deepcopy(first)) for _ in range(3))
-    run_to_the_end(undisturbed)
-    for _ in islice(all_steps(begun), stop):
-        torch.rand(3)  # the state of torch's generator has no influence
-    tensors, record = begun.state()
-    resumed.load_state(tensors, json.loads(json.dumps(record)))
-    assert_equal_weights(run_to_the_end(resumed).model, undisturbed.model)
-    assert repr([x._replace(seconds=0) for x in resumed.history]) == repr(
-        [x._replace(seconds=0) for x in undisturbed.history]
-    )
+    undisturbed = assert_resumes_at((1, 3, 7), config, data.from_arrays(*pair_of(kind)), first)
     assert not torch.equal(undisturbed.model.linear.weight, first.linear.weight)
 
 
@@ -401,14 +389,10 @@ def test_networks_of_every_form_train_resume_and_end(dtype: torch.dtype, tmp_pat
     x, first = np.stack([x[:4] for x in RAGGED]), Odd().to(dtype)
     config = TrainingConfig(dataset=OWN, epochs=2, batch_size=3, learning_rate=1e-2, rate_penalty=0.5, validation=0.2)
     dataset = data.from_arrays(x, NAMES)
-    undisturbed, begun, resumed = (Trainer(config, dataset, model=copy.deepcopy(first)) for _ in range(3))
-    run_to_the_end(undisturbed)
-    for _ in islice(all_steps(begun), 1):
-        pass
+    begun = Trainer(config, dataset, model=copy.deepcopy(first))
+    next(all_steps(begun))
     assert begun.tally.sums[0] == 3 and begun.tally.sums[3] == 4 * (3 * 3 * 4 + 3 * 6)
-    tensors, record = begun.state()
-    resumed.load_state(tensors, json.loads(json.dumps(record)))
-    assert_equal_weights(run_to_the_end(resumed).model, undisturbed.model)
+    undisturbed = assert_resumes_at((1,), config, dataset, first)
     assert torch.equal(undisturbed.model.frozen.weight, first.frozen.weight)
     assert not torch.equal(undisturbed.model.tied.bias, first.tied.bias)
     model = copy.deepcopy(first)
