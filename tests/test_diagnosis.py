@@ -122,10 +122,6 @@ def nan_loss(output: Tensor, _: Any) -> Tensor:
     return output.sum() * torch.nan
 
 
-def all_spikes(output: tuple[Tensor, Any], targets: Tensor) -> Tensor:
-    return output[0].sum()
-
-
 class Broken(NamedTuple):
     """A broken network, and regular expressions of its only finding: of the beginning, and of the remedy."""
 
@@ -163,7 +159,7 @@ BROKEN = {
         lambda: changed(20.0),
     ),
     "saturated by its recurrent weights": Broken(
-        r"src: \|i\| > 3 rho in \d\d % of the elements", "rho=10 and rs=-4", lambda: recurrent(200.0), loss=all_spikes
+        r"src: \|i\| > 3 rho in \d\d % of the elements", "rho=10 and rs=-4", lambda: recurrent(200.0), loss=all_steps
     ),
     "vanishing": Broken(
         "src: gradients vanish through time", "spread", lambda: SRC(INPUTS, 32, alpha=0.5), loss=last_step
@@ -271,11 +267,7 @@ HEALTHY: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor | EventBat
     ),
     "linear readout": (lambda: classifier(readout="linear", surrogate="relu"), spikes_in, None),
     "dropout": (lambda: classifier(dropout=0.3, balance_gradients=True), spikes_in, None),
-    "integers": (
-        lambda: IntegerClassifier(INPUTS, [32], CLASSES),
-        lambda: EventBatch.from_dense(spikes_in()),
-        None,
-    ),
+    "integers": (lambda: IntegerClassifier(INPUTS, [32], CLASSES), lambda: EventBatch.from_dense(spikes_in()), None),
     "sequential": (
         lambda: nn.Sequential(nn.Linear(INPUTS, 64), SpikesOnly(SRC(64, 40)), srcell.LeakyReadout(CLASSES)),
         spikes_in,

@@ -401,12 +401,8 @@ def test_balancing_does_not_affect_frozen_layers_and_hidden_layer_losses(spikes_
     "options", [{}, {"alpha": 0.8, "surrogate": "relu", "full_gradient": True, "initial_state": "rest"}]
 )
 def test_options_reach_every_layer(options: dict[str, Any]) -> None:
-    expected = {
-        "alpha": 0.9,
-        "surrogate": "straight_through",
-        "full_gradient": False,
-        "initial_state": "zeros",
-    } | options
+    default = {"alpha": 0.9, "surrogate": "straight_through", "full_gradient": False, "initial_state": "zeros"}
+    expected = default | options
     for layer in SRCClassifier(6, [5, 4], num_classes=2, **options).src_layers():
         found = {name: getattr(layer, name) for name in expected if name != "alpha"}
         assert found | {"alpha": layer.get_extra_state()[1].item()} == expected
