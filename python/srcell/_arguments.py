@@ -53,12 +53,7 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def check_known(name: str, names: Sequence[str], what: str) -> None:
-    """Raise unless a name is one of ``names``.
-
-    Raises:
-        ValueError: the name is none of them; the message suggests a similar one.
-
-    """
+    """Raise unless a name is one of ``names``; the message suggests a similar one."""
     if name not in names:
         nearest = difflib.get_close_matches(name, names, n=1) if isinstance(name, str) else []
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(names)}"

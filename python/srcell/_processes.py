@@ -97,11 +97,8 @@ def own_device(device: str, environment: Mapping[str, str] = os.environ) -> str:
 def processes(device: str = "cpu") -> Iterator[Processes]:
     """Join the process group of torchrun (gloo, or NCCL for GPU tensors); without torchrun, make a group of one.
 
-    A group that is already initialised is used, and not destroyed afterwards.
-
-    Args:
-        device: the device of this process, from ``own_device``.
-
+    A group that is already initialised is used, and not destroyed afterwards. ``device`` is the device of this process,
+    from ``own_device``.
     """
     if distributed.is_initialized():
         yield Processes(distributed.get_rank(), distributed.get_world_size())

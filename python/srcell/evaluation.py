@@ -295,18 +295,11 @@ def _fan_outs(layers: Sequence[Recorded], readout: Any, inputs: int) -> list[Ten
 
 
 @torch.no_grad()
-def _count_arrivals(layer: SRC, spikes: Tensor, lengths: Tensor | None = None) -> int:
-    """Count what arrives through a layer's delayed recurrent weights before the end of each sample.
+def _count_arrivals(layer: SRC, spikes: Tensor, lengths: Tensor | None) -> int:
+    """Count what arrives through the delayed recurrent weights of a layer that is not stacked, before each sample ends.
 
-    Args:
-        layer: a layer that is not stacked, whose recurrent weights have delays.
-        spikes: (T, B, N), its spikes.
-        lengths: (B,), number of steps of each sample; T for all by default.
-
-    Returns:
-        For each spike, the number of steps at which it arrives, summed. As without delays, a spike of a sample's last
-        step counts, if its delay is 0.
-
+    This is, for each spike of (T, B, N), the number of steps at which it arrives, summed. As without delays, a spike of
+    a sample's last step counts, if its delay is 0.
     """
     events = EventBatch.from_dense((spikes != 0).to(in_work_dtype(spikes).dtype), lengths)
     delays = in_work_dtype(cast(Tensor, layer.delay_hh_l0)).clamp(0, layer.max_delay).expand(layer.hidden_size)

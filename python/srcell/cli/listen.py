@@ -214,12 +214,7 @@ def names_of(network: srcell.runtime.Network) -> list[str]:
 
 
 def wav_chunks(path: Path, rate: int, block: int) -> Chunks:
-    """The chunks of a WAV file, resampled to the network's rate, as fast as they are taken.
-
-    Args:
-        path: the file.
-        rate: samples per second.
-        block: samples of a chunk; the last one may have fewer.
+    """The chunks of a WAV file, resampled to ``rate`` (Hz), as fast as they are taken; the last one may be shorter.
 
     Raises:
         OSError: the file cannot be read.
@@ -236,10 +231,7 @@ def wav_chunks(path: Path, rate: int, block: int) -> Chunks:
 def microphone_chunks(device: str | None, rate: int, block: int) -> Chunks:
     """The chunks that a microphone records, by the library sounddevice, without end.
 
-    Args:
-        device: its number, or a part of its name; None for the system's default.
-        rate: samples per second.
-        block: samples of a chunk.
+    ``device`` is its number, or a part of its name; None is the system's default.
 
     Raises:
         ValueError: there is no such microphone, or it does not record at this rate.
@@ -466,14 +458,7 @@ class LiveLine(Lines):
 
 
 def summary(listener: Listener, chunk: float, lost: int) -> Iterator[str]:
-    """The lines of the summary.
-
-    Args:
-        listener: at the end of the sound.
-        chunk: milliseconds of a chunk.
-        lost: how often samples were lost.
-
-    """
+    """The lines of the summary; a ``chunk`` has so many milliseconds, and samples were ``lost`` so many times."""
     heard = listener.heard / listener.rate
     of_words = f", {heard:.2f} s in words" if heard < listener.seconds else ""
     yield f"sound    {listener.seconds:.2f} s{of_words}, loudest chunk {listener.loudest:.0f} dB"

@@ -52,10 +52,7 @@ class TrainingHelp(argparse.Action):
 def add_training_options(parser: argparse.ArgumentParser, *, hidden: bool = False) -> None:
     """Add the flags of training: preset, settings, this machine; settings not given are absent from the namespace.
 
-    Args:
-        parser: the command's parser.
-        hidden: whether the help leaves the settings out.
-
+    If they are ``hidden``, the help leaves the settings out.
     """
     parser.add_argument(
         "--preset", metavar="NAME", help=f"preset that the settings come from: {', '.join(PRESETS)} [{DEFAULT_PRESET}]"
@@ -78,10 +75,7 @@ def add_training_options(parser: argparse.ArgumentParser, *, hidden: bool = Fals
 def add_run_options(parser: argparse.ArgumentParser, *, training: bool = True) -> None:
     """Add the flags of ``RunOptions``; options not given are absent from the namespace.
 
-    Args:
-        parser: the command's parser.
-        training: whether the command trains; if not, it writes no checkpoints, and their flag is left out.
-
+    A command without ``training`` writes no checkpoints, and does not have their flag.
     """
     group = parser.add_argument_group("this machine", "Results do not depend on these.")
     for name, option in settings_of(RunOptions).items():
@@ -154,10 +148,5 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def run_options(arguments: argparse.Namespace) -> RunOptions:
     """The ``RunOptions`` of the command line."""
-    return RunOptions(
-        **{
-            field.name: getattr(arguments, field.name)
-            for field in dataclasses.fields(RunOptions)
-            if hasattr(arguments, field.name)
-        }
-    )
+    names = [field.name for field in dataclasses.fields(RunOptions) if hasattr(arguments, field.name)]
+    return RunOptions(**{name: getattr(arguments, name) for name in names})

@@ -93,9 +93,7 @@ def _speaks_dlpack(x: object) -> bool:
 def _from_dlpack(array: Any) -> Tensor | NDArray[Any]:
     """The array as a tensor, or as a NumPy array if only NumPy can hold it, as with negative strides or an offset.
 
-    Raises:
-        Exception: whatever the array's methods or torch raise.
-
+    It raises whatever the array's methods or torch raise.
     """
     try:
         return torch.utils.dlpack.from_dlpack(_Checked(array))

@@ -93,17 +93,9 @@ def run_integer(
 ) -> tuple[Tensor, IntegerState, Tensor]:
     """Run ``integer_src_linear`` and also return how often an i was clamped.
 
-    Args:
-        input: as there; a float tensor gets a gradient.
-        weight: as there.
-        latent: float32 (N, K), the weights that were rounded to the integers; they get a gradient.
-        scale: float32, of shape (): the integer that a weight of 1 becomes.
-        state: as there.
-        cell: as there.
-        lengths: as there.
-        floats: whether spikes are float32.
-        rho: the range of i in the surrogate gradient, in units of the latent weights.
-
+    A float ``input`` gets a gradient, and so does ``latent``, float32 (N, K): the weights that were rounded to the
+    integers. ``scale``, float32 of shape (), is the integer that a weight of 1 becomes. ``rho`` is the range of i in
+    the surrogate gradient, in units of the latent weights. With ``floats`` the spikes are float32.
     """
     lengths = check_input(input, weight, lengths)
     offsets = indices = dense = None

@@ -90,14 +90,9 @@ def check_learnable(names: Sequence[str], full_gradient: bool, delayed: bool) ->
 def check_parameter(
     name: str, value: Parameter | Spread | SpreadFrequencies, neurons: int, float_max: float, learnable: bool
 ) -> Parameter:
-    """Check a parameter and return it as a layer stores it: a float, or a copy of a tensor on the CPU.
+    """Check a parameter of the cell, or delay_hh, and return it as a layer stores it: a float, or a copy on the CPU.
 
-    Args:
-        name: a parameter of the cell, or delay_hh.
-        value: as the layer was given it.
-        neurons: neurons of the layer.
-        float_max: the largest number of the layer's dtype.
-        learnable: whether the parameter is learnt.
+    ``float_max`` is the largest number of the layer's dtype.
 
     Raises:
         TypeError: a value of the wrong type.

@@ -21,11 +21,7 @@ LARGEST_WEIGHT = 100.0
 def as_gain(name: str, gain: float, float_max: float) -> float:
     """Return a factor of a first layer's initial weights as a float; raise unless the weights stay finite.
 
-    Args:
-        name: the argument's name.
-        gain: the factor.
-        float_max: the largest number of the weights' dtype.
-
+    ``float_max`` is the largest number of their dtype.
     """
     number, most = as_positive(name, gain), float_max / LARGEST_WEIGHT
     if number > most:

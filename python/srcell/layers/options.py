@@ -233,12 +233,7 @@ def split_recurrent(options: RecurrentOptions) -> tuple[Recurrent, Options]:
 
 
 def completed(layer: object, options: Options) -> dict[str, Any]:
-    """Fill in the defaults of the options that are not given.
-
-    Raises:
-        TypeError: an unknown option.
-
-    """
+    """Fill in the defaults of the options that are not given; raise a TypeError for an unknown option."""
     where = type(layer).__name__
     for name in options:
         if name not in DEFAULTS:

@@ -38,9 +38,7 @@ delay_events = Operator(
 def checked_delay(call: Any, sizes: Sizes, like: Like) -> tuple[core.Delay, Optionals]:
     """Check the tables and the sizes that all calls share; ``sizes`` are T, B and K of the input.
 
-    Returns:
-        The arguments of the kernels, and the tensors whose addresses they have.
-
+    Return the arguments of the kernels, and the tensors whose addresses they have.
     """
     steps, batch, inputs = sizes
     numbers = inputs * call.taps

@@ -41,16 +41,11 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
 
 
 def check_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Check that the weights of a file fit the network.
+    """Raise a ValueError unless the weights of a file fit the network.
 
     The constants, which are stored as ``_extra_state``, must equal those of the network.
-
-    Raises:
-        ValueError: the weights belong to another network.
-
     """
     own = model.state_dict()
-    constants = {name: tensor for name, tensor in own.items() if name.endswith(EXTRA_STATE)}
     expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if found != expected:
@@ -62,8 +57,8 @@ def check_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> 
     for name, tensor in own.items():
         if weights[name].dtype != tensor.dtype:
             raise ValueError(f"{source}: expected {tensor.dtype} for {name}, got {weights[name].dtype}")
-    for name, tensor in constants.items():
-        if not torch.equal(weights[name], tensor.to(weights[name].device)):
+    for name, tensor in own.items():
+        if name.endswith(EXTRA_STATE) and not torch.equal(weights[name], tensor.to(weights[name].device)):
             raise ValueError(
                 f"{source}: weights of another network: expected {tensor.tolist()} for {name}, "
                 f"got {weights[name].tolist()}"

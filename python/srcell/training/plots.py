@@ -181,10 +181,7 @@ def rates(evaluation: Evaluation) -> Figure:
 def delays(before: Mapping[int, Tensor], after: Mapping[int, Tensor]) -> Figure:
     """Plot each delay before and after training, one panel for each part of the network that has delays.
 
-    Args:
-        before: the delays in steps, by layer, as ``Classifier.delays`` of the untrained network.
-        after: those of the trained network.
-
+    Both arguments are ``Classifier.delays``, of the untrained and of the trained network.
     """
     figure = new_figure(5 * len(after), 4.6)
     panels = figure.subplots(1, len(after), squeeze=False)[0]

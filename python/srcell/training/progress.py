@@ -29,12 +29,7 @@ def read_history(record: dict[str, Any], loader: EventLoader, epochs: int) -> li
 
 
 def _current_epoch(loader: EventLoader, record: dict[str, Any], epoch: int) -> EpochMetrics:
-    """The metrics of the record's current epoch, so far.
-
-    Raises:
-        ValueError: the sums are not over the batches that are done.
-
-    """
+    """The metrics of the record's current epoch so far; raise unless its sums are over the batches that are done."""
     batches, rate, seconds = _numbers([record[name] for name in ("batches", "learning_rate", "seconds")])
     sums, samples = _numbers(record["tally"]), sum(loader.samples_in(k) for k in range(int(batches)))
     if len(sums) != len(Tally().sums) or sums[0] != samples or (not batches and any(sums)):

@@ -98,13 +98,8 @@ def page(
 ) -> str:
     """Render the page.
 
-    Args:
-        config: the run's configuration.
-        history: one row per epoch.
-        evaluation: the evaluation of the test set.
-        images: PNG files, under names of ``CAPTIONS``; a run that does not learn delays has no plot of them.
-        diagnosis: of the network on test samples, or None to leave it out.
-
+    ``images`` are PNG files under names of ``CAPTIONS``; a run that does not learn delays has no plot of them. The
+    diagnosis is of the network on test samples, or None to leave it out.
     """
     seconds = sum(metrics.seconds for metrics in history)
     result = {"test accuracy": f"{evaluation.accuracy:.2%}"}
