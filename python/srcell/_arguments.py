@@ -66,6 +66,20 @@ def check_bool(name: str, value: bool) -> None:
         raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
 
 
+def require_tensor(name: str, x: object) -> None:
+    """Raise unless x is a dense tensor."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+    require_dense(name, x)
+
+
+def require_floats(name: str, x: object) -> None:
+    """Raise unless x is a dense floating-point tensor."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point tensor, got {describe(x)}")
+    require_dense(name, x)
+
+
 def require_dense(name: str, x: Tensor) -> None:
     """Raise unless a tensor is dense: strided, neither nested nor quantized."""
     if x.layout != torch.strided or x.is_nested:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import as_float, as_int, as_positive, describe, require_dense, require_values
+from .._arguments import as_float, as_int, as_positive, require_floats, require_values
 from ..events import EventBatch
 from ..events.checks import MAX_STEPS, as_integers, check_lengths, offsets_of
 from ..runtime import Hearing
@@ -215,9 +215,7 @@ class SoundEncoding:
 
 def _checked(waves: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     """Sounds as float32 on the CPU, and their numbers of samples (B,); raise if they are not (B, S) and (B,)."""
-    if not isinstance(waves, Tensor) or not waves.is_floating_point():
-        raise TypeError(f"waves: expected a floating-point tensor, got {describe(waves)}")
-    require_dense("waves", waves)
+    require_floats("waves", waves)
     require_values("waves", waves)
     if waves.dim() != 2:
         raise ValueError(f"waves: expected shape (B, S), got {tuple(waves.shape)}")

@@ -385,13 +385,8 @@ class EventBatch:
         elements = dense_rows.repeat_interleave(self.offsets.diff()) * inputs + self.indices
         values = self._values_or_ones(dtype).to(dtype)
         if has_memory(values):
-            return (
-                empty(elements, *self.shape, dtype=dtype)
-                .zero_()
-                .flatten()
-                .index_add_(0, elements, values)
-                .view(self.shape)
-            )
+            zeros = empty(elements, *self.shape, dtype=dtype).zero_().flatten()
+            return zeros.index_add_(0, elements, values).view(self.shape)
         dense = torch.zeros(steps * batch * inputs, dtype=dtype, device=self.device)
         return dense.index_add(0, elements, values).view(self.shape)  # under vmap
 
@@ -543,6 +538,12 @@ class EventBatch:
     def _values_or_ones(self, dtype: torch.dtype) -> Tensor:
         """The value of each event, 1 if the batch has no values."""
         return torch.ones(self.num_events, dtype=dtype, device=self.device) if self.values is None else self.values
+
+    def _lengths_or(self, given: Tensor | Sequence[int] | None) -> Tensor | Sequence[int] | None:
+        """The lengths that a call runs with: the batch's own, or those given beside a batch that has none."""
+        if self.lengths is not None and given is not None:
+            raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
+        return self.lengths if given is None else given
 
     def _lengths_or_steps(self) -> Tensor:
         """The length of each sample, T in a batch without lengths."""

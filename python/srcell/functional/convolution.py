@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._arguments import check_choice, require_dense
+from .._arguments import check_choice, require_dense, require_tensor
 from .._state import AnyState
 from ..events import EventBatch
 from ..ops._convolution import Convolution
@@ -146,14 +146,12 @@ def src_conv2d(
         (torch.Size([30, 2, 4, 6, 6]), torch.Size([2, 4, 6, 6]))
 
     """
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
-    require_dense("weight", weight)
+    require_tensor("weight", weight)
     if weight.dim() != 4 or 0 in weight.shape:
         raise ValueError(f"weight: expected shape (O, C / groups, height, width), got {tuple(weight.shape)}")
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or weight.shape[0] % groups:
         raise ValueError(f"groups: expected a divisor of the {weight.shape[0]} output channels, got {groups!r}")
-    check_method(method)
+    check_choice("method", method, METHODS)
     if input_size is not None:
         input_size = pair("input_size", input_size, 1)
     window = window_of((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups)
@@ -166,11 +164,6 @@ def src_conv2d(
 def operator_method(method: str) -> str:
     """The name that operators have for a method."""
     return "gemm" if method == "dense" else method
-
-
-def check_method(method: str) -> None:
-    """Raise unless this is a method of ``src_conv2d``."""
-    check_choice("method", method, METHODS)
 
 
 def conv2d(
@@ -190,9 +183,7 @@ def conv2d(
     check_weight_dtype(weight)
     check_device("weight", weight)
     if isinstance(input, EventBatch):
-        if input.lengths is not None and lengths is not None:
-            raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
-        lengths = input.lengths if lengths is None else lengths
+        lengths = input._lengths_or(lengths)
         flat: Tensor | EventBatch = input
     else:
         input = as_spikes(input, weight.dtype)

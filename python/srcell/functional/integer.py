@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, as_int, describe, require_dense
+from .._arguments import as_float, as_int, describe, require_dense, require_tensor
 from .._integer import IntegerCell, IntegerState
 from ..events import EventBatch
 from ..ops._layer import Like, check_tensor
@@ -61,9 +61,7 @@ def integer_src_linear(
         torch.int16
 
     """
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
-    require_dense("weight", weight)
+    require_tensor("weight", weight)
     if not isinstance(cell, Sequence) or isinstance(cell, str | bytes):
         raise TypeError(f"cell: expected an IntegerCell, got {describe(cell)}")
     check_cell(cell)  # here, because torch's dispatcher would not name the wrong constant
@@ -128,9 +126,7 @@ def state_tensors(state: Any) -> list[Tensor]:
     if not isinstance(state, (tuple, list)) or len(state) != 3:
         raise TypeError(f"state: expected three tensors i, h and hs, got {describe(state)}")
     for name, x in zip(IntegerState._fields, state, strict=True):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"state.{name}: expected a tensor, got {type(x).__name__}")
-        require_dense(f"state.{name}", x)
+        require_tensor(f"state.{name}", x)
     return list(state)
 
 

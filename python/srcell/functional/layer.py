@@ -278,9 +278,7 @@ def check_input(
     """Check the input of a linear synapse except for its dtype; return the lengths, which an EventBatch may have."""
     check_device("weight", weight)
     if isinstance(input, EventBatch):
-        if input.lengths is not None and lengths is not None:
-            raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
-        lengths = input.lengths if lengths is None else lengths
+        lengths = input._lengths_or(lengths)
     elif isinstance(input, Tensor):
         require_dense("input", input)
     else:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, as_int, check_bool, describe, require_dense
+from .._arguments import as_float, as_int, check_bool, require_floats
 from .._private import in_forward_mode
 from .._pytree import of_tensors
 from ..ops._cpu import BLOCK_BYTES
@@ -70,7 +70,7 @@ def leaky_readout(
                 [-0.1250,  1.2500]])
 
     """
-    _check_spikes(spikes)
+    require_floats("spikes", spikes)
     num_classes = as_int("num_classes", num_classes, MOST_ELEMENTS, minimum=1)
     if spikes.dim() != 3 or spikes.shape[2] % num_classes:
         raise ValueError(f"spikes: expected shape (T, B, N), N a multiple of {num_classes}, got {tuple(spikes.shape)}")
@@ -85,12 +85,6 @@ def leaky_readout(
     with _full_precision(spikes):
         own = pooled.view(pooled.shape[0], spikes.shape[2] // num_classes, num_classes).sum(1)
         return (1 - inhibition) * own + inhibition * pooled.sum(1, keepdim=True)
-
-
-def _check_spikes(spikes: Tensor) -> None:
-    if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
-        raise TypeError(f"spikes: expected a floating-point tensor, got {describe(spikes)}")
-    require_dense("spikes", spikes)
 
 
 def check_integrators(alpha: float, inhibition: float) -> tuple[float, float]:
@@ -306,7 +300,7 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
         (tensor([5]), tensor([2]))
 
     """
-    _check_spikes(spikes)
+    require_floats("spikes", spikes)
     if spikes.dim() < 2:
         raise ValueError(f"spikes: expected shape (T, B, ...), got {tuple(spikes.shape)}")
     check_device("spikes", spikes)

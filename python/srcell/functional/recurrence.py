@@ -8,7 +8,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from .._arguments import require_dense
+from .._arguments import require_tensor
 from .._renamed import renamed
 from .._state import AnyState
 from ..ops import _gpu
@@ -117,9 +117,7 @@ def src(
         [20, 21]
 
     """
-    if not isinstance(current, Tensor):
-        raise TypeError(f"current: expected a tensor, got {type(current).__name__}")
-    require_dense("current", current)
+    require_tensor("current", current)
     if current.dtype not in (torch.float32, torch.float64, *HALF):
         raise TypeError(f"current: expected dtype float32, float64, float16 or bfloat16, got {current.dtype}")
     if current.dim() < 3:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._arguments import check_choice, require_dense
+from .._arguments import check_choice, require_tensor
 from .._renamed import renamed
 from .._state import AnyState
 from ..events import EventBatch
@@ -106,9 +106,7 @@ def src_linear(
         (torch.Size([30, 2, 3]), torch.Size([2, 3]))
 
     """
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"weight: expected a tensor, got {type(weight).__name__}")
-    require_dense("weight", weight)
+    require_tensor("weight", weight)
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
     check_choice("method", method, METHODS)

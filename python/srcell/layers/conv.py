@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack  # torch needs it too
 
+from .._arguments import check_choice
 from .._state import AnyState
 from ..events import EventBatch
-from ..functional.convolution import Window, check_method, conv2d, convolution_of, operator_method, pair, window_of
+from ..functional.convolution import METHODS, Window, conv2d, convolution_of, operator_method, pair, window_of
 from ..functional.layer import NO_RECURRENCE, State, UserArguments
 from ..functional.synapse import currents_of
 from ..ops._convolution import Convolution
@@ -86,7 +87,7 @@ class SRCConv2d(Neurons):
                 f"{out_channels}"
             )
         window = window_of(kernel_size, stride, padding, dilation, groups)
-        check_method(method)
+        check_choice("method", method, METHODS)
         super().__init__(
             out_channels,
             {"": (out_channels, in_channels // groups, *window.kernel_size)},

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from .._arguments import as_float, check_bool, describe, require_dense
+from .._arguments import as_float, check_bool, require_floats
 from ..functional.layer import check_lengths, in_work_dtype
 from ..functional.readout import check_integrators, discounted_sum, leaky_readout, leaky_sums, projected, votes
 from ..ops._memory import zero_padding
@@ -56,7 +56,10 @@ class _Readout(HasConstants):
 
         """
         every_step = self.every_step if every_step is None else every_step
-        check_spikes(spikes, self._neurons, self.batch_first)
+        require_floats("spikes", spikes)
+        if spikes.dim() != 3 or spikes.shape[2] != self._neurons:
+            first = "B, T" if self.batch_first else "T, B"
+            raise ValueError(f"spikes: expected shape ({first}, {self._neurons}), got {tuple(spikes.shape)}")
         check_streaming(every_step, state, return_state)
         spikes = spikes.transpose(0, 1) if self.batch_first else spikes
         if not every_step:
@@ -258,16 +261,6 @@ class LinearReadout(_Readout):
     def extra_repr(self) -> str:
         """The constants."""
         return f"alpha={self.alpha}, window={self.window}{self._option_repr()}"
-
-
-def check_spikes(spikes: Tensor, neurons: int, batch_first: bool = False) -> None:
-    """Raise unless spikes are a dense floating-point tensor (T, B, neurons), or (B, T, neurons)."""
-    if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
-        raise TypeError(f"spikes: expected a floating-point tensor, got {describe(spikes)}")
-    require_dense("spikes", spikes)
-    if spikes.dim() != 3 or spikes.shape[2] != neurons:
-        first = "B, T" if batch_first else "T, B"
-        raise ValueError(f"spikes: expected shape ({first}, {neurons}), got {tuple(spikes.shape)}")
 
 
 def check_streaming(every_step: bool, state: Tensor | None, return_state: bool) -> None:

@@ -126,8 +126,8 @@ class Sequential(nn.Sequential):
             ValueError: as the modules do; or ``lengths`` beside an EventBatch that has lengths.
 
         """
-        if lengths is not None and isinstance(input, EventBatch) and input.lengths is not None:
-            raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
+        if isinstance(input, EventBatch):
+            lengths = input._lengths_or(lengths)
         for place, module in enumerate(self):
             if isinstance(input, EventBatch) and input.lengths is not None:
                 lengths = input.lengths

@@ -296,9 +296,7 @@ class SRC(_Linear):
             if made is not None:
                 return made
         if isinstance(input, EventBatch):
-            if input.lengths is not None and lengths is not None:
-                raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
-            lengths = input.lengths if lengths is None else lengths
+            lengths = input._lengths_or(lengths)
         elif not isinstance(input, Tensor) or input.dim() not in (2, 3):
             shape = "(B, T, K)" if self.batch_first else "(T, B, K)"
             got = f"{tuple(input.shape)}" if isinstance(input, Tensor) else type(input).__name__

@@ -141,13 +141,12 @@ class Standardise(nn.Module):
         steps, batch, inputs = input.shape
         if inputs != self.inputs:
             raise ValueError(f"input: expected shape (T, B, {self.inputs}), got {input.shape}")
-        if input.lengths is not None and lengths is not None:
-            raise ValueError("lengths: expected None beside an EventBatch that has lengths, got lengths")
+        lengths = input._lengths_or(lengths)
         if lengths is not None:
             lengths = check_lengths(lengths, batch, input.device, steps)
         dense = input.to_dense(self.mean.dtype if input.values is None else input.values.dtype)
         made = self._standardised(dense, self.mean.flatten(), self.deviation.flatten())
-        return EventBatch.from_dense(made, input.lengths if lengths is None else lengths)
+        return EventBatch.from_dense(made, lengths)
 
     @staticmethod
     def _standardised(input: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
