@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, SupportsIndex, cast
 
 import torch
@@ -13,7 +13,7 @@ from .._arguments import as_float, as_int, check_bool, check_choice, present_dev
 from .._parameters import LATER, RESONANCE, TABLE
 from .._state import AnyState, state_type
 from ..events.checks import check_float_dtype
-from ..functional import rest_state
+from ..functional import rest_state, src
 from ..functional.layer import NO_RECURRENCE, Cell, Parameter, Recurrence, State, check_gradient_mode, in_work_dtype
 from ..functional.terms import MOST_DELAY
 from ..ops._memory import has_memory
@@ -32,7 +32,7 @@ from .options import (
     SpreadFrequencies,
     completed,
 )
-from .recorded import Call, states_of_steps
+from .recorded import Call
 
 INITIAL = ("i0", "h0", "hs0")  # q starts at 0
 
@@ -59,14 +59,14 @@ class Neurons(HasConstants):
         recurrent.check()
         self.recurrent, self.recurrent_surrogate, self.autapses = recurrent[:3]
         given = completed(self, options)
-        surrogate, full_gradient = given["surrogate"], given["full_gradient"]
-        initial_state, learn_initial_state = given["initial_state"], given["learn_initial_state"]
-        check_gradient_mode(surrogate, full_gradient)
-        check_choice("initial_state", initial_state, INITIAL_STATES)
+        self.surrogate, self.full_gradient = given["surrogate"], given["full_gradient"]
+        self.initial_state, self.learn_initial_state = given["initial_state"], given["learn_initial_state"]
+        check_gradient_mode(self.surrogate, self.full_gradient)
+        check_choice("initial_state", self.initial_state, INITIAL_STATES)
         check_bool("learn_bias", given["learn_bias"])
-        check_bool("learn_initial_state", learn_initial_state)
-        self.learnable = check_learnable(given["learnable"], full_gradient, recurrent.delay_hh is not None)
-        if learn_initial_state and not (full_gradient or self.recurrent):
+        check_bool("learn_initial_state", self.learn_initial_state)
+        self.learnable = check_learnable(given["learnable"], self.full_gradient, recurrent.delay_hh is not None)
+        if self.learn_initial_state and not (self.full_gradient or self.recurrent):
             raise ValueError(
                 "learn_initial_state: expected False with full_gradient=False and no recurrent weights (h and hs have "
                 "no gradient), got True"
@@ -77,8 +77,6 @@ class Neurons(HasConstants):
         if device is not None:
             present_device(device)
         self._float_max = torch.finfo(dtype or torch.get_default_dtype()).max
-        self.surrogate, self.full_gradient = surrogate, full_gradient
-        self.initial_state, self.learn_initial_state = initial_state, learn_initial_state
         self.learn_bias, self.input_gain = given["learn_bias"], given["input_gain"]
         self.bias_init, self.bias_max = self._check_bias(given["bias_init"]), self._check_bias_max(given["bias_max"])
         if self.learn_bias and self.bias_init > self.bias_max:
@@ -122,7 +120,7 @@ class Neurons(HasConstants):
                     self.register_parameter(f"{name}{suffix}", nn.Parameter(tensor))
                 else:
                     self.register_buffer(f"{name}{suffix}", tensor)
-            if learn_initial_state:
+            if self.learn_initial_state:
                 for name in INITIAL:
                     self.register_parameter(f"{name}{suffix}", nn.Parameter(torch.empty(neurons, **factory)))
         self.reset_parameters()
@@ -359,12 +357,7 @@ class Neurons(HasConstants):
                     )
         for suffix in self._suffixes if self.recurrent and not self.autapses else ():
             weight = state_dict.get(f"{prefix}weight_hh{suffix}")
-            if (
-                isinstance(weight, Tensor)
-                and weight.dim() == 2
-                and has_memory(weight)
-                and bool(weight.diagonal().any())
-            ):
+            if isinstance(weight, Tensor) and weight.dim() == 2 and has_memory(weight) and weight.diagonal().any():
                 error_msgs.append(f"weight_hh{suffix}: expected a diagonal of 0 with autapses=False, got other values")
 
     def _fixed_state(self, suffix: str) -> AnyState:
@@ -395,14 +388,23 @@ class Neurons(HasConstants):
         suffix: str,
         currents: Callable[[], Tensor],
         state: State | None,
-        lengths: Tensor | Sequence[int] | None,
+        lengths: Tensor | None,
         space: int = 0,
     ) -> Iterator[AnyState]:
-        """The state after each step of a call with these currents, which have ``space`` spatial dimensions."""
+        """Yield the state after each step of a call with these currents, which have ``space`` spatial dimensions.
+
+        Its tensors are (1, B, N, *space); a call without steps yields one state, (0, B, N, *space). What is on its way
+        through delayed weights is not in it: it follows from the spikes.
+        """
         weight, _, *delays = self._recurrence_of(suffix)
         arguments = {"bias": over_space(self._acting_bias(suffix), space), **self._cell_over_space(suffix, space)}
         arguments |= {"weight_hh": weight, **dict(zip(Recurrence._fields[2:], delays, strict=True))}
-        return states_of_steps(currents, state, lengths, arguments, self.resonates)
+        recorded = state_type(self.resonates, False)
+        for t, now in enumerate(currents().split(1)):
+            left = None if lengths is None else (lengths > t).long()
+            _, state = src(now, state=state, lengths=left, **arguments)
+            own = state[: len(recorded._fields)]
+            yield recorded(*(x.expand(len(now), *state.h.shape) for x in own))
 
     def extra_repr(self) -> str:
         """The options that differ from the defaults; of a learnt parameter, its initial value."""
