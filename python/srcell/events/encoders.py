@@ -276,7 +276,12 @@ def _signed(seed: int) -> int:
 
 def _numbers(index: Tensor | NDArray[Any] | Sequence[int] | None, samples: int, device: torch.device) -> Tensor:
     """The samples' numbers, 0..B-1 if absent."""
-    return torch.arange(samples, device=device) if index is None else _check_index(index).to(device)
+    if index is None:
+        return torch.arange(samples, device=device)
+    numbers = as_integers("index", index, torch.device("cpu"))
+    if bool((numbers < 0).any()):
+        raise ValueError(f"index: expected values of at least 0, got {int(numbers.min())}")
+    return numbers.to(device)
 
 
 def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:
@@ -294,10 +299,3 @@ def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:
             f"images: expected shape (B, ...) of at least two dimensions, B < 2^63 - 1, K <= 2^31, got {shape}"
         )
     return images.detach().reshape(images.shape[0], math.prod(images.shape[1:])).to(torch.float32)
-
-
-def _check_index(index: Tensor | NDArray[Any] | Sequence[int]) -> Tensor:
-    numbers = as_integers("index", index, torch.device("cpu"))
-    if bool((numbers < 0).any()):
-        raise ValueError(f"index: expected values of at least 0, got {int(numbers.min())}")
-    return numbers
