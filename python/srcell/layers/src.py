@@ -16,7 +16,7 @@ from .._arguments import as_float, check_bool, require_dense
 from .._state import AnyState, state_type
 from ..events import EventBatch
 from ..functional.at_once import at_once
-from ..functional.layer import NO_RECURRENCE, Recurrence, State, UserArguments, check_state
+from ..functional.layer import NO_RECURRENCE, State, UserArguments, check_state
 from ..functional.synapse import currents_of, linear
 from .base import Neurons
 from .constants import check_size
@@ -46,11 +46,13 @@ class _Linear(Neurons):
         super().__init__(hidden_size, shapes, recurrent, **others)
         self.input_size, self.hidden_size = input_size, hidden_size
 
-    def _parts(self, suffix: str) -> tuple[Tensor, Tensor, Any, Recurrence]:
-        """Weight, bias, cell parameters and recurrence of a layer, to run with; each is evaluated once a call."""
+    def _given(self, suffix: str, state: State | None) -> tuple[Tensor, UserArguments]:
+        """Weight and arguments of a layer, to run with; each parameter is evaluated once a call."""
         weight, bias = getattr(self, self._WEIGHT_NAME.format(suffix)), getattr(self, self._BIAS_NAME.format(suffix))
         cell = self._cell_of(suffix) if self._cell_tensors else self._cell
-        return weight, bias, cell, self._recurrence_of(suffix) if self.recurrent else NO_RECURRENCE
+        recurrence = self._recurrence_of(suffix) if self.recurrent else NO_RECURRENCE
+        bias_max = self.bias_max if self.learn_bias else None
+        return weight, UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence, bias_max)
 
     def _may_go_at_once(self) -> bool:
         return self.recorder is None and not torch.compiler.is_compiling()
@@ -66,7 +68,7 @@ class _Linear(Neurons):
     def _run(
         self,
         suffix: str,
-        parts: tuple[Tensor, Tensor, Any, Recurrence],
+        given: tuple[Tensor, UserArguments],
         input: Tensor | EventBatch,
         state: State | None,
         lengths: Tensor | Sequence[int] | None,
@@ -74,10 +76,9 @@ class _Linear(Neurons):
     ) -> tuple[Tensor, AnyState]:
         if state is None:
             state = self._initial_state(suffix, input.shape[1])
-        weight, bias, cell, recurrence = parts
-        bias_max = self.bias_max if self.learn_bias else None
-        given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence, bias_max)
-        outputs = linear(input, weight, given, lengths, input_grad_at_events=input_grad_at_events)
+        weight, (bias, _, *options) = given
+        arguments = UserArguments(bias, state, *options)
+        outputs = linear(input, weight, arguments, lengths, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:
             ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
             held = None if ends is None else torch.as_tensor(ends)
@@ -284,15 +285,13 @@ class SRC(_Linear):
         """
         # One call of C++ where nothing needs converting or checking; otherwise the longer way, which words the errors.
         events = isinstance(input, EventBatch)
-        parts = None
+        given = None
         as_given = events or (isinstance(input, Tensor) and input.dim() == 3 and not self.batch_first)
         if self.num_layers == 1 and as_given and self._may_go_at_once():
-            parts = weight, bias, cell, recurrence = self._parts(self._suffixes[0])
             if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
                 state = self._start(self._suffixes[0], input, 1)
-            bias_max = self.bias_max if self.learn_bias else None
-            given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence, bias_max)
-            made = at_once(input, weight, given, lengths, stacked=True, input_grad_at_events=input_grad_at_events)
+            given = self._given(self._suffixes[0], state)
+            made = at_once(input, *given, lengths, stacked=True, input_grad_at_events=input_grad_at_events)
             if made is not None:
                 return made
         if isinstance(input, EventBatch):
@@ -313,9 +312,8 @@ class SRC(_Linear):
         x: Tensor | EventBatch = input
         for k, suffix in enumerate(self._suffixes):
             own_lengths = None if isinstance(x, EventBatch) and x.lengths is not None else lengths
-            spikes, after = self._run(
-                suffix, parts or self._parts(suffix), x, per_layer[k], own_lengths, input_grad_at_events
-            )
+            of_layer = given or self._given(suffix, None)
+            spikes, after = self._run(suffix, of_layer, x, per_layer[k], own_lengths, input_grad_at_events)
             ended.append(after)
             # The relu surrogate is 0 where a neuron is silent: the gradient there is not used.
             input_grad_at_events = self.surrogate == "relu"
@@ -414,14 +412,12 @@ class SRCCell(_Linear):
             The spikes, (B, N), and the state after the step, with tensors as those of ``state``.
 
         """
-        parts = None
+        given = None
         if isinstance(input, Tensor) and input.dim() == 2 and self._may_go_at_once():
-            parts = weight, bias, cell, recurrence = self._parts("")
             if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
                 state = self._start("", input, 0)
-            bias_max = self.bias_max if self.learn_bias else None
-            given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence, bias_max)
-            made = at_once(input, weight, given, None, one_step=True)
+            given = self._given("", state)
+            made = at_once(input, *given, None, one_step=True)
             if made is not None:
                 return made
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
@@ -434,7 +430,7 @@ class SRCCell(_Linear):
                 state = state_of_batch(state, self.resonates, self._past_steps, self.hidden_size)
             spikes, after = self.forward(input[None], state)
             return spikes[0], type(after)(*[x[0] for x in after])
-        spikes, after = self._run("", parts or self._parts(""), input.unsqueeze(0), state, None)
+        spikes, after = self._run("", given or self._given("", None), input.unsqueeze(0), state, None)
         return spikes.squeeze(0), after
 
 
