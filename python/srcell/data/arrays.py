@@ -109,8 +109,9 @@ def divided(
     ``classes`` are the names, or the number of classes or values.
     """
     train, *held_out = samples
-    if not train.labels.is_floating_point() and (classes if isinstance(classes, int) else len(classes)) < 2:
-        raise ValueError(f"y: expected at least two classes, got {1 if isinstance(classes, int) else classes[0]}")
+    number_of, names = (classes, ()) if isinstance(classes, int) else (len(classes), classes)
+    if not train.labels.is_floating_point() and number_of < 2:
+        raise ValueError(f"y: expected at least two classes, got {names[0] if names else 1}")
     count = len(train.labels)
     if not held_out:
         share = as_float("test", test)
@@ -120,10 +121,8 @@ def divided(
                 f"test: expected a fraction that leaves samples to train on and to test on, got {test} of {count}"
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(as_int("seed", seed, 2**63 - 1)))
-        train, held_out = (train.select(order[number:].sort().values), [train.select(order[:number].sort().values)])
-    if isinstance(classes, int):
-        return Dataset(train, held_out[0], classes, shape)
-    return Dataset(train, held_out[0], len(classes), shape, classes)
+        train, held_out = train.select(order[number:].sort().values), [train.select(order[:number].sort().values)]
+    return Dataset(train, held_out[0], number_of, shape, names)
 
 
 def as_sequences(name: str, x: Any) -> list[Tensor]:

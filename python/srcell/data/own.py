@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .arrays import as_dataset, divided, from_arrays, joined
 from .dataset import Dataset
-from .sounds import LabelledSounds, in_order
+from .sounds import LabelledSounds, in_order, label_in_name
 
 PARTS = ["train", "test"]
 LABEL, SAMPLE = "label", "sample"  # columns of a CSV file
@@ -310,7 +310,7 @@ def _labelled_files(folder: Path, files: Sequence[Path], kind: str) -> Iterator[
         flat = [path for path in found if path.parent == root]
         if flat and not (kind == ".wav" and len(flat) == len(found)):
             raise ValueError(f"expected every file in the folder of its label, got {flat[0].relative_to(folder)}")
-        names = [path.stem.partition("_")[0] if flat else path.relative_to(root).parts[0] for path in found]
+        names = [label_in_name(path) if flat else path.relative_to(root).parts[0] for path in found]
         if flat and len(set(names)) == len(names):
             raise ValueError(
                 f"expected a folder for each label, or names such as yes_1.wav, yes_2.wav, got {flat[0].name}"

@@ -5,7 +5,6 @@ Only ``srcell.data`` calls this.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,10 +53,9 @@ def load_pixel_mnist(root: str | Path, *, permuted: bool = False, download: bool
 
     """
     dataset = load_mnist(root, download=download)
-    pixels = math.prod(dataset.input_shape)
-    order = torch.arange(pixels)
+    order = torch.arange(dataset.input_size)
     if permuted:
-        order = torch.randperm(pixels, generator=torch.Generator().manual_seed(PERMUTATION_SEED))
+        order = torch.randperm(dataset.input_size, generator=torch.Generator().manual_seed(PERMUTATION_SEED))
     return _read(dataset, lambda images: images.flatten(1)[:, order, None])
 
 

@@ -240,8 +240,7 @@ def _labels_of(folder: Path, labels: Labels) -> dict[Path, str]:
                 raise ValueError(f"{path}: expected one label, got two")
             found[path] = label
     elif labels is None or callable(labels):
-        label_of = _label_in_name if labels is None else labels
-        found = {path: label_of(path) for path in _wav_files(folder)}
+        found = {path: label_in_name(path) if labels is None else labels(path) for path in _wav_files(folder)}
     else:
         raise TypeError(f"labels: expected a path, a mapping or a function for {folder}, got {type(labels).__name__}")
     if not found:
@@ -259,7 +258,8 @@ def _wav_files(folder: Path) -> list[Path]:
     return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
-def _label_in_name(path: Path) -> str:
+def label_in_name(path: Path) -> str:
+    """The label of a file such as yes_1.wav."""
     return path.stem.partition("_")[0]
 
 

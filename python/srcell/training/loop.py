@@ -6,7 +6,6 @@ The command line and users call it.
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -333,14 +332,13 @@ def evaluate_run(
     model = build_model(config, shown.input_shape, shown.num_classes)
     load_weights(model, folder.load_model(), str(folder.path))
     if dataset is not None:
-        config = dataclasses.replace(
-            config, dataset=dataset, prefix=0 if config.encoding == "camera" else config.prefix
-        )
+        prefix = 0 if config.encoding == "camera" else config.prefix
+        config = dataclasses.replace(config, dataset=dataset, prefix=prefix)
         other = load_data(config, options, folder.path)
-        if (math.prod(other.input_shape), other.num_classes) != (math.prod(shown.input_shape), shown.num_classes):
+        if (other.input_size, other.num_classes) != (shown.input_size, shown.num_classes):
             raise ValueError(
-                f"dataset: expected one of {math.prod(shown.input_shape)} inputs and {shown.num_classes} classes, got "
-                f"{math.prod(other.input_shape)} inputs and {other.num_classes} classes in {dataset!r}"
+                f"dataset: expected one of {shown.input_size} inputs and {shown.num_classes} classes, got "
+                f"{other.input_size} inputs and {other.num_classes} classes in {dataset!r}"
             )
         shown = other
     encoding, workers = make_encoding(config), options.num_workers
