@@ -86,8 +86,8 @@ def paired(output: Tensor, labels: Tensor, lengths: Tensor | None, name: str = "
     ``name`` is that of the argument that the labels are from.
     """
     targets = labels.is_floating_point()
-    expected = output.shape[:-1] if output.dim() == 2 else (output.shape[1], output.shape[0])
-    if tuple(labels.shape[: 1 if output.dim() == 2 else 2]) != tuple(expected) or labels.dim() < len(expected):
+    expected = output.shape[:1] if output.dim() == 2 else (output.shape[1], output.shape[0])
+    if tuple(labels.shape[: len(expected)]) != tuple(expected):
         forms = "labels (B,) or (B, T)" if not targets else "targets (B, C) or (B, T, C)"
         raise ValueError(f"{name}: expected {forms} = {tuple(expected)}, got {tuple(labels.shape)}")
     if output.dim() == 3:

@@ -282,12 +282,12 @@ def check_parts(parts: Sequence[Part]) -> list[tuple[Part, Shape]]:
             raise ValueError(f"{wrong}: expected batch_first=False beside {beside}, which takes (T, B, ...), got True")
     before: Part | None = None
     shape: Shape = None
-    shapes: dict[int, Shape] = {}
+    shapes: list[Shape] = []
     in_maps = taps = 0
-    for number, part in enumerate(parts):
+    for part in parts:
         if shape is None and isinstance(part.module, SRCConv2d) and part.module.input_size is not None:
             shape = part.module.in_channels, *part.module.input_size
-        shapes[number] = shape
+        shapes.append(shape)
         if isinstance(part.module, SRCConv2d) and shape is not None and len(shape) == 3:
             taps += sum(size * kernel for size, kernel in zip(shape[1:], part.module.kernel_size, strict=True))
         shape, before = _shape_after(part, shape, before), part
@@ -348,8 +348,7 @@ def _shape_after(part: Part, shape: Shape, before: Part | None) -> Shape:
     is_map = shape is not None and len(shape) == 3
     if isinstance(module, Standardise) and is_map and module.mean.dim() == 3 and shape != tuple(module.mean.shape):
         raise ValueError(f"{part}: expected maps {shape}, as {before} gives, got {tuple(module.mean.shape)}")
-    is_other_map = isinstance(module, nn.Unflatten) and shape is not None and len(shape) == 3
-    if is_other_map and shape != tuple(module.unflattened_size):
+    if isinstance(module, nn.Unflatten) and is_map and shape != tuple(module.unflattened_size):
         raise ValueError(f"{part}: expected {shape}, as {before} gives, got {tuple(module.unflattened_size)}")
     if shape is not None and prod(shape) != taken:
         raise ValueError(f"{part}: expected {prod(shape)} inputs, as {before} gives, got {taken}")

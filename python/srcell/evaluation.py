@@ -259,8 +259,8 @@ class _Activity:
             if self.fan_outs is None:
                 counts.append(LayerCounts(events, spikes, math.nan, math.nan))
                 continue
-            of_others, arrivals = ((sums * self.fan_outs[k]).sum(), self.of_arrivals[k])
-            others, arrivals = (float(x / self.samples) for x in (of_others, arrivals))
+            operations = (sums * self.fan_outs[k]).sum(), self.of_arrivals[k]
+            others, arrivals = (float(x / self.samples) for x in operations)
             graded = not (self.binary or isinstance(self.layers[k - 1], IntegerSRC)) if k else self.with_values
             whole = k not in self.delayed or _are_whole(cast(Classifier, self.model), k)
             multiply_adds = others * graded + arrivals * (graded or not whole)

@@ -144,15 +144,11 @@ def set_types(node: nir.Conv2d) -> tuple[int, ...]:
     return shape
 
 
-def _src(node: SRCNode) -> SRCNode:
-    return SRCNode(**{name: _field(node, name) for name in (*REQUIRED, *OPTIONAL, "dt")})
-
-
 KINDS: dict[type[nir.NIRNode], Callable[[Any], nir.NIRNode]] = {
     nir.Input: _input,
     nir.Linear: lambda node: nir.Linear(_numbers(node, "weight", 2)),
     nir.Affine: lambda node: nir.Affine(_numbers(node, "weight", 2), _numbers(node, "bias", 1)),
     nir.Conv2d: _conv2d,
     nir.Delay: lambda node: nir.Delay(_numbers(node, "delay", 1)),
-    SRCNode: _src,
+    SRCNode: lambda node: SRCNode(**{name: _field(node, name) for name in (*REQUIRED, *OPTIONAL, "dt")}),
 }
