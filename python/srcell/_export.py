@@ -36,24 +36,9 @@ MOST_TAPS, MOST_WEIGHTS = 2**22, 2**28  # of kernels: also a limit there; of an 
 
 LAYERS, READOUTS = (SRC, IntegerSRC, SRCConv2d), (LeakyReadout, LinearReadout)
 # Modules that pass on their input unchanged, at least in evaluation mode.
-LEFT_OUT = (
-    nn.Identity,
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-)
+LEFT_OUT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 # Convolutions over time, and others that compute a step from its neighbours, which a stream does not have.
-MIX_STEPS = (
-    nn.Conv1d,
-    nn.ConvTranspose1d,
-    nn.AvgPool1d,
-    nn.MaxPool1d,
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveMaxPool1d,
-)
+MIX_STEPS = (nn.Conv1d, nn.ConvTranspose1d, nn.AvgPool1d, nn.MaxPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)
 RENEWING_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # make weights in a hook before forward
 
 

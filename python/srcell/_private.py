@@ -28,9 +28,7 @@ transforms_are_active = torch._C._are_functorch_transforms_active
 
 
 def register_pytree(
-    cls: type,
-    parts: Callable[[Any], tuple[Sequence[str], Any]],
-    make: Callable[[Iterable[Any], Any], Any],
+    cls: type, parts: Callable[[Any], tuple[Sequence[str], Any]], make: Callable[[Iterable[Any], Any], Any]
 ) -> None:
     """Register a class: torch's transforms then see its parts, and torch.export and torch.load know the class by name.
 
@@ -51,11 +49,7 @@ def register_pytree(
         return [(_pytree.GetAttrKey(name), getattr(whole, name)) for name in names], context
 
     _pytree.register_pytree_node(
-        cls,
-        flatten,
-        make,
-        serialized_type_name=f"srcell.{cls.__name__}",
-        flatten_with_keys_fn=flatten_with_keys,
+        cls, flatten, make, serialized_type_name=f"srcell.{cls.__name__}", flatten_with_keys_fn=flatten_with_keys
     )
     # torch.export of torch 2.4 needs this registration as well.
     _fx_pytree.register_pytree_flatten_spec(cls, lambda whole, spec: flatten(whole)[0])

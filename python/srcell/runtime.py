@@ -803,15 +803,7 @@ def _held_steps(settings: Mapping[str, Any]) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def _camera(
-    settings: Mapping[str, Any], seed: int
-) -> tuple[
-    int,
-    tuple[int, int],
-    NDArray[np.float64],
-    tuple[float, float, float, int, float, int],
-    tuple[float, float, float],
-]:
+def _camera(settings: Mapping[str, Any], seed: int) -> tuple[Any, ...]:
     """Steps, sensor, movement, pixels and view of a CameraEncoding as the kernels take them; they check the ranges."""
     try:
         height, width = settings["sensor_size"]

@@ -10,17 +10,7 @@ import torch
 from torch import Tensor
 
 from .._arguments import as_int, as_positive, check_choice
-from .checks import (
-    MAX_INPUTS,
-    MAX_STEPS,
-    Array,
-    Integers,
-    Parts,
-    as_integers,
-    as_ints,
-    as_numbers,
-    first,
-)
+from .checks import MAX_INPUTS, MAX_STEPS, Array, Integers, Parts, as_integers, as_ints, as_numbers, first
 
 
 def binned(

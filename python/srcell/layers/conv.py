@@ -88,11 +88,7 @@ class SRCConv2d(Neurons):
             )
         window = window_of(kernel_size, stride, padding, dilation, groups)
         check_choice("method", method, METHODS)
-        super().__init__(
-            out_channels,
-            {"": (out_channels, in_channels // groups, *window.kernel_size)},
-            **options,
-        )
+        super().__init__(out_channels, {"": (out_channels, in_channels // groups, *window.kernel_size)}, **options)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride, self.padding, self.dilation, self.groups = window
         self.input_size = None if input_size is None else pair("input_size", input_size, 1)

@@ -31,12 +31,7 @@ class _Linear(Neurons):
     """What SRC and SRCCell share: a linear synapse before the neurons."""
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        suffixes: Sequence[str],
-        /,
-        **options: Unpack[RecurrentOptions],
+        self, input_size: int, hidden_size: int, suffixes: Sequence[str], /, **options: Unpack[RecurrentOptions]
     ) -> None:
         check_size("input_size", input_size, 0)
         check_size("hidden_size", hidden_size, 0)
@@ -391,12 +386,7 @@ class SRCCell(_Linear):
     _WEIGHT_NAME, _BIAS_NAME = "weight_ih", "bias_ih"
 
     @takes_options(RecurrentOptions)
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        **options: Unpack[RecurrentOptions],
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, **options: Unpack[RecurrentOptions]) -> None:
         super().__init__(input_size, hidden_size, [""], **options)
 
     def forward(self, input: Tensor, state: State | None = None) -> tuple[Tensor, AnyState]:

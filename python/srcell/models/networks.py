@@ -85,11 +85,7 @@ class NetworkSettings:
     )
     balance_gradients: bool = setting(False, "keep the size of gradients through many layers", "as in SRCClassifier")
     temperature: float = setting(
-        10.0,
-        "divisor of the integrated votes",
-        "as in LeakyReadout",
-        least=0,
-        open_least=True,
+        10.0, "divisor of the integrated votes", "as in LeakyReadout", least=0, open_least=True
     )
     readout_alpha: float = positive_fraction(
         0.99, "fraction that the readout's integrators keep per step", "as in LeakyReadout; 1: no leak"

@@ -227,8 +227,5 @@ TrainingConfig.__init__ = renamed(*BEFORE)(TrainingConfig.__init__)  # type: ign
 SETTINGS = settings_of(TrainingConfig)
 TrainingConfig.__doc__ = documented(TrainingConfig)
 # The settings by what they describe.
-GROUPS = {
-    "network": networks.SETTINGS,
-    "encoding": settings_of(EncodingSettings),
-}
+GROUPS = {"network": networks.SETTINGS, "encoding": settings_of(EncodingSettings)}
 GROUPS["training"] = {name: x for name, x in SETTINGS.items() if not any(name in group for group in GROUPS.values())}

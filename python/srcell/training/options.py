@@ -35,10 +35,7 @@ class RunOptions:
     download: bool = setting(False, "download the data set into it if it is missing")
     cache: bool = setting(False, "keep binned recordings on disk", "as in srcell.data.load_nmnist")
     num_workers: int = setting(
-        0,
-        "worker processes that encode batches ahead",
-        "0 encodes them in the training process",
-        option="--workers",
+        0, "worker processes that encode batches ahead", "0 encodes them in the training process", option="--workers"
     )
     device: str = setting(
         "cpu",
@@ -46,9 +43,7 @@ class RunOptions:
         '"cpu", "cuda" or a GPU by its number, "cuda:1"; under torchrun "cuda" is the GPU of the process\'s LOCAL_RANK',
     )
     checkpoint_seconds: float = setting(
-        30.0,
-        "minimum seconds between checkpoints within an epoch",
-        "one is also written after every epoch",
+        30.0, "minimum seconds between checkpoints within an epoch", "one is also written after every epoch"
     )
 
     def __post_init__(self) -> None:
