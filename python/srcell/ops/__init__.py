@@ -9,19 +9,4 @@ allocate here, and pass addresses and sizes.
 and its memory, and ``_gpu`` is the backend of GPUs.
 """
 
-from . import count, delay, encode, faults, integer, project, rest, scale, src, src_dense, src_events, sums
-
-__all__ = [
-    "count",
-    "delay",
-    "encode",
-    "faults",
-    "integer",
-    "project",
-    "rest",
-    "scale",
-    "src",
-    "src_dense",
-    "src_events",
-    "sums",
-]
+from . import count, delay, encode, faults, integer, project, rest, scale, src, src_dense, src_events, sums  # noqa: F401
