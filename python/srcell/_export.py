@@ -289,10 +289,8 @@ def _check_hooks(part: Part) -> None:
     """Raise if a hook computes the weights anew before each call, from numbers that an export would not see."""
     for hook in getattr(part.module, "_forward_pre_hooks", {}).values():
         if isinstance(hook, RENEWING_HOOKS):
-            name = type(hook).__name__
-            raise ValueError(
-                f"{part}: expected weights of its own, got a hook that makes them ({name}): remove it first"
-            )
+            got = f"a hook that makes them ({type(hook).__name__})"
+            raise ValueError(f"{part}: expected weights of its own, got {got}: remove it first")
 
 
 def _check_kinds(part: Part, following: Part | None) -> None:

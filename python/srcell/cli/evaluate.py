@@ -26,10 +26,8 @@ def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Print the test accuracy of a run's network, and the events, spikes and operations of an inference."""
-    folder = training.RunFolder.open(arguments.run_folder)
-    evaluation = training.evaluate_run(
-        folder, run_options(arguments), binary=arguments.binary, dataset=arguments.data_set
-    )
+    folder, options = training.RunFolder.open(arguments.run_folder), run_options(arguments)
+    evaluation = training.evaluate_run(folder, options, binary=arguments.binary, dataset=arguments.data_set)
     put(f"{result_text(evaluation)} on {evaluation.answers} samples")
     if folder.config.integer:
         put(f"integrators clamped to their bounds: {evaluation.clamped:,} times")

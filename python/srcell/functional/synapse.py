@@ -161,10 +161,8 @@ def after_synapse(
         return _after_dense(_as_dense(input, weight), weight, layer, method, input_grad_at_events, convolution)
     work, (steps, batch, _) = in_work_dtype(weight), input.shape
     values = None if input.values is None else input.values.to(work.dtype)
-    sizes = {"steps": steps, "batch": batch, "convolution": [*convolution]}
-    spikes, *ended = src_events(
-        input.offsets, input.indices, values, work, layer, **sizes, save=False, trace_integrator=False
-    )
+    options = {"steps": steps, "batch": batch, "convolution": [*convolution], "save": False, "trace_integrator": False}
+    spikes, *ended = src_events(input.offsets, input.indices, values, work, layer, **options)
     return _in_dtype(spikes, weight), final_state(layer, ended)
 
 

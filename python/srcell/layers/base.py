@@ -88,9 +88,7 @@ class Neurons(HasConstants):
         self._neurons = neurons
         self._suffixes = tuple(weight_shapes)
         self._cell = Cell(*(self._checked(name, given[name]) for name in Cell._fields))
-        self._spread = {
-            name: given[name] for name in Cell._fields if isinstance(given[name], Spread | SpreadFrequencies)
-        }
+        self._spread = {name: x for name, x in given.items() if isinstance(x, Spread | SpreadFrequencies)}
         self._delay_hh = None if recurrent.delay_hh is None else self._checked("delay_hh", recurrent.delay_hh)
         self.max_delay = check_max_delay(recurrent.max_delay, self._delay_hh, "delay_hh" in self.learnable)
         self.delay_width = recurrent.delay_width

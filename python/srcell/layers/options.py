@@ -75,9 +75,8 @@ class SpreadFrequencies(NamedTuple):
     def values(self, neurons: int) -> Tensor:
         """The omega of each neuron, (N,) float64."""
         still = round(self.silent * neurons)
-        turning = torch.linspace(
-            math.log(self.low), math.log(self.high), neurons - still, dtype=torch.float64, device="cpu"
-        ).exp()
+        ends = math.log(self.low), math.log(self.high)
+        turning = torch.linspace(*ends, neurons - still, dtype=torch.float64, device="cpu").exp()
         order = torch.randperm(neurons, generator=torch.Generator("cpu").manual_seed(ORDER), device="cpu")
         return torch.cat([torch.zeros(still, dtype=torch.float64, device="cpu"), turning])[order]
 

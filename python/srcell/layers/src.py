@@ -314,9 +314,7 @@ class SRC(_Linear):
             input_grad_at_events = self.surrogate == "relu"
             x = F.dropout(spikes, self.dropout, self.training) if k + 1 < self.num_layers else spikes
         output = spikes.transpose(0, 1) if self.batch_first and not events else spikes
-        stacked = (
-            tensors[0][None] if len(tensors) == 1 else torch.stack(tensors) for tensors in zip(*ended, strict=True)
-        )
+        stacked = (each[0][None] if len(each) == 1 else torch.stack(each) for each in zip(*ended, strict=True))
         return output, state_type(self.resonates, self.delayed)(*stacked)
 
     def _forward_one(

@@ -122,10 +122,9 @@ def camera_pictures_cpu(call: Any) -> tuple[Tensor, ...]:
     points = Like("images", torch.float64, call.pictures.device)
     check_tensor("movement", call.movement, points, (*call.movement.shape[:1], 3))
     movement = contiguous(call.movement).numpy()
-    size, view = (call.height, call.width), (call.blur, call.size_jitter, call.place_jitter)
-    made = core.camera_pictures(
-        pictures, movement, index, call.steps, size, sensor_of(call), view, torch.get_num_threads()
-    )
+    view = call.blur, call.size_jitter, call.place_jitter
+    options = call.steps, (call.height, call.width), sensor_of(call), view, torch.get_num_threads()
+    made = core.camera_pictures(pictures, movement, index, *options)
     return tuple(map(torch.from_numpy, made))
 
 
