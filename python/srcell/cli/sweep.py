@@ -83,12 +83,7 @@ def train_all(runs: Sequence[sweep.Run], out: Path, options: RunOptions) -> None
 
 
 def variations(arguments: argparse.Namespace) -> dict[str, list[Any]]:
-    """The values of each setting that a sweep varies.
-
-    Raises:
-        ValueError: ``--vary`` names no setting or no values, or a setting is given twice.
-
-    """
+    """The values of each setting that a sweep varies; raise if a setting is given twice."""
     varied: dict[str, list[Any]] = {}
     said = {name: SETTINGS[name].option for name in given_settings(arguments)}
     ways = [] if arguments.seeds is None else [("--seeds", "seed", arguments.seeds)]

@@ -17,13 +17,7 @@ NUMBERS_PER_LINE = 16
 
 
 def as_weights(name: str, weights: Matrix) -> NDArray[np.int16]:
-    """Check integer weights (N, K) and return them as int16.
-
-    Raises:
-        TypeError: the weights are not integers.
-        ValueError: another number of dimensions, no elements, or values outside int16.
-
-    """
+    """Check integer weights (N, K), at least one, within int16, and return them as int16."""
     found = _as_matrix(name, weights, "(N, K)")
     if not np.issubdtype(found.dtype, np.integer):
         raise TypeError(f"{name}: expected integers, got {found.dtype}")
@@ -34,12 +28,7 @@ def as_weights(name: str, weights: Matrix) -> NDArray[np.int16]:
 
 
 def as_spikes(name: str, spikes: Matrix) -> NDArray[np.uint8]:
-    """Check spikes (T, K) of 0 and 1, of any numeric type, and return them as uint8.
-
-    Raises:
-        ValueError: another number of dimensions, no elements, or other values.
-
-    """
+    """Check spikes (T, K) of 0 and 1, at least one, of any numeric type, and return them as uint8."""
     found = _as_matrix(name, spikes, "(T, K)")
     valid = (found == 0) | (found == 1)
     if not np.all(valid):

@@ -61,13 +61,7 @@ clamped: Callable[..., Tensor] = _Clamped.apply
 
 
 def check_learnable(names: Sequence[str], full_gradient: bool, delayed: bool) -> tuple[str, ...]:
-    """Check the names of the parameters to learn; ``delayed`` layers have a delay_hh.
-
-    Raises:
-        TypeError: not a sequence of names.
-        ValueError: an unknown name, or a parameter that has no gradient in this gradient mode.
-
-    """
+    """Check the names of the parameters to learn, which need a gradient; ``delayed`` layers have a delay_hh."""
     if isinstance(names, str):
         raise TypeError(f"learnable: expected a sequence of names, got the string {names!r}")
     try:
@@ -93,11 +87,6 @@ def check_parameter(
     """Check a parameter of the cell, or delay_hh, and return it as a layer stores it: a float, or a copy on the CPU.
 
     ``float_max`` is the largest number of the layer's dtype.
-
-    Raises:
-        TypeError: a value of the wrong type.
-        ValueError: a tensor of the wrong shape, or a number outside the domain.
-
     """
     if isinstance(value, (Spread, SpreadFrequencies)):
         if name == "delay_hh":

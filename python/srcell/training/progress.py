@@ -52,13 +52,7 @@ def _check_metrics(metrics: EpochMetrics, epoch: int) -> None:
 
 
 def _numbers(values: list[Any]) -> list[Any]:
-    """Return the list unchanged, or raise unless it is a list of numbers.
-
-    Raises:
-        ValueError: it is anything else.
-        OverflowError: a number is too large for a float.
-
-    """
+    """Return a list of numbers unchanged; raise for anything else, and for a number that is too large for a float."""
     if not (isinstance(values, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)):
         raise ValueError(f"expected numbers, got {values!r:.200}")
     _ = [float(x) for x in values]

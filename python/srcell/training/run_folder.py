@@ -62,12 +62,7 @@ class RunData(NamedTuple):
     samples: tuple[int, ...] = ()
 
     def check_equal(self, other: RunData, source: object) -> None:
-        """Raise unless other data are those of the run, as far as both say what they are.
-
-        Raises:
-            ValueError: they are not.
-
-        """
+        """Raise a ValueError unless other data are those of the run, as far as both say what they are."""
         for name in ("class_names", "samples"):
             expected, got = (getattr(data, name) for data in (self, other))
             if expected and expected != got and self.samples:
@@ -301,13 +296,7 @@ class RunFolder:
 
 
 def require_empty(path: Path) -> None:
-    """Raise unless a run can be created in a folder.
-
-    Raises:
-        FileExistsError: the path exists and is not a folder, or holds more than the lock and partial files of a run
-            that was killed at its start.
-
-    """
+    """Raise if a path is not a folder, or holds more than the lock and partial files of a run killed at its start."""
     if not path.exists():
         return
     if not path.is_dir() or any(entry.name != LOCK and not is_partial(entry, FILES) for entry in path.iterdir()):
