@@ -458,7 +458,7 @@ class LiveLine(Lines):
 
 
 def summary(listener: Listener, chunk: float, lost: int) -> Iterator[str]:
-    """The lines of the summary; a ``chunk`` has so many milliseconds, and samples were ``lost`` so many times."""
+    """The lines of the summary; ``chunk`` is in milliseconds, ``lost`` counts the chunks that were taken late."""
     heard = listener.heard / listener.rate
     of_words = f", {heard:.2f} s in words" if heard < listener.seconds else ""
     yield f"sound    {listener.seconds:.2f} s{of_words}, loudest chunk {listener.loudest:.0f} dB"
