@@ -212,6 +212,11 @@ def test_a_blurred_picture_is_convolved_with_a_gaussian() -> None:
     assert (by_camera != by_hand).sum() < 0.01 * by_camera.sum()  # rounding moves single events
 
 
+def test_the_shape_of_the_events_has_numbers_of_python() -> None:
+    events = CameraEncoding(steps=np.int64(20))(torch.zeros(1, 28, 28))
+    assert [type(size) for size in events.shape] == [int, int, int]
+
+
 def test_the_logarithm_counts_ratios() -> None:
     """With `dark`, the events are those of the logarithm, scaled into [0, 1]."""
     frames, dark = video(30, 2, 9, 20), 0.05

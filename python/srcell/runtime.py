@@ -833,7 +833,7 @@ def _image_encoder(settings: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ValueError(f"encoder: expected an image encoder, got {name}: encode the input yourself")
     for key, least in (("steps", int(name == "LatencyEncoding")), ("prefix", 0)):
         number = settings.get(key)
-        if not isinstance(number, int) or not least <= number < 2**31:
+        if type(number) is not int or not least <= number < 2**31:
             raise ValueError(f"encoder: expected {key} to be an int in [{least}, 2^31), got {number!r}")
     gain = settings.get("gain")
     if name == "RateEncoding" and not (isinstance(gain, int | float) and 0 <= gain < math.inf):

@@ -221,12 +221,12 @@ def picture_encode(
             f"{tuple(seen.shape)} on {seen.device}"
         )
     height, width = (as_int("sensor_size", side, MAX_STEPS, minimum=1) for side in _pair("sensor_size", sensor_size))
-    samples = len(seen)
+    steps, samples = as_int("steps", steps, MAX_STEPS), len(seen)
     offsets, indices = encode.camera_pictures(
         seen.detach().to(torch.float32),
         _points(movement),
         _numbers(index, samples, seen.device),
-        steps=as_int("steps", steps, MAX_STEPS),
+        steps=steps,
         height=height,
         width=width,
         blur=as_float("blur", blur),

@@ -92,7 +92,7 @@ def src(
             :func:`srcell.delay` says; a spike costs the same whatever its delay. On a GPU their range is not checked,
             and compiled only to the next whole step.
         max_delay: the largest delay allowed, an int in [0, 65535]; needed beside ``delay_hh``.
-        delay_width: half-width of the interpolation of ``delay_hh`` in steps, as ``width`` of :func:`srcell.delay`.
+        delay_width: half-width of the interpolation of ``delay_hh`` in steps, as in :func:`srcell.delay`.
 
     Each cell parameter is a float or a tensor that broadcasts to F; tensors may require gradients.
 
