@@ -184,6 +184,106 @@ an index one past the last input is no fault
     signs |= value | (static_cast<Bits>(last) - value); => signs |= value | (static_cast<Bits>(last) + 1 - value);
 the remainder of a division into parts is not checked
     event_part = ceil_div(p.events, pass.pieces) => event_part = p.events / pass.pieces
+== params.h: cell_facts.py src.py modules.py file_format.py runtime.py
+another default
+    {"alpha", 0.9, => {"alpha", 0.95,
+a rho may be learnt that is larger than it says
+    true, 1e-3, kUnbounded => true, 1e-2, kUnbounded
+a zs_hyp above 1 is learnt
+    {"zs_hyp", 0.9, -kUnbounded, kUnbounded, nullptr, false, 0, 1,
+    => {"zs_hyp", 0.9, -kUnbounded, kUnbounded, nullptr, false, 0, 2,
+an omega of float32's pi is refused
+    {"omega", 0, -kFloatPi, kFloatPi, => {"omega", 0, -kPi, kPi,
+zs_dep always has a gradient
+    {"zs_dep", 0, -kUnbounded, kUnbounded, nullptr, false, 0, 1, true
+    => {"zs_dep", 0, -kUnbounded, kUnbounded, nullptr, false, 0, 1, false
+files of the first version may resonate
+    -kPi, kPi, false, 2} => -kPi, kPi, false, 1}
+== cpu/camera-inl.h: camera.py
+thresholds of falls are those of rises
+    deviate(words[1] & 0xFFFF, words[2] & 0xFFFF, words[3] & 0xFFFF)
+    => deviate(words[1] >> 16, words[2] >> 16, words[3] >> 16)
+part of a threshold is a whole one
+    return select(less(exact, nearest), nearest - splat<Brightness>(1), nearest); => return nearest;
+what a change leaves over is forgotten
+    level + (rises * rise - falls * fall) => select(less(splat<Brightness>(0), rises + falls), seen, level)
+the refractory time ends a step too early
+    t + 1 + p.refractory => t + p.refractory
+noise falls twice on the same place
+    words + n % 2 * 2 => words
+noise makes no falls
+    static_cast<uint64_t>(2 * p.height * p.width) => static_cast<uint64_t>(p.height * p.width)
+the first step sees no movement
+    look(static_cast<double>(t + 1)) => look(static_cast<double>(t))
+pictures smaller by an odd number of pixels are in another place
+    x >= 0 ? x / 2 : -((1 - x) / 2) => x / 2
+the places of both axes are the same
+    pictures.place * drawn(2) => pictures.place * drawn(1)
+== runtime/camera.cpp: camera.py
+the view reaches no further than its movement
+    + 3 * settings.place) => )
+a movement may stand still in time
+    point[0] > point[-3] => point[0] >= point[-3]
+== cpu/learn-inl.h: learner learner.py
+Adam adds epsilon before it corrects the variance
+    square_root(variance) * splat<V>(p.inverse_root) + splat<V>(p.epsilon)
+    => (square_root(variance) + splat<V>(p.epsilon)) * splat<V>(p.inverse_root)
+the gradient that Adam squares is not clipped
+    splat<V>(p.take_variance) * gradient * gradient;
+    => splat<V>(p.take_variance) * load_lanes<V>(p.gradient + k, lanes) * load_lanes<V>(p.gradient + k, lanes);
+the last squares are not summed
+    for (int64_t j = 0; k < count; ++k, ++j) sums[j] += static_cast<double>(x[k]) * static_cast<double>(x[k]); =>
+the loss is exact to float32 alone
+    near + (sum * exponential(-near) - 1) + => near +
+== runtime/learner.cpp: learner learner.py adapt.py
+no bias at its bound can fall
+    > part.bound[n] && gradient < 0 => > part.bound[n]
+a diagonal of 0 is learnt
+    gradient_.data()[part.lateral + n * (layer.neurons + 1)] = 0; =>
+only the last neuron's own weight counts
+    part.autapses |= own != 0; => part.autapses = own != 0;
+small gradients are enlarged
+    clip > 0 && norm > clip => clip > 0
+a restored learner has forgotten its means' steps
+    mean_power_ = mark.counts[1], variance_power_ => variance_power_
+an altered count of steps is restored
+    add_to_hash(sum, mark.counts, sizeof mark.counts); =>
+the loss of values is not the mean over outputs
+    targets.labels ? answers : answers * classes => answers
+the answer of a shorter sample is at the last step
+    u == length - 1 ? back => u == steps - 1 ? back
+targets past a length are checked
+    targets.every_step && input.lengths && t >= => targets.every_step && input.lengths && t < 0 && t >=
+a second thread may learn too
+    learner.busy_.exchange(true) => false
+other classes keep the old names
+    file.texts.erase("classes"); =>
+a loss that is no number is learnt
+    if (!std::isfinite(loss)) => if (false)
+== runtime/learning_rule.cpp: learner learner.py
+digits behind the point count as those before it
+    exponent -= behind_point; => exponent -= 0;
+digits from the 18th on are lost
+    exponent += !behind_point; => exponent += 0;
+the exponent's sign is ignored
+    exponent += down ? -power : power; => exponent += power;
+== runtime/tensor_file.cpp: runtime runtime.py file_format.py files.py
+the second tensor of a name is left out
+    size - kLengthBytes - length)).second) => size - kLengthBytes - length)).second && false)
+tensors may have gaps between them
+    if (begin != end) throw => if (begin < end) throw
+bytes after the last tensor are accepted
+    if (end != data + size) throw => if (end > data + size) throw
+offsets of another size are accepted
+    || range[1] - range[0] != tensor.count * itemsize) => )
+a header may be longer
+    if (length > kMaxHeader) => if (length > 2 * kMaxHeader)
+surrogate pairs lose their upper part
+    0x10000 + ((code - 0xD800) << 10 | (low - 0xDC00)) => 0x10000 + (low - 0xDC00)
+numbers may overflow
+    if (++digits > 18) => if (++digits > 40)
+a written control character is itself
+    if (static_cast<unsigned char>(c) < 0x20) made += => if (static_cast<unsigned char>(c) < 0x10) made +=
 == domains.h: src.py runtime.py integer.py
 a rho without a finite reciprocal is accepted
     && std::isfinite(1 / value) =>
@@ -203,13 +303,29 @@ kernels run without PlainArithmetic
 float32 is read as float64 and the other way round
     is_double ? nullptr : pointer<const float>(rows.values), is_double ? pointer<const double>(rows.values) : nullptr
     => is_double ? pointer<const float>(rows.values) : nullptr, is_double ? nullptr : pointer<const double>(rows.values)
-== bindings/tensors.cpp: private_names.py calls.py gradients.py modes.py
+== bindings/tensors.cpp: private_names.py calls.py gradients.py modes.py arguments.py dlpack.py integer.py
 modes see no operator
     has_unusual_keys() || =>
 profilers see no operator
     || call(of.is_profiled).ptr() == Py_True =>
 tensors of transforms are taken for plain ones
     || call(torch().is_wrapped, x.ptr()).ptr() == Py_True =>
+negated views are read as they are
+    call_method(object, torch().is_neg).ptr() == Py_True => false
+tensors that are not aligned are read where they are
+    if (negated || !found.row_major() || !aligned(found.tensor)) => if (negated || !found.row_major())
+gradients count where torch records none
+    with_gradients_(is_plain_ && gradients_enabled()) => with_gradients_(is_plain_)
+negative strides go to torch
+    fits = span >= 0 && (last += span) < INT64_MAX; => fits = (last += span) < INT64_MAX;
+arrays of any device go to torch
+    given->device_type) == 0) => given->device_type) < 0)
+an array with an offset is read from its memory's begin
+    if (given->byte_offset && (given->device_type == kCpu || !torch().table)) => if (false)
+the product of the sizes overflows
+    if (size && elements > INT64_MAX / 8 / size) throw => if (elements < 0) throw
+large arrays of small numbers have some too many
+    if (bytes < 4) tensor = => if (bytes < 1) tensor =
 == bindings/linear.cpp: calls.py linear_gradients.py modules.py
 a mode does not see a call at once
     || is_watched() || autocasts() => || autocasts()
@@ -400,6 +516,8 @@ constants become parameters in silence
 a single weight is clamped to its own deviation
     weight.numel() > 1 => weight.numel() > 0
 == models/classifier.py: models.py conv.py
+a linear readout reads all neurons, also in training
+    if isinstance(self.readout, LinearReadout): spikes => if False: spikes
 fan-out ignores the padding
     layer.stride, layer.padding, layer.dilation => layer.stride, 0, layer.dilation
 == nir/recordings.py: nir.py

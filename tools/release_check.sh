@@ -77,6 +77,11 @@ torch() {
     rm -r "$folder"
 }
 
+# From the sdist alone: install it, train a network, export it, run it and let it learn in C.
+sdist() {
+    tools/test_sdist.sh "$PYTHON"
+}
+
 # Networks, streams and sounds that threads share, without a GIL. FREE_THREADED names the Python, by default python3.14t.
 free_threading() {
     local python=${FREE_THREADED:-python3.14t} folder
@@ -91,7 +96,7 @@ free_threading() {
     rm -r "$folder"
 }
 
-subjects=(tests threads fuzz systems browser cuda torch free_threading)
+subjects=(tests threads fuzz systems browser cuda torch sdist free_threading)
 [ $# -gt 0 ] || set -- "${subjects[@]}"
 for subject in "$@"; do
     [[ " ${subjects[*]} " == *" $subject "* ]] ||
