@@ -311,3 +311,8 @@ def _are_whole(model: Classifier, part: int) -> bool:
     """Whether a part's delays are whole and not interpolated further; ``part`` is a key of ``model.delays``."""
     delay, of = model.delays[part], cast(Any, model.layers[part - 1] if part else model.delay)
     return of.delay_width == 1 and bool((delay == delay.round()).all())
+
+
+def count_correct(logits: Tensor, labels: Tensor) -> int:
+    """Number of samples classified correctly."""
+    return int((logits.argmax(1) == labels).sum())

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..evaluation import count_correct
 from ..functional import count_spikes
 
 
@@ -83,7 +84,7 @@ class Tally:
         elements = sum(layer.numel() for layer in spikes)
         active = sum(int(count_spikes(layer).events.sum()) for layer in spikes)
         answers = len(labels)
-        correct = math.nan if labels.is_floating_point() else int((output.argmax(1) == labels).sum())
+        correct = math.nan if labels.is_floating_point() else count_correct(output, labels)
         # With an answer at every step, a sample counts as one.
         scale = 1 if answers == samples else samples / max(answers, 1)
         batch = (samples, scale * loss, scale * correct, elements, active)
