@@ -77,7 +77,8 @@ def accuracy_claims() -> list[str]:
         f"the layer with recurrent weights reaches {found['seqmnist']} % in twenty epochs",
         f"it reaches {found['rows-src-lateral']} % with them, {found['rows-src']} % without, and "
         f"{found['rows-src-1936']} % without them but with as many parameters",
-        f"the SRC reads {found['seqmnist-rows']} % of the same rows after 15 epochs",
+        f"the SRC reads {found['seqmnist-rows-256']} % of the same rows after 15 epochs",
+        f"512 neurons that read nine rows at once reach {found['seqmnist-rows']} %",
         f"LIF layer reaches {found['rows-lif']} %",
         f"LIF neurons reach {found['recall-50-lif']:.0f} % and the GRU stays at chance ({found['recall-50-gru']} %)",
         f"epochs LIF neurons reach {lif[0]:.0f} to {lif[-1]:.0f} %",

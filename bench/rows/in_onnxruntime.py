@@ -1,7 +1,8 @@
 """Compare trained networks in onnxruntime and in srcell on the 10,000 test digits: the figures of docs/howto/onnx.md.
 
     srcell train mnist --preset deep --epochs 3 --validation 0 --out runs/deep
-    srcell train seqmnist-rows --epochs 3 --validation 0 --out runs/rows
+    srcell train seqmnist-rows --hidden 256 --input-delay 0 --taps 1 --dropout 0 --epochs 3 --validation 0 \\
+        --out runs/rows
     python bench/rows/in_onnxruntime.py --data data --deep runs/deep --recurrent runs/rows
 
 784-100 is the network in bench/results/mnist-100. srcell encodes every digit and gets its events; onnxruntime gets the
