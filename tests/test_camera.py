@@ -170,6 +170,16 @@ def test_video_equals_its_definition(
     (0.2, 0.7),
     {"threshold": (0.19, 0.19), "spread": 0.15, "refractory": 0, "noise": 0.01},
 )
+@example(  # far from its place: both pictures are moved by more pixels than the movement reaches
+    (28, 28),
+    (34, 34),
+    12,
+    5,
+    0.05,
+    5,
+    (0.0, 6.0),
+    {"threshold": (0.19, 0.19), "spread": 0.15, "refractory": 0, "noise": 0.0},
+)
 def test_a_moved_picture_equals_its_definition(
     picture: tuple[int, int],
     sensor_size: tuple[int, int],

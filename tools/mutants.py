@@ -239,7 +239,7 @@ the loss is exact to float32 alone
 no bias at its bound can fall
     > part.bound[n] && gradient < 0 => > part.bound[n]
 a diagonal of 0 is learnt
-    gradient_.data()[part.lateral + n * (layer.neurons + 1)] = 0; =>
+    gradient_.data()[part.lateral + n * (layer.neurons + 1)] = 0; => {}
 only the last neuron's own weight counts
     part.autapses |= own != 0; => part.autapses = own != 0;
 small gradients are enlarged

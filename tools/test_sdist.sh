@@ -27,10 +27,11 @@ chosen = [int((digits.labels == label).nonzero()[0]) for label in range(10)]
 with open("samples.txt", "w") as samples, open("steps.txt", "w") as steps:
     for label, index in enumerate(chosen):
         print("class", label, file=samples)
-        for step in net.encode(digits.images[index].reshape(1, -1), seed=label)[:, 0]:
-            print(*step.nonzero()[0], file=samples)
+        events = net.encode(digits.images[index].reshape(1, -1), seed=label)
+        for begin, end in zip(events.offsets, events.offsets[1:], strict=False):
+            print(*events.indices[begin:end], file=samples)
             if not label:
-                print(*step.nonzero()[0], file=steps)
+                print(*events.indices[begin:end], file=steps)
 END
 python samples.py
 tar -xzf "$sdist"
