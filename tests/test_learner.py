@@ -316,6 +316,17 @@ def test_biases_keep_their_bounds_and_a_diagonal_of_zero_stays(bound: float) -> 
     assert not after["layers.0.lateral"].diagonal().any()
 
 
+def test_a_bias_above_its_bound_may_fall() -> None:
+    model = network("no autapses")
+    with torch.no_grad():
+        model[0].bias_l0[3] = -3.5
+        model[-1].linear.weight.fill_(1)
+    learner = exported(model).learner(learning_rate=0.3)
+    for _ in range(20):
+        learner.step(batch()[0], np.full((BATCH, CLASSES), -1000.0))
+    assert stored(learner.network())["layers.0.bias"][3] < model[0].bias_max - 0.1
+
+
 def test_a_bias_above_the_default_bound_keeps_its_value() -> None:
     model = srcell.Sequential(SRC(INPUTS, 20, bias_max=-3.0), small(0.9))
     with torch.no_grad():
