@@ -293,8 +293,15 @@ def test_other_classes_take_the_place_of_the_networks() -> None:
 
 @pytest.mark.parametrize("bound", [-5.9, -0.1 - 0.2, float(np.float32(0.1)), -1e-30, 1e22, float("inf")])
 def test_any_bound_of_the_biases_comes_back_from_the_file(bound: float) -> None:
-    text = exported(srcell.Sequential(SRC(INPUTS, 20, bias_max=bound), small(0.9)))._network.texts["layers.0.learning"]
-    assert json.loads(text) == {"bias_max": bound}
+    model = srcell.Sequential(SRC(INPUTS, 20, bias_max=bound), small(0.9))
+    with torch.no_grad():
+        model[-1].linear.weight.fill_(1)
+    net = exported(model)
+    assert json.loads(net._network.texts["layers.0.learning"]) == {"bias_max": bound}
+    learner = net.learner(learning_rate=0.3)
+    for _ in range(20):
+        learner.step(batch()[0], np.full((BATCH, CLASSES), 1000.0))
+    assert -5.95 < stored(learner.network())["layers.0.bias"].max() <= np.float32(bound)
 
 
 @pytest.mark.parametrize("bound", [-4.0, -6.5, float("inf")])
@@ -414,15 +421,33 @@ def test_votes_have_no_weights_that_could_learn_alone() -> None:
         exported(SRC(INPUTS, 20)).learner()
 
 
+def test_labels_past_a_length_do_not_count() -> None:
+    events, labels = batch()
+    within = wanted_of("labels at every step", labels).numpy()
+    past = np.arange(STEPS) >= events.lengths.numpy()[:, None]
+    assert past.any()
+    first, second = (exported(network("recurrent")).learner() for _ in range(2))
+    assert first.step(events, within) == second.step(events, np.where(past, -1, within))
+    assert first.save() == second.save()
+
+
 def test_a_failed_step_changes_nothing() -> None:
     learner = exported(network("recurrent")).learner(clip_norm=0)
     events, labels = batch()
     learner.step(events, labels.numpy())
     before = learner.save()
-    for targets in (labels.numpy() + CLASSES, np.full((BATCH, CLASSES), 3e38, np.float32)):
-        with pytest.raises(ValueError, match=r"^(targets|loss|gradient): expected"):
+    for name, targets in {
+        "targets": labels.numpy() + CLASSES,
+        "gradient": np.full((BATCH, CLASSES), 3e38, np.float32),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
             learner.step(events, targets)
         assert learner.save() == before
+    model = network("recurrent")
+    with torch.no_grad():
+        model[-1].linear.weight.fill_(3e38)
+    with pytest.raises(ValueError, match=r"^loss: expected a finite number"):
+        exported(model).learner().step(events, labels.numpy())
 
 
 def test_a_saved_network_is_read_and_replaced_whole(tmp_path: Path) -> None:

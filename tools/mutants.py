@@ -235,7 +235,7 @@ the last squares are not summed
     for (int64_t j = 0; k < count; ++k, ++j) sums[j] += static_cast<double>(x[k]) * static_cast<double>(x[k]); =>
 the loss is exact to float32 alone
     near + (sum * exponential(-near) - 1) + => near +
-== runtime/learner.cpp: learner learner.py adapt.py
+== runtime/learner.cpp: learner learner.py adapt.py free_threading.py
 no bias at its bound can fall
     > part.bound[n] && gradient < 0 => > part.bound[n]
 a diagonal of 0 is learnt
@@ -263,8 +263,6 @@ a loss that is no number is learnt
 == runtime/learning_rule.cpp: learner learner.py
 digits behind the point count as those before it
     exponent -= behind_point; => exponent -= 0;
-digits from the 18th on are lost
-    exponent += !behind_point; => exponent += 0;
 the exponent's sign is ignored
     exponent += down ? -power : power; => exponent += power;
 == runtime/tensor_file.cpp: runtime runtime.py file_format.py files.py

@@ -118,6 +118,8 @@ void other_classes_have_names() {
     CHECK(made.readout().classes == 4 && learner.parts().size() == 2);
     CHECK(made.texts().at("classes") == "[\"yes\",\"a \\\"quoted\\\" \\\\ one\",\"line\\u000abreak\",\"\xC3\xA9\"]");
     CHECK(made.texts().at("note") == network.texts().at("note"));
+    const std::vector<unsigned char> unnamed = Learner(made, {1e-2, 1, true, 3, {}}).file();
+    CHECK(TensorFile::parse(unnamed.data(), unnamed.size()).texts.count("classes") == 0);
     for (const auto& [name, tensor] : network.file().tensors)
         if (name.compare(0, 8, "readout.") != 0)
             CHECK(std::memcmp(tensor.bytes, made.file().tensors.at(name).bytes, tensor.size()) == 0);
