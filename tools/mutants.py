@@ -655,8 +655,8 @@ def main() -> None:
     try:
         if any(mutant.file.startswith("csrc/") for mutant in chosen):
             configure()
-        for test in sorted({test for mutant in chosen for test in mutant.tests if not test.endswith(".py")}):
-            if not passes(test):
+        for test, folder in sorted({(test, m.file.partition("/")[0]) for m in chosen for test in m.tests}):
+            if not passes(test, f"{folder}/", markers):
                 sys.exit(f"{test}: the test fails without a mutant")
         for mutant in chosen:
             by = killer(mutant, markers)
