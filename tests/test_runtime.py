@@ -723,7 +723,7 @@ def header_of(size: int) -> bytes:
     Message("encoder: expected a JSON object with its name and settings", lambda: encode("[1]")),
     Message("encoder: expected a JSON object with its name and settings", lambda: encode("[" * 100_000)),
     Message("encoder: expected steps to be an int in", lambda: encode({"name": "RateEncoding"})),
-    Message("expected steps to be an int in .*, got True", lambda: encode({"name": "LatencyEncoding", "steps": True})),
+    Message("encoder: expected steps .* got True", lambda: encode({"name": "LatencyEncoding", "steps": True})),
     Message(
         r"encoder: expected steps to be an int in \[1, 2\^31\), got 0",
         lambda: encode({"name": "LatencyEncoding", "steps": 0, "prefix": 0}),
