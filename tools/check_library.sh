@@ -123,9 +123,8 @@ for number, (content, events) in enumerate(composed().values()):
 samples = (chirp() * 32767).round().numpy()
 Path(f"{folder}/sound").write_bytes(samples.astype("<i2").tobytes())
 for name, encoding in (("currents", CURRENTS), ("events", EVENTS)):
-    network, net = network_for(encoding)
-    export(network, f"{folder}/{name}.hears")
-    stream = net.stream()
+    export(network_for(encoding), f"{folder}/{name}.hears")
+    stream = runtime.load(f"{folder}/{name}.hears").stream()
     stream.hear(samples / 32768)
     (logits,) = stream.logits()
     text = f"{len(samples)} samples: class {logits.argmax()}, logit {logits.max():.9g}\n"
