@@ -161,7 +161,7 @@ TABLE = {
     ),
     "psmnist": Row(
         "MNIST, pixel by pixel, permuted",
-        "1-512, resonant, delays",
+        "1-512, resonant, a line of 256 delays",
         "st",
         "srcell train psmnist --preset best --validation 0",
         epochs=8,
@@ -790,8 +790,9 @@ def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 SHOWN = ("mnist-512", "nmnist-camera", "seqmnist-rows", "psmnist")
 
 README_WORDS = """
-The figure: layers of 64, 128 and 256 units ([what was counted](docs/accuracy.md#accuracy-against-cost)). The table: \
-784-512-100 are 784 inputs, 512 neurons, and ten for each class; recurrent: with recurrent weights. N-MNIST: 900 \
+The figure: layers of 64, 128 and 256 units, one seed each, an Intel Xeon ([what was \
+counted](docs/accuracy.md#accuracy-against-cost)). The table: 784-512-100 are 784 inputs, 512 neurons, and ten for \
+each class; recurrent: with recurrent weights. N-MNIST: 900 \
 [real recordings](docs/howto/moving-camera.md), after training on simulated ones. Events: active inputs and neurons, \
 all steps. {again} With 10,000 digits and \
 five epochs, 1, 3, 5 and 10 hidden layers reach {src}, LIF neurons {lif} \

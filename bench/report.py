@@ -321,5 +321,5 @@ def section(measured: list[Document]) -> str:
 
 Forward / forward and backward, on events; 220 steps, 256 samples, float32. The ratio depends on the processor. \
 The milliseconds: {machine_of(shown)}, {shown["date"]}. \
-There snnTorch's LIF, another neuron, takes {peer} on the first layer. [Other layers and neurons](docs/speed.md), \
+There snnTorch's LIF, another neuron, takes {peer} for the first layer. [Other layers and neurons](docs/speed.md), \
 [all figures](bench/results/speed)."""

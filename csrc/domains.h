@@ -3,12 +3,21 @@
 #pragma once
 
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <iterator>
+#include <string>
 
 #include "params.h"
 
 namespace srcell {
+
+// The fewest digits that distinguish a number from all others of its type, so that no message shows 1.0000001 as 1.
+template <class T>
+std::string shortest(T value) {
+    char digits[32];
+    return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
+}
 
 // What a message says was expected of parameter number k; null if `value` is valid. A value for the whole layer must
 // also be finite.

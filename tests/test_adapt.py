@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,12 @@ def tones(folder: Path) -> None:
                 wavfile.write(folder / part / name / f"{k}.wav", RATE, wave.astype(np.int16))
 
 
+def named(path: Path, classes: list[str]) -> None:
+    """A network whose file names its classes."""
+    net = runtime.Network(exported(path, 32, 2, SoundEncoding(rate=RATE)))
+    net.learner(classes=classes).network().save(path)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -64,6 +72,33 @@ def test_a_network_learns_from_wav_files(folder: Path, capsys: pytest.CaptureFix
     assert main(["adapt", "net.srcell", "tones/", "-o", "words.srcell", "--new-classes", "--lr", "5e-3"]) == 0
     assert percentages(capsys.readouterr().out)[0] > 95
     assert runtime.load("words.srcell").classes == ["a", "b"]
+
+
+@pytest.mark.parametrize("classes", [["b", "a"], ["b", "nothing", "a"]])
+def test_classes_are_those_of_the_same_name(
+    classes: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tones(folder / "tones")
+    named(folder / "net.srcell", classes)
+    assert main(["adapt", "net.srcell", "tones/", "-o", "mine.srcell", "--lr", "5e-3"]) == 0
+    assert percentages(capsys.readouterr().out)[-1] > 95
+    net = runtime.load("mine.srcell")
+    assert net.classes == classes
+    for name in ("a", "b"):
+        rate, wave = wavfile.read(folder / "tones" / "test" / name / "0.wav")
+        stream = net.stream()
+        stream.hear((wave / 32768).astype(np.float32))
+        assert rate == RATE and classes[int(stream.logits()[0].argmax())] == name
+
+
+def test_the_file_is_written_when_the_reader_of_the_output_is_gone(folder: Path) -> None:
+    exported(folder / "net.srcell", 64, 10, data.RateEncoding(steps=5))
+    command = [sys.executable, "-m", "srcell", "adapt", "net.srcell", "digits", "-o", "new", "--passes", "3"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout and process.stdout.readline().startswith(b"before: ")
+    process.stdout.close()
+    assert process.stderr and process.stderr.read() == b""
+    assert process.wait() == 0 and runtime.load(folder / "new").num_classes == 10
 
 
 def test_it_takes_sequences_with_values_at_every_step(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +148,11 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "passes": ("adapt net.srcell digits -o new --passes 0", "--passes: expected at least 1, got 0"),
     "batch": ("adapt net.srcell digits -o new --batch-size 0", "--batch-size: expected"),
-    "rate": ("adapt net.srcell digits -o new --lr 0", "learning_rate: expected a number in (0, 1000]"),
+    "rate": ("adapt net.srcell digits -o new --lr 0", "--lr: expected a number in (0, 1000], got 0"),
+    "names": (
+        "adapt named.srcell tones/ -o new",
+        "dataset: expected classes of the network, b, c, or --new-classes, got 'a'",
+    ),
     "no file": ("adapt none.srcell digits -o new", "No such file"),
     "no data": ("adapt net.srcell none/ -o new", "none/: no such folder"),
     "unknown data": ("adapt net.srcell digit -o new", "did you mean 'digits'"),
@@ -155,6 +194,7 @@ def test_what_is_refused_is_said_in_one_line(name: str, folder: Path, capsys: py
     exported(folder / "few.srcell", 64, 3, data.RateEncoding(steps=5))
     exported(folder / "bare.srcell", 64, 10)
     exported(folder / "held.srcell", 64, 10, HeldEncoding(hold=1))
+    named(folder / "named.srcell", ["b", "c"])
     tones(folder / "tones")
     (folder / "own.py").write_text(OWN)
     command, message = REFUSED[name]

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from srcell import EventBatch, SRCConv2d, record, rest_state, src, src_conv2d
 from srcell.models import SRCConvClassifier
+from srcell.ops._convolution import convolve_backward
 from support.gradients import assert_close, results
 from support.inputs import MODES, noise, resonant
 from support.linear import densified
@@ -309,6 +310,16 @@ RAGGED_EVENTS = EventBatch.from_dense(torch.zeros(5, 1, 126), lengths=torch.tens
 )
 def test_invalid_arguments_raise_an_error_that_names_the_argument(refusal: Refusal) -> None:
     refusal.check()
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "number"), [(5, "stride_y", 0), (9, "dilation_y", -1), (7, "padding_top", 2**40)]
+)
+def test_a_backward_pass_by_product_checks_the_sizes(place: int, name: str, number: int) -> None:
+    sizes = [1, 2, 2, 2, 2, 1, 1, 0, 0, 1, 1]
+    sizes[place] = number
+    with pytest.raises(ValueError, match=rf"^convolution: expected {name} in \[[01], 2147483648\], got {number}$"):
+        convolve_backward(torch.zeros(1, 1, 4), torch.zeros(1, 1, 4), torch.ones(1, 1, 1, 1), sizes, (True, True))
 
 
 @pytest.mark.parametrize(

@@ -256,3 +256,9 @@ def test_the_operator_keeps_its_contiguous_copies_alive() -> None:
     for _ in range(5):
         found = torch.ops.srcell.find_event_fault(offsets[:, 0], indices[:, 0], None, None, steps=n, batch=1, inputs=3)
         assert found.tolist() == [-1, 0]
+
+
+def test_a_dense_input_of_no_elements_may_have_any_dimensions() -> None:
+    events = EventBatch.from_dense(torch.empty(2**62, 0, 5))  # whose shape NumPy refuses
+    assert events.shape == (2**62, 0, 5) and events.num_events == 0
+    assert events.to_dense().shape == (2**62, 0, 5)

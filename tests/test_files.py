@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from srcell import hardware
+from srcell import _files, hardware
 from srcell._files import is_partial, partial_name, write_atomically, write_output
 from srcell.cli import main
 from srcell.models import SRCClassifier
@@ -58,6 +58,13 @@ def test_any_name_can_be_written(name: str, write: Callable[[Path], None], tmp_p
 def test_a_full_device_is_an_error(write: Callable[[Path], None]) -> None:
     with pytest.raises(OSError, match=r"No space left .*: '/dev/full'"):
         write(Path("/dev/full"))
+
+
+def test_a_folder_without_permission_is_found_before_long_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(PermissionError, match=rf"expected a folder in which files can be made: '{tmp_path}'"):
+        _files.check_output(tmp_path / "file")
+    _files.check_output(Path("/dev/null"))
 
 
 def test_the_error_of_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -363,8 +363,8 @@ REFUSED: dict[str, Refusal] = {
     "no step": ("steps: expected at least 1", lambda n, e, y: n.learner().step(np.zeros((0, BATCH, 12)), y)),
     "threads": ("threads: expected at least 1", lambda n, e, y: n.learner().step(e, y, threads=0)),
     "rate": ("learning_rate: expected a number in .0, 1000.", lambda n, e, y: n.learner(0)),
-    "infinite rate": ("learning_rate: expected a number in .0, 1000.", lambda n, e, y: n.learner(np.inf)),
-    "clip": ("clip_norm: expected a finite number", lambda n, e, y: n.learner(clip_norm=-1)),
+    "infinite rate": ("learning_rate: expected a number in .0, 1000., got inf", lambda n, e, y: n.learner(np.inf)),
+    "clip": ("clip_norm: expected a finite number >= 0, got -1", lambda n, e, y: n.learner(clip_norm=-1)),
     "layers": ("layers: expected 'all' or 'readout'", lambda n, e, y: n.learner(layers="none")),
     "same names": ("classes: expected names that differ", lambda n, e, y: n.learner(classes=["a", "a"])),
     "a half character": ("classes: expected text in Unicode", lambda n, e, y: n.learner(classes=["\ud800", "b"])),
@@ -403,6 +403,7 @@ def test_bad_arguments_raise_an_error_that_names_them(refusal: str) -> None:
     [
         ("classes: expected a sequence of strings", lambda n: n.learner(classes="words")),
         ("learning_rate: expected a number", lambda n: n.learner("fast")),
+        ("learning_rate: expected a number", lambda n: n.learner("0.01")),
         ("state: expected bytes", lambda n: n.learner().restore("text")),
     ],
 )

@@ -708,6 +708,7 @@ def header_of(size: int) -> bytes:
     Message("events: expected 5 offsets and as many values as indices", lambda: run(offsets=np.array([0, 1, 1, 3]))),
     Message("events: expected 5 offsets and as many values as indices", lambda: run(values=np.float32([1]))),
     Message("values: expected no NaN", lambda: run(values=np.array([1.0, np.nan]))),
+    Message("lengths: expected one for each of 2 samples, got 3", lambda: run(lengths=np.array([0, 1, 2]))),
     Message("lengths: expected values from 0 to the number of steps", lambda: run(lengths=np.array([3, 0]))),
     Message("lengths: expected no event past a sample's length", lambda: run(lengths=np.array([0, 2]))),
     Message(r"events: expected 28 inputs, got shape \(2, 2, 9\)", lambda: run(shape=(2, 2, 9))),

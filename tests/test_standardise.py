@@ -296,6 +296,14 @@ def test_elements_are_steps_also_after_a_restored_state(name: str) -> None:
     assert alone.feed(values[2, 0]) == alone.feed(values[2, :1]) + prefix
 
 
+def test_a_refused_element_takes_no_step() -> None:
+    stream = exported(with_encoder(srcell.IntegerSRC(4, 3), data.HeldEncoding(hold=2, prefix=3))).stream()
+    state = stream.save()
+    with pytest.raises(ValueError, match="values: expected 0 or 1 for integer neurons"):
+        stream.feed(np.full(4, 0.5))
+    assert stream.save() == state and stream.feed(np.ones(4)) == 5
+
+
 def test_without_an_encoder_an_element_is_a_step() -> None:
     net = exported(with_encoder(classifier(), None))
     fed, stepped = net.stream(BATCH), net.stream(BATCH)

@@ -4,7 +4,8 @@
 #     tools/release_check.sh [SUBJECT ...]    all of them by default
 #
 # BIN is the bin folder of an environment with the extra `dev`. The subjects are the functions below; CONTRIBUTING.md says
-# which belongs to which folder. Every subject runs, also after a failure; a summary follows.
+# which belongs to which folder. Two run at a time, and each prints its output when it ends. Every subject runs, also after
+# a failure; a summary follows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 BIN=$(realpath "${BIN:?}")
@@ -67,13 +68,14 @@ cuda() {
     rm -r "$folder"
 }
 
-# All tests on a repaired wheel, with the oldest torch and the newest.
+# All tests on a repaired wheel, that of the folder WHEELS if it is set, with the oldest torch and the newest.
 torch() {
-    local folder
+    local folder wheel
     folder=$(mktemp -d)
-    tools/wheels.sh "$folder" "$PYTHON"
-    tools/test_wheel.sh "$folder"/*.whl "$PYTHON" 'torch==2.4.*'
-    tools/test_wheel.sh "$folder"/*.whl "$PYTHON"
+    [ -n "${WHEELS:-}" ] || tools/wheels.sh "$folder" "$PYTHON"
+    wheel=$(ls "${WHEELS:-$folder}"/*"_$(uname -m).whl")
+    tools/test_wheel.sh "$wheel" "$PYTHON" 'torch==2.4.*'
+    tools/test_wheel.sh "$wheel" "$PYTHON"
     rm -r "$folder"
 }
 
@@ -96,28 +98,34 @@ free_threading() {
     rm -r "$folder"
 }
 
-subjects=(tests threads fuzz systems browser cuda torch sdist free_threading)
+subjects=(torch tests fuzz threads systems browser cuda sdist free_threading)  # the longest first
 [ $# -gt 0 ] || set -- "${subjects[@]}"
 for subject in "$@"; do
     [[ " ${subjects[*]} " == *" $subject "* ]] ||
         { echo "expected some of ${subjects[*]}, got $subject" >&2; exit 2; }
 done
-trap 'exit 130' INT  # a subject that catches the signal ends like one that failed
-summary=() failed=0
-for subject in "$@"; do
-    echo "release-check: $subject"
-    start=$SECONDS
+logs=$(mktemp -d)
+set -m  # each subject has a group of processes, which an interrupt ends as a whole
+trap 'rm -r "$logs"' EXIT
+trap 'kill -- $(jobs -p | sed s/^/-/); exit 130' INT
+check() {
+    local status result start=$SECONDS
     set +e  # not `if` or `||`: in a condition, bash ignores -e in all that the subject calls
-    (set -e; "$subject")
+    (set -e; "$1") >"$logs/$1" 2>&1
     status=$?
-    set -e
     case $status in
         0) result=passed ;;
         "$SKIPPED") result=skipped ;;
-        *) result=FAILED failed=1 ;;
+        *) result=FAILED ;;
     esac
-    summary+=("$(printf '%-16s%-8s%6d s' "$subject" "$result" $((SECONDS - start)))")
-    echo "release-check: $subject $result"
+    printf 'release-check: %s\n%s\nrelease-check: %s %s\n' "$1" "$(<"$logs/$1")" "$1" "$result"
+    printf '%-16s%-8s%6d s\n' "$1" "$result" $((SECONDS - start)) >"$logs/$1"
+}
+for subject in "$@"; do
+    check "$subject" </dev/null &
+    [ "$(jobs -rp | wc -l)" -lt 2 ] || wait -n
 done
-printf '%s\n' "release-check: the summary" "${summary[@]}"
-exit $failed
+wait
+echo "release-check: the summary"
+cat "${@/#/$logs/}"
+! grep -q FAILED "${@/#/$logs/}"

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <sstream>
 #include <string>
 #include <type_traits>
@@ -58,13 +57,6 @@ template <class... Parts>
     std::ostringstream message;
     (message << ... << parts);
     throw py::value_error(message.str());
-}
-
-// The fewest digits that distinguish a number from all others of its type, so that no message shows 1.0000001 as 1.
-template <class T>
-std::string shortest(T value) {
-    char digits[32];
-    return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
 }
 
 // Calls function(T()), with T the number type of a call without a Layer. For a call with a Layer, Layer::visit() does

@@ -40,8 +40,9 @@ std::unique_ptr<Network> read_network(const py::bytes& bytes) {
 NetworkInput batch_of(int64_t inputs, int64_t steps, int64_t batch, const Array<int64_t>& offsets,
                       const Array<int32_t>& indices, const std::optional<Array<float>>& values,
                       const std::optional<Array<int64_t>>& lengths) {
-    if (offsets.size() != count_rows(steps, batch) + 1 || (values && values->size() != indices.size()) ||
-        (lengths && lengths->size() != batch))
+    if (lengths && lengths->size() != batch)
+        value_error("lengths: expected one for each of ", batch, " samples, got ", lengths->size());
+    if (offsets.size() != count_rows(steps, batch) + 1 || (values && values->size() != indices.size()))
         value_error("events: expected ", count_rows(steps, batch) + 1, " offsets and as many values as indices");
     return {steps,
             batch,

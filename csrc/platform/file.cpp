@@ -21,7 +21,7 @@ struct Close {
 };
 
 // Writes all bytes and closes the file; returns whether the system has them.
-bool write_all(std::FILE* file, const void* bytes, size_t size, bool sync) {
+bool write_all(std::FILE* file, const void* bytes, size_t size, [[maybe_unused]] bool sync) {
     bool good = std::fwrite(bytes, 1, size, file) == size && std::fflush(file) == 0;
 #if !defined(_WIN32)
     good = good && (!sync || fsync(fileno(file)) == 0);

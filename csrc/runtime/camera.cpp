@@ -8,6 +8,7 @@
 #include <string>
 
 #include "../cpu/dispatch.h"
+#include "../domains.h"
 #include "network.h"
 
 namespace srcell {
@@ -18,8 +19,7 @@ constexpr int64_t kMostSide = int64_t(1) << 15, kMostPoints = int64_t(1) << 20;
 
 template <class T>
 [[noreturn]] void refuse(const char* name, const char* expected, T got) {
-    std::string text = std::to_string(got);
-    throw std::invalid_argument(std::string(name) + ": expected " + expected + ", got " + text);
+    throw std::invalid_argument(std::string(name) + ": expected " + expected + ", got " + shortest(got));
 }
 
 template <class T>

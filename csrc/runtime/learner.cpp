@@ -8,6 +8,7 @@
 
 #include "../cpu/float_control.h"
 #include "../cpu/traced_backward.h"
+#include "../domains.h"
 
 namespace srcell {
 
@@ -67,8 +68,10 @@ Learner::Learner(const Network& network, const LearningSettings& settings)
     : network_(settings.classes || !settings.class_names.empty() ? with_classes(network, settings)
                                                                  : Network(network.file())),
       settings_(settings) {
-    if (!(settings.rate > 0 && settings.rate <= kMostRate)) refuse("learning_rate", "a number in (0, 1000]");
-    if (!(settings.clip_norm >= 0) || !std::isfinite(settings.clip_norm)) refuse("clip_norm", "a finite number >= 0");
+    if (!(settings.rate > 0 && settings.rate <= kMostRate))
+        refuse("learning_rate", "a number in (0, 1000], got " + shortest(settings.rate));
+    if (!(settings.clip_norm >= 0) || !std::isfinite(settings.clip_norm))
+        refuse("clip_norm", "a finite number >= 0, got " + shortest(settings.clip_norm));
     const Readout& readout = network_.readout();
     if (readout.kind == Readout::kNone) refuse("network", "one with a readout, got one without");
     if (settings.readout_alone && readout.kind != Readout::kLinear)
@@ -145,8 +148,10 @@ void Learner::check(const NetworkInput& input, const LearningTargets& targets) c
                 refuse("targets", "labels in [0, " + std::to_string(classes) + "), got " + std::to_string(label));
             continue;
         }
-        for (int64_t c = 0; c < classes; ++c)
-            if (!std::isfinite(read_once(targets.values + row * classes + c))) refuse("targets", "finite values");
+        for (int64_t c = 0; c < classes; ++c) {
+            const float value = read_once(targets.values + row * classes + c);
+            if (!std::isfinite(value)) refuse("targets", "finite values, got " + shortest(value));
+        }
     }
 }
 

@@ -51,7 +51,7 @@ typedef enum srcell_status {
 /* One line of text about the last failure in the calling thread, or "" if there was none. Valid until this thread's
    next failure. */
 SRCELL_API const char* srcell_error(void);
-/* The version of srcell, such as "0.2.0". */
+/* The version of srcell, such as "0.3.0". */
 SRCELL_API const char* srcell_version(void);
 
 /* Loads a network from a file, or from the file's bytes, which may be freed afterwards. On success, free *network with

@@ -7,6 +7,7 @@
 
 #include "../cpu/event_rows.h"
 #include "../cpu/float_control.h"
+#include "../domains.h"
 #include "network.h"
 
 namespace srcell {
@@ -134,7 +135,12 @@ int64_t Stream::feed(const float* values) {
     const PlainArithmetic plain;
     const Holding& holding = network_.holding();
     if (!holding.refusal.empty()) throw std::invalid_argument(holding.refusal);
-    refuse_nan(values, batch_ * network_.inputs());
+    const int64_t count = batch_ * network_.inputs();
+    refuse_nan(values, count);
+    if (network_.layers().front().is_integer())
+        for (int64_t k = 0; k < count; ++k)  // before the first of several steps
+            if (values[k] != 0 && values[k] != 1)
+                throw std::invalid_argument("values: expected 0 or 1 for integer neurons, got " + shortest(values[k]));
     int64_t steps = 0;
     for (; !fed_ && steps < holding.prefix; ++steps) take({silence_.data(), nullptr, nullptr, 0, network_.inputs()});
     fed_ = true;

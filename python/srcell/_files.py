@@ -58,12 +58,16 @@ def check_output(path: Path) -> None:
     Raises:
         FileExistsError: the path is a folder.
         FileNotFoundError: there is no folder for the file.
+        PermissionError: no file can be made in the folder.
 
     """
     if path.is_dir():
         raise FileExistsError(errno.EEXIST, "expected a regular file or none, found a folder", str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent} is not a folder: choose another for {path.name}")
+    folder = Path(os.path.realpath(path)).parent
+    if _descriptor(path) is None and not is_stream(path) and not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "expected a folder in which files can be made", str(folder))
 
 
 @contextmanager

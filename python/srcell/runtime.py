@@ -708,6 +708,8 @@ def _int(name: str, given: Any) -> int:
 
 def _real(name: str, given: Any) -> float:
     try:
+        if isinstance(given, str | bytes):  # which float() would read
+            raise TypeError
         return float(operator.index(given)) if hasattr(given, "__index__") else float(given)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name}: expected a number, got {given!r:.80}") from None
@@ -809,11 +811,15 @@ def _camera(settings: Mapping[str, Any], seed: int) -> tuple[Any, ...]:
         height, width = settings["sensor_size"]
         threshold = settings["threshold"]
         rise, fall = threshold if isinstance(threshold, list) else (threshold, threshold)
-        refractory = int(settings["refractory"])
-        sensor = float(rise), float(fall), float(settings["spread"]), refractory, float(settings["noise"]), seed
-        view = float(settings["blur"]), float(settings["size_jitter"]), float(settings["place_jitter"])
-        movement = np.array(settings["movement"], np.float64).reshape(-1, 3)
-        return int(settings["steps"]), (int(height), int(width)), movement, sensor, view
+        whole = settings["steps"], height, width, settings["refractory"]
+        reals = rise, fall, *(settings[key] for key in ("spread", "noise", "blur", "size_jitter", "place_jitter"))
+        movement = np.array(settings["movement"], np.float64)
+        if not all(type(x) is int and -(2**63) <= x < 2**63 for x in whole):
+            raise TypeError("expected integers")
+        if not all(type(x) in (int, float) for x in reals) or movement.ndim != 2 or movement.shape[1] != 3:
+            raise TypeError("expected numbers, and three for each point of the movement")
+        rise, fall, spread, noise, *view = map(float, reals)
+        return whole[0], (height, width), movement, (rise, fall, spread, whole[3], noise, seed), tuple(view)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"encoder: expected the settings of a CameraEncoding, got {settings!r:.200}") from error
 

@@ -32,15 +32,22 @@ export class Listener {
   /** Hears with another network from now on, also the word that lasts. It must have the cochlea and as many neurons as
       the one before. */
   use(bytes) {
-    const network = this.runtime.network(bytes), encoder = JSON.parse(network.text("encoder"));
+    const network = this.runtime.network(bytes), encoder = parsed(network.text("encoder"));
     if (JSON.stringify(encoder) !== JSON.stringify(this.encoder) || network.outputs !== this.network.outputs
       || network.classes < 2) {
       network.free();
       throw new Error(`expected a network with this page's cochlea, ${this.network.outputs} neurons and at least 2 classes`);
     }
+    let stream, names;
+    try {
+      [names, stream] = [namesOf(network), network.stream()];
+    } catch (error) {
+      network.free();
+      throw error;
+    }
     this.stream.free();
     this.network.free();
-    Object.assign(this, { network, stream: network.stream(), names: namesOf(network) });
+    Object.assign(this, { network, stream, names });
     if (!this.word) return;
     const { columns } = this.word;
     this.word = { columns: [], spikes: 0 };
@@ -175,9 +182,20 @@ function levelOf(bands) {
   return Math.max(SILENCE, 10 * Math.log10(power));
 }
 
+/** What a text of a file says as JSON; undefined if it is no JSON. */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 /** The names of a network's classes: those in its file, or the digits. */
 export function namesOf(network) {
-  const names = JSON.parse(network.text("classes")), { classes } = network;
+  const names = parsed(network.text("classes")), { classes } = network;
+  if (names !== null && !(Array.isArray(names) && names.length === classes && names.every((name) => typeof name === "string")))
+    throw new Error(`classes: expected ${classes} names in the file`);
   return names ?? (classes === NAMES.length ? NAMES : Array.from({ length: classes }, (_, c) => `class ${c}`));
 }
 

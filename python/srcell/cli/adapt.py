@@ -17,7 +17,7 @@ from .._files import check_output
 from ..data import Dataset, EventLoader, LabelledImages, LabelledSequences, LabelledSounds
 from ..data.encodings import Encoding
 from .parser import Parser, new_command
-from .terminal import put
+from .terminal import say
 
 ENCODINGS = (data.RateEncoding, data.LatencyEncoding, data.CameraEncoding, data.HeldEncoding, data.SoundEncoding)
 ENCODINGS_OF = {  # kinds of samples; recordings of events need none
@@ -31,11 +31,13 @@ EVALUATED_AT_ONCE = 100  # samples
 TEXT = """\
 Let an exported network learn from samples that it was not trained on, such as
 recordings of a new voice, and write the result to a new file. The network's
-encoder turns the samples into events. The file that was read stays as it is.
+encoder turns the samples into events. The file that was read stays as it is,
+unless it is also the one to write.
 
 The samples are those of a data set's training part; the accuracy on its test
-part is printed before and after. Labels are numbered as in the network's
-training: the folders of a data set of your own by their names in order."""
+part is printed before and after. Classes are those of the network's with the
+same name; without names in its file, labels are numbered as in its training:
+the folders of a data set of your own by their names in order."""
 EXAMPLES = """\
 examples:
   srcell adapt words.srcell my-voice/ -o mine.srcell
@@ -54,7 +56,7 @@ def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None
     option("--new-classes", action="store_true", help="replace the linear readout by one for the data set's classes")
     option("--passes", type=int, default=PASSES, metavar="N", help=f"passes over the samples [{PASSES}]")
     option("--batch-size", type=int, default=BATCH, metavar="N", help=f"samples per step [{BATCH}]")
-    option("--lr", type=float, default=RATE, metavar="X", help=f"learning rate [{RATE:g}]")
+    option("--lr", dest="learning_rate", type=float, default=RATE, metavar="X", help=f"learning rate [{RATE:g}]")
     option("--seed", type=int, default=0, metavar="N", help="seed of the order and of random spikes [0]")
     parser.set_defaults(run=adapt)
 
@@ -72,21 +74,26 @@ def adapt(arguments: argparse.Namespace) -> None:
     check_output(arguments.out)
     network = srcell.runtime.load(arguments.network)
     dataset = data.load(arguments.dataset, arguments.data)
+    encoding = encoding_of(network)
+    check_encoding(encoding, dataset, arguments.dataset)
+    classes = None
+    if not arguments.new_classes:
+        dataset = renumbered(dataset, network)
+    elif dataset.train.labels.is_floating_point():
+        raise ValueError("new_classes: expected a data set of classes, got one of values")
+    else:
+        classes = list(dataset.class_names or map(str, range(dataset.num_classes)))
     try:
-        encoding = encoding_of(network)
-        check_encoding(encoding, dataset, arguments.dataset)
         loader = EventLoader(dataset.train, encoding, arguments.batch_size, shuffle=True, seed=arguments.seed)
         next(iter(loader))
-    except TypeError as error:  # a setting of the file, found when the encoding is made or first used
+    except TypeError as error:  # a setting of the file, found when the encoding is first used
         raise ValueError(f"encoder: {error}") from None
-    check_classes(network, dataset, arguments.new_classes)
-    names = [dataset.class_names[k] if dataset.class_names else str(k) for k in range(dataset.num_classes)]
-    learner = network.learner(arguments.lr, arguments.layers, classes=names if arguments.new_classes else None)
-    if not arguments.new_classes:
-        put(f"before: {result_of(network, dataset, encoding)}")
+    learner = network.learner(arguments.learning_rate, arguments.layers, classes=classes)
+    if classes is None:
+        say(f"before: {result_of(network, dataset, encoding)}")
     learn(learner, loader, arguments.passes)
     better = learner.network()
-    put(f"after: {result_of(better, dataset, encoding)}")
+    say(f"after: {result_of(better, dataset, encoding)}")
     better.save(arguments.out)
 
 
@@ -96,7 +103,7 @@ def learn(learner: srcell.runtime.Learner, loader: EventLoader, passes: int) -> 
         loader.set_epoch(number)
         losses = [(learner.step(events, labels), len(labels)) for events, labels in loader]
         mean = sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
-        put(f"pass {number}: loss {mean:.4f}")
+        say(f"pass {number}: loss {mean:.4f}")
 
 
 def encoding_of(network: srcell.runtime.Network) -> Encoding | None:
@@ -111,7 +118,10 @@ def encoding_of(network: srcell.runtime.Network) -> Encoding | None:
     known = {field.name for field in dataclasses.fields(kind)}
     if unknown := set(settings) - known:
         raise ValueError(f"encoder: expected settings of {name}, got {min(unknown)!r:.60}")
-    return kind(**{key: frozen(value) for key, value in settings.items()})
+    try:
+        return kind(**{key: frozen(value) for key, value in settings.items()})
+    except TypeError as error:
+        raise ValueError(f"encoder: {error}") from None
 
 
 def frozen(value: Any) -> Any:
@@ -131,15 +141,23 @@ def check_encoding(encoding: Encoding | None, dataset: Dataset, name: str) -> No
         raise ValueError(f"network: expected one that was exported with a {wanted} for {name}, got {got}")
 
 
-def check_classes(network: srcell.runtime.Network, dataset: Dataset, new_classes: bool) -> None:
-    """Raise unless the network has the data set's classes, or is to get them."""
-    if dataset.train.labels.is_floating_point() and new_classes:
-        raise ValueError("new_classes: expected a data set of classes, got one of values")
-    if dataset.num_classes != network.num_classes and not new_classes:
-        raise ValueError(
-            f"dataset: expected the network's {network.num_classes} classes, or --new-classes, got "
-            f"{dataset.num_classes}"
-        )
+def renumbered(dataset: Dataset, network: srcell.runtime.Network) -> Dataset:
+    """The data set with the numbers of the network's classes as labels: by their names, if both have names."""
+    known, names = network.classes or [], dataset.class_names
+    if not known or not names:
+        if dataset.num_classes != network.num_classes:
+            raise ValueError(
+                f"dataset: expected the network's {network.num_classes} classes, or --new-classes, got "
+                f"{dataset.num_classes}"
+            )
+        return dataset
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        listed = f"{', '.join(known):.200}"
+        raise ValueError(f"dataset: expected classes of the network, {listed}, or --new-classes, got {unknown!r:.60}")
+    number = torch.tensor([known.index(name) for name in names])
+    train, test = (part._replace(labels=number[part.labels]) for part in (dataset.train, dataset.test))
+    return dataset._replace(train=train, test=test)
 
 
 def result_of(network: srcell.runtime.Network, dataset: Dataset, encoding: Encoding | None) -> str:

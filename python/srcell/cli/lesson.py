@@ -13,7 +13,7 @@ import srcell
 
 from ..data import EventLoader, LabelledSounds
 from .adapt import BATCH, PASSES, encoding_of, learn
-from .terminal import put
+from .terminal import say
 
 Floats = NDArray[np.float32]
 
@@ -75,7 +75,7 @@ class Lesson:
             sum(answer_of(network, wave) == label for wave, label in self.recordings)
             for network in (self.network, better)
         ]
-        put(f"right of {len(labels)} recordings: {right[0]} before, {right[1]} after")
+        say(f"right of {len(labels)} recordings: {right[0]} before, {right[1]} after")
         better.save(out)
 
 

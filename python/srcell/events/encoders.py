@@ -292,10 +292,10 @@ def _check_images(images: Tensor | NDArray[Any], *devices: str) -> Tensor:
     if images.device.type not in ("cpu", *devices):
         places = " or ".join(["the CPU", *(f"a {device} device" for device in devices)])
         raise ValueError(f"images: expected a tensor on {places}, got one on {images.device}")
-    too_many = not torch.compiler.is_compiling() and images.dim() and images.shape[0] == 2**63 - 1  # no guard on B
+    too_many = not torch.compiler.is_compiling() and images.dim() and images.shape[0] >= 2**60  # no guard on B
     if images.dim() < 2 or math.prod(images.shape[1:]) > MAX_INPUTS or too_many:
         shape = tuple(images.shape)
         raise ValueError(
-            f"images: expected shape (B, ...) of at least two dimensions, B < 2^63 - 1, K <= 2^31, got {shape}"
+            f"images: expected shape (B, ...) of at least two dimensions, B < 2^60, K <= 2^31, got {shape}"
         )
     return images.detach().reshape(images.shape[0], math.prod(images.shape[1:])).to(torch.float32)

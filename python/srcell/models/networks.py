@@ -76,6 +76,7 @@ class NetworkSettings:
         "factor of the input weights, which each neuron's alpha scales too; 0: neither",
         "as in SRCClassifier and SRC.for_sequences",
         least=0,
+        most=1e36,  # with which float32 weights are finite
     )
     surrogate: str = setting("straight_through", "surrogate: straight_through or relu", "as in SRC", choices=SURROGATES)
     full_gradient: bool = setting(False, "let gradients flow through h and hs as well", "as in SRC")

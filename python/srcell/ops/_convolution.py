@@ -70,6 +70,10 @@ def convolve_backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of ``convolve`` with respect to input and weight; None for what is not wanted."""
     sizes = Convolution(*convolution)
+    for name, size in sizes._asdict().items():  # which the forward pass has checked, of a call that had one
+        least = int("padding" not in name)
+        if not least <= size <= 2**31:
+            raise ValueError(f"convolution: expected {name} in [{least}, {2**31}], got {size}")
     maps, options = _as_torch_takes_it(input, weight, convolution)
     grad = grad_current.reshape(maps.shape[0], weight.shape[0], sizes.out_height, sizes.out_width)
     grad_maps, grad_weight, _ = torch.ops.aten.convolution_backward(
