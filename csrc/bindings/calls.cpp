@@ -183,7 +183,7 @@ py::object src_backward(const py::handle call, int threads) {
     Outputs grads = {};
     Saved saved = {};
     Wanted wanted;
-    bool want_current;
+    bool want_current = false;
     if (!layer.read(of_layer, true) || !layer.read_gradients(Items(call), kGrads, grads) ||
         !read_saved(layer, field(call, kGrads + 1), field(call, kGrads + 2), traced, saved) ||
         !read_mask(field(call, kGrads + 4), {&want_current}, wanted))

@@ -141,7 +141,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     m.def("empty", &empty_array, "shape"_a, "is_double"_a);
 
     // Finds NumPy's functions now: a thread that found them when the interpreter ends would end the process.
-    py::array_t<float>(0);
+    const py::array_t<float> made(0);
 
     bind_layer(m);
     bind_linear(m);

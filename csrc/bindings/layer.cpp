@@ -1,6 +1,7 @@
 // The kernels of a layer in the compiled module srcell._core, on given currents and after a linear synapse on events,
 // and the counts of spikes and of nonzero elements. Turns arguments into structs, releases the GIL, and raises for the
 // first invalid offset or index of a batch that a kernel refused. core.cpp calls bind_layer().
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -32,7 +32,10 @@ bool read_number(const std::string& text, double& value) {
         return true;
     }
     if (!read_digits(false)) return false;
-    if (at < text.size() && text[at] == '.' && (++at, !read_digits(true))) return false;
+    if (at < text.size() && text[at] == '.') {
+        ++at;
+        if (!read_digits(true)) return false;
+    }
     if (at < text.size() && text[at] == 'e') {
         const bool down = ++at < text.size() && text[at] == '-';
         at += at < text.size() && (text[at] == '-' || text[at] == '+');
