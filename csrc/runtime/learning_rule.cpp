@@ -37,7 +37,8 @@ bool read_number(const std::string& text, double& value) {
         if (!read_digits(true)) return false;
     }
     if (at < text.size() && text[at] == 'e') {
-        const bool down = ++at < text.size() && text[at] == '-';
+        ++at;
+        const bool down = at < text.size() && text[at] == '-';
         at += at < text.size() && (text[at] == '-' || text[at] == '+');
         int power = 0;
         for (; is_digit() && power < 1000; ++at) power = 10 * power + (text[at] - '0');
