@@ -394,6 +394,7 @@ def test_an_exported_network_sees_pictures_as_the_network_did() -> None:
         ({"sensor_size": (6,)}, "encoder: expected the settings of a CameraEncoding"),
         ({"steps": 5.9}, "encoder: expected the settings of a CameraEncoding"),
         ({"steps": 10**30}, "encoder: expected the settings of a CameraEncoding"),
+        ({"movement": (("0", "1", "2"),)}, "encoder: expected the settings of a CameraEncoding"),
         ({"threshold": "0.1"}, "encoder: expected the settings of a CameraEncoding"),
         ({"movement": ((0.0, 0.0, 0.0, 0.0),) * 3}, "encoder: expected the settings of a CameraEncoding"),
         ({"sensor_size": (6, 9)}, r"images: expected shape \(B, h, w\) for a camera of \(6, 9\) pixels"),

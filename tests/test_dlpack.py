@@ -158,7 +158,7 @@ def test_a_network_takes_arrays_and_gives_them() -> None:
 
 @pytest.mark.release
 def test_arrays_of_jax_are_taken_and_given() -> None:
-    jnp = pytest.importorskip("jax.numpy", reason="make release-check SUBJECTS=tests installs jax")
+    jnp = pytest.importorskip("jax.numpy", reason="make release-check installs jax")
 
     jax_arrays = [jnp.asarray(array) for array in (INDICES, VALUES)]
     batch = batch_of(OFFSETS, *jax_arrays)

@@ -65,6 +65,9 @@ def test_a_folder_without_permission_is_found_before_long_work(tmp_path: Path, m
     with pytest.raises(PermissionError, match=rf"expected a folder in which files can be made: '{tmp_path}'"):
         _files.check_output(tmp_path / "file")
     _files.check_output(Path("/dev/null"))
+    (tmp_path / "link").symlink_to("nowhere/file")
+    with pytest.raises(FileNotFoundError, match=rf"expected a folder for the file: '{tmp_path}/nowhere'"):
+        _files.check_output(tmp_path / "link")
 
 
 def test_the_error_of_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

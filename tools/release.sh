@@ -40,7 +40,7 @@ MACHINES="x86_64 aarch64" tools/wheels.sh dist "$PYTHON"
 "$PYTHON" -m venv "$work/env"
 "$work/env/bin/pip" install --quiet twine
 "$work/env/bin/twine" check --strict dist/*
-WHEELS=$PWD/dist make release-check
+WHEELS=$PWD/dist PYTHON=$(command -v "$PYTHON") make release-check
 
 ls -l dist
 if [ "$mode" = --dry-run ]; then

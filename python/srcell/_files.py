@@ -66,6 +66,8 @@ def check_output(path: Path) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent} is not a folder: choose another for {path.name}")
     folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "expected a folder for the file", str(folder))
     if _descriptor(path) is None and not is_stream(path) and not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "expected a folder in which files can be made", str(folder))
 

@@ -10,6 +10,7 @@ This module needs only numpy, and must never import torch.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import operator
@@ -813,11 +814,11 @@ def _camera(settings: Mapping[str, Any], seed: int) -> tuple[Any, ...]:
         rise, fall = threshold if isinstance(threshold, list) else (threshold, threshold)
         whole = settings["steps"], height, width, settings["refractory"]
         reals = rise, fall, *(settings[key] for key in ("spread", "noise", "blur", "size_jitter", "place_jitter"))
-        movement = np.array(settings["movement"], np.float64)
+        movement = np.array([[t, y, x] for t, y, x in settings["movement"]], np.float64).reshape(-1, 3)
         if not all(type(x) is int and -(2**63) <= x < 2**63 for x in whole):
             raise TypeError("expected integers")
-        if not all(type(x) in (int, float) for x in reals) or movement.ndim != 2 or movement.shape[1] != 3:
-            raise TypeError("expected numbers, and three for each point of the movement")
+        if not all(type(x) in (int, float) for x in itertools.chain(reals, *settings["movement"])):
+            raise TypeError("expected numbers")
         rise, fall, spread, noise, *view = map(float, reals)
         return whole[0], (height, width), movement, (rise, fall, spread, whole[3], noise, seed), tuple(view)
     except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -14,7 +14,7 @@ import srcell
 
 from .. import data
 from .._files import check_output
-from ..data import Dataset, EventLoader, LabelledImages, LabelledSequences, LabelledSounds
+from ..data import Dataset, EventLoader, LabelledImages, LabelledSequences, LabelledSounds, Samples
 from ..data.encodings import Encoding
 from .parser import Parser, new_command
 from .terminal import say
@@ -144,7 +144,7 @@ def check_encoding(encoding: Encoding | None, dataset: Dataset, name: str) -> No
 def renumbered(dataset: Dataset, network: srcell.runtime.Network) -> Dataset:
     """The data set with the numbers of the network's classes as labels: by their names, if both have names."""
     known, names = network.classes or [], dataset.class_names
-    if not known or not names:
+    if not known or not names or dataset.train.labels.is_floating_point():
         if dataset.num_classes != network.num_classes:
             raise ValueError(
                 f"dataset: expected the network's {network.num_classes} classes, or --new-classes, got "
@@ -155,9 +155,13 @@ def renumbered(dataset: Dataset, network: srcell.runtime.Network) -> Dataset:
     if unknown is not None:
         listed = f"{', '.join(known):.200}"
         raise ValueError(f"dataset: expected classes of the network, {listed}, or --new-classes, got {unknown!r:.60}")
-    number = torch.tensor([known.index(name) for name in names])
-    train, test = (part._replace(labels=number[part.labels]) for part in (dataset.train, dataset.test))
-    return dataset._replace(train=train, test=test)
+    number = torch.tensor([*(known.index(name) for name in names), -1])  # -1: of what is no label, as past a length
+
+    def of(samples: Samples) -> Samples:
+        inside = (samples.labels >= 0) & (samples.labels < len(names))
+        return samples._replace(labels=number[torch.where(inside, samples.labels, len(names))])
+
+    return dataset._replace(train=of(dataset.train), test=of(dataset.test))
 
 
 def result_of(network: srcell.runtime.Network, dataset: Dataset, encoding: Encoding | None) -> str:
