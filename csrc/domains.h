@@ -5,8 +5,10 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <iterator>
 #include <string>
+#include <type_traits>
 
 #include "params.h"
 
@@ -15,8 +17,13 @@ namespace srcell {
 // The fewest digits that distinguish a number from all others of its type, so that no message shows 1.0000001 as 1.
 template <class T>
 std::string shortest(T value) {
+    if constexpr (std::is_integral<T>::value) return std::to_string(value);
     char digits[32];
+#if defined(__wasm__)  // where to_chars() takes 50 kB
+    return {digits, static_cast<size_t>(std::snprintf(digits, sizeof digits, "%.9g", static_cast<double>(value)))};
+#else
     return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
+#endif
 }
 
 // What a message says was expected of parameter number k; null if `value` is valid. A value for the whole layer must

@@ -331,8 +331,9 @@ def test_the_bound_acts_in_an_exported_program(maps: bool) -> None:
     x = MAPS if maps else SPIKES
     batch = torch.export.Dim("batch", min=2, max=64)
     program = torch.export.export(layer, (x,), dynamic_shapes=({1: batch},)).module()
-    spikes = program(x[:, :2])[0]
-    assert spikes.any() and torch.equal(spikes, layer(x[:, :2])[0])
+    fewer = x[:, :2].contiguous()  # torch 2.4 makes a view of what was contiguous when it was exported
+    spikes = program(fewer)[0]
+    assert spikes.any() and torch.equal(spikes, layer(fewer)[0])
 
 
 @pytest.mark.parametrize("bias_max", [1e300, math.inf])

@@ -6,7 +6,6 @@ and neurons are flat, numbered by channel, row and column. ``csrc/cpu/convolutio
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -55,7 +54,7 @@ def synapse_sizes(call: Any) -> tuple[int, int]:
 
 def places(convolution: Sequence[int]) -> int:
     """The places of a map of neurons; 0 if the synapse is linear."""
-    return math.prod(Convolution(*convolution)[3:5]) if convolution else 0
+    return convolution[3] * convolution[4] if convolution else 0
 
 
 def convolve(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> Tensor:
@@ -94,8 +93,8 @@ def convolve_backward(
 
 def _as_torch_takes_it(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> tuple[Tensor, dict[str, Any]]:
     """The input as maps, with the zeros that torch does not add, and the options of ``conv2d``."""
-    sizes = Convolution(*convolution)
-    maps = input.reshape(-1, sizes.channels, sizes.height, sizes.width)
+    sizes = list(convolution)  # torch.compile of torch 2.4 takes no slice of a named tuple
+    maps = input.reshape(-1, *sizes[:3])
     needed = [
         (out - 1) * stride + dilation * (kernel - 1) + 1 - size - 2 * before
         for out, stride, dilation, kernel, size, before in zip(
@@ -104,6 +103,6 @@ def _as_torch_takes_it(input: Tensor, weight: Tensor, convolution: Sequence[int]
     ]
     if max(needed) > 0:
         maps = functional.pad(maps, (0, max(needed[1], 0), 0, max(needed[0], 0)))
-    groups = sizes.channels // weight.shape[1]
+    groups = sizes[0] // weight.shape[1]
     options = {"stride": sizes[5:7], "padding": sizes[7:9], "dilation": sizes[9:11], "groups": groups}
     return maps, options
