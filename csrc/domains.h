@@ -1,5 +1,5 @@
 // The valid values of a layer's parameters and of an integer neuron's constants. The bindings and the runtime turn the
-// faults found here into their error messages.
+// faults found here into their error messages, in which shortest() shows a number.
 #pragma once
 
 #include <array>
@@ -14,7 +14,8 @@
 
 namespace srcell {
 
-// The fewest digits that distinguish a number from all others of its type, so that no message shows 1.0000001 as 1.
+// The fewest digits that distinguish a number from all others of its type, so that no message shows 1.0000001 as 1;
+// nine in WebAssembly.
 template <class T>
 std::string shortest(T value) {
     if constexpr (std::is_integral<T>::value) return std::to_string(value);

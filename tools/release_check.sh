@@ -99,7 +99,7 @@ free_threading() {
 }
 
 subjects=(torch fuzz threads systems browser cuda sdist free_threading tests)  # the longest first
-[ $# -gt 0 ] || set -- "${subjects[@]:0:8}"
+[ $# -gt 0 ] || set -- "${subjects[@]:0:${#subjects[@]}-1}"
 for subject in "$@"; do
     [[ " ${subjects[*]} " == *" $subject "* ]] ||
         { echo "expected some of ${subjects[*]}, got $subject" >&2; exit 2; }

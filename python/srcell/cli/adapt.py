@@ -35,9 +35,9 @@ encoder turns the samples into events. The file that was read stays as it is,
 unless it is also the one to write.
 
 The samples are those of a data set's training part; the accuracy on its test
-part is printed before and after. Classes are those of the network's with the
-same name; without names in its file, labels are numbered as in its training:
-the folders of a data set of your own by their names in order."""
+part is printed before and after. Classes are matched to the network's by name;
+without names in its file, labels are numbered as in its training: the folders
+of a data set of your own by their names in order."""
 EXAMPLES = """\
 examples:
   srcell adapt words.srcell my-voice/ -o mine.srcell

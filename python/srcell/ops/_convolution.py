@@ -54,7 +54,10 @@ def synapse_sizes(call: Any) -> tuple[int, int]:
 
 def places(convolution: Sequence[int]) -> int:
     """The places of a map of neurons; 0 if the synapse is linear."""
-    return convolution[3] * convolution[4] if convolution else 0
+    if not convolution:
+        return 0
+    sizes = Convolution(*convolution)
+    return sizes.out_height * sizes.out_width
 
 
 def convolve(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> Tensor:
