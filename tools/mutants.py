@@ -184,7 +184,7 @@ an index one past the last input is no fault
     signs |= value | (static_cast<Bits>(last) - value); => signs |= value | (static_cast<Bits>(last) + 1 - value);
 the remainder of a division into parts is not checked
     event_part = ceil_div(p.events, pass.pieces) => event_part = p.events / pass.pieces
-== params.h: cell_facts.py src.py modules.py file_format.py runtime.py
+== params.h: cell_facts.py src.py modules.py file_format.py runtime.py resonance.py
 another default
     {"alpha", 0.9, => {"alpha", 0.95,
 a rho may be learnt that is larger than it says
