@@ -73,6 +73,7 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "a subclass": lambda x: x.as_subclass(Named),
     "a parameter": lambda x: torch.nn.Parameter(x, requires_grad=False),
     "negated": negated,
+    "negated, row-major": lambda x: torch._neg_view(-x),  # that of torch.complex has strides
     "misaligned": misaligned,
     "transposed": lambda x: x.mT.contiguous().mT if x.dim() > 1 else torch.stack([x, x], -1)[..., 0],
     "inference": lambda x: inference_copy(x),
