@@ -310,8 +310,6 @@ tensors of transforms are taken for plain ones
     || call(torch().is_wrapped, x.ptr()).ptr() == Py_True =>
 negated views are read as they are
     call_method(object, torch().is_neg).ptr() == Py_True => false
-tensors that are not aligned are read where they are
-    if (negated || !found.row_major() || !aligned(found.tensor)) => if (negated || !found.row_major())
 gradients count where torch records none
     with_gradients_(is_plain_ && gradients_enabled()) => with_gradients_(is_plain_)
 negative strides go to torch
