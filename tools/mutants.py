@@ -314,10 +314,6 @@ gradients count where torch records none
     with_gradients_(is_plain_ && gradients_enabled()) => with_gradients_(is_plain_)
 negative strides go to torch
     fits = span >= 0 && (last += span) < INT64_MAX; => fits = (last += span) < INT64_MAX;
-arrays of any device go to torch
-    given->device_type) == 0) => given->device_type) < 0)
-an array with an offset is read from its memory's begin
-    if (given->byte_offset && (given->device_type == kCpu || !torch().table)) => if (false)
 the product of the sizes overflows
     if (size && elements > INT64_MAX / 8 / size) throw => if (elements < 0) throw
 large arrays of small numbers have some too many
