@@ -281,7 +281,7 @@ def test_other_classes_take_the_place_of_the_networks() -> None:
     learner = net.learner(learning_rate=1e-2, classes=words)
     labels = np.array([0, 1, 2, 3, 4, 0])
     first = learner.step(events, labels)
-    assert first == pytest.approx(np.log(5), rel=1e-6)
+    assert first == pytest.approx(np.log(5), rel=1e-12)
     for _ in range(100):
         learner.step(events, labels)
     better = learner.network()
