@@ -74,7 +74,7 @@ def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor
             check_device(name, value)
             if value.device != device:
                 raise ValueError(f"{name}: expected device {device}, as the tensor before it has, got {value.device}")
-            double = value.detach().to(torch.float64)  # torch 2.4 exports no function within torch.no_grad
+            double = value.detach().to(torch.float64)  # torch 2.4 cannot export torch.no_grad
         else:
             number = as_float(name, value)
             if not -math.inf < number < math.inf:  # math.isfinite() would break the graph of a compiled call
