@@ -85,6 +85,12 @@ def test_half_precision_works_on_meta(dtype: torch.dtype) -> None:
     assert spikes.dtype == dtype
 
 
+def test_a_result_too_large_for_64_bits_is_out_of_memory() -> None:
+    input, weight = X.as_strided((3, 2**44, 0), (0, 0, 0)), X.as_strided((2**44, 0), (0, 0))
+    with pytest.raises(MemoryError):
+        src_linear(input, weight, -6.0, method="events")
+
+
 def test_empty_tensors_of_vast_sizes_take_no_time() -> None:
     """The calls run in a separate process, so that a hang can be stopped."""
     program = """
