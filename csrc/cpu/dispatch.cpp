@@ -47,7 +47,9 @@ Features detect() {
 SRCELL_KERNELS(scalar)
 namespace {
 #if defined(__x86_64__)
+#if !defined(SRCELL_WITHOUT_avx2)
 SRCELL_KERNELS(avx2)
+#endif
 #if !defined(SRCELL_WITHOUT_avx512)
 SRCELL_KERNELS(avx512)
 #endif
@@ -60,8 +62,10 @@ SRCELL_KERNELS(neon)
 std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> available = {kernels_scalar()};
 #if defined(__x86_64__)
-    const Features features = detect();
+    [[maybe_unused]] const Features features = detect();
+#if !defined(SRCELL_WITHOUT_avx2)
     if (features.avx2) available.push_back(kernels_avx2());
+#endif
 #if !defined(SRCELL_WITHOUT_avx512)
     if (features.avx512) available.push_back(kernels_avx512());
 #endif
