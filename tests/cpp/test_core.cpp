@@ -80,28 +80,32 @@ void biases_are_bounded(bool of_channels) {
     });
 }
 
-// In float32 an integrator below 2^-100, and its gradient, are 0; float64 keeps them. NaN stays NaN, in the spikes too.
+// In float32 both parts of an integrator below 2^-100, and their gradients, are 0; float64 keeps them. NaN stays NaN,
+// in the spikes too.
 template <class T>
-void tiny_integrators_are_flushed() {
+void tiny_integrators_are_flushed(bool resonant) {
     const T smallest = T(0x1p-100), below = std::nextafter(smallest, T(0)), nan = T(__builtin_nan(""));
     const std::vector<T> numbers = {smallest, -smallest, below, -below, nan, T(0x1p-110), T(0x1p-120), 1};
     std::vector<T> kept = numbers;
     if (sizeof(T) == sizeof(float)) kept = {smallest, -smallest, 0, 0, nan, 0, 0, 1};
-    const CellOptions o = {1, 1, static_cast<int64_t>(numbers.size()), false, true, true, false, true, false, true, {}};
+    CellOptions o = {1, 1, static_cast<int64_t>(numbers.size()), false, true, true, false, true, false, true, {}};
+    o.resonant = resonant;
     CellInputs<T> in(o);
     in.parameters[kAlpha][0] = 1;
-    in.i0 = Array<T>(numbers);
-    in.grad_i = Array<T>(numbers);
+    if (resonant) in.parameters[kOmega][0] = 0, in.make_turn();
+    for (Array<T>* x : {&in.i0, &in.q0, &in.grad_i, &in.grad_q})
+        if (x->size()) *x = Array<T>(numbers);
     for (Array<T>* zeros : {&in.grad_h, &in.grad_hs}) std::fill(zeros->begin(), zeros->end(), T(0));
     Array<T> none(o.neurons);
     std::fill(none.begin(), none.end(), T(0));
     Result<T> expected;
-    for (int k = 0; k < 3; ++k) expected.add(Array<T>(kept));
+    for (int k = 0; k < (resonant ? 5 : 3); ++k) expected.add(Array<T>(kept));
     for_each_table([&](const Kernels& kernels, int threads) {
         ScanCall<T> call(in, none, true, kPoison);
         call.run(kernels, threads);
         Result<T> got;
         for (const Array<T>* x : {&call.out.i, &call.out.grad_i0, &call.grad_current}) got.add(*x);
+        if (resonant) got.add(call.out.q), got.add(call.out.grad_q0);
         CHECK(got == expected);
         CHECK(std::isnan(call.out.spikes[4]));
     });
@@ -219,8 +223,10 @@ int main() {
     parallel_covers_each_item_once();
     memory_is_reused_within_its_bounds();
     empty_arrays_may_be_vast();
-    tiny_integrators_are_flushed<float>();
-    tiny_integrators_are_flushed<double>();
+    for (const bool resonant : {false, true}) {
+        tiny_integrators_are_flushed<float>(resonant);
+        tiny_integrators_are_flushed<double>(resonant);
+    }
     for (const bool of_channels : {false, true}) {
         biases_are_bounded<float>(of_channels);
         biases_are_bounded<double>(of_channels);
