@@ -152,7 +152,7 @@ the second part of a current is ignored
 clamps are counted in 16 bits
     if (t % kCountedSteps == kCountedSteps - 1) => if (t < 0)
 rows packed by event are read by index
-    synapse.by_event() ? nullptr : synapse.events.indices => p.events.indices
+    synapse.by_event() ? nullptr : synapse.events.indices => synapse.events.indices
 slopes past the length are not zeroed
     if (save) zero_row<F32>(p.slopes + t * plane + where.offset, count); =>
 gradients past the length are not zeroed
