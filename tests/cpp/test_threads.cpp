@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "../../csrc/cpu/event_rows.h"
 #include "../../csrc/cpu/memory.h"
@@ -95,21 +96,30 @@ struct Shared {
     }
 };
 
-// Enough rows to be split over threads, with two faults in different parts.
+// Enough rows to be split into four parts, of which the last is shorter, with faults in different parts.
 struct Rows {
-    Array<int64_t> offsets{100001};
-    Array<int32_t> indices{100000};
+    Array<int64_t> offsets{100004}, descending{100004};
+    Array<int32_t> indices{100003};
 
     Rows() {
-        for (int64_t k = 0; k < offsets.size(); ++k) offsets[k] = k;
+        for (int64_t k = 0; k < offsets.size(); ++k) offsets[k] = descending[k] = k;
         for (int32_t& index : indices) index = 1;
         indices[50000] = indices[99000] = 7;
+        indices[indices.size() - 1] = 8;
+        descending[descending.size() - 1] = 0;
     }
 
     void check(int threads) const {
-        const FoundFault found = find_fault(
-            {offsets.data(), indices.data(), nullptr, nullptr, nullptr, 1, 100000, 7, indices.size(), threads});
-        CHECK(found.fault == Fault::kIndex && found.position == 50000);
+        const auto fault = [&](const Array<int64_t>& from, int64_t inputs) {
+            const int64_t rows = indices.size();
+            const FoundFault found =
+                find_fault({from.data(), indices.data(), nullptr, nullptr, nullptr, 1, rows, inputs, rows, threads});
+            return std::pair(found.fault, found.position);
+        };
+        CHECK(fault(offsets, 7) == std::pair(Fault::kIndex, int64_t(50000)));
+        CHECK(fault(offsets, 8) == std::pair(Fault::kIndex, indices.size() - 1));
+        CHECK(fault(offsets, 9) == std::pair(Fault::kNone, int64_t(0)));
+        CHECK(fault(descending, 9) == std::pair(Fault::kDescent, indices.size()));
     }
 };
 
