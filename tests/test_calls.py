@@ -261,7 +261,12 @@ CELLS: dict[str, dict[str, Any]] = {
 class Silent(torch.overrides.TorchFunctionMode):
     """Sees every function of torch, so that no call may pass it by."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
@@ -459,8 +464,22 @@ def test_a_call_at_once_may_be_repeated_by_the_operators(name: str) -> None:
 class Watching(TorchDispatchMode):
     """Sees every operator."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(str(func))
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", [Silent, Watching])
+def test_a_mode_sees_what_else_goes_at_once(kind: type[Silent | Watching]) -> None:
+    layer, x = SRC(INPUTS, NEURONS), given()["input"]
+    for input in (x, EventBatch.from_dense(x)):
+        with kind() as mode:
+            layer(input)
+        assert any(name.startswith("srcell.src_") for name in mode.seen), mode.seen
 
 
 class Counting(torch.nn.Module):

@@ -224,6 +224,7 @@ def header_of(content: bytes, change: Callable[[str], str]) -> bytes:
         lambda content: header_of(content, lambda text: " " * 2**20 + text),
         lambda content: header_of(content, lambda text: text.replace("layers.0.alpha", "layers.0.bias")),
         lambda content: header_of(content, lambda text: re.sub(r'("layers.0.bias":{[^}]*})', r"\1,\1", text)),
+        lambda content: header_of(content, lambda text: re.sub(r'(offsets":\[0),\d+', r"\1,1", text)),
         lambda content: header_of(content, lambda text: text.replace('"F32"', '"F31"', 1)),
         lambda content: header_of(content, lambda text: text.replace('"dtype"', '"more":"x","dtype"', 1)),
         lambda content: header_of(content, lambda text: text.replace('"version":"1"', '"version":1')),
