@@ -320,7 +320,7 @@ the product of the sizes overflows
     if (size && elements > INT64_MAX / 8 / size) throw => if (elements < 0) throw
 large arrays of small numbers have some too many
     if (bytes < 4) tensor = => if (bytes < 1) tensor =
-== bindings/linear.cpp: calls.py linear.py modules.py src.py
+== bindings/linear.cpp: calls.py linear.py modules.py
 a mode does not see a call at once
     || is_watched() || autocasts() => || autocasts()
 autocast does not see a call at once
