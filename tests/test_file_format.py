@@ -230,6 +230,7 @@ def header_of(content: bytes, change: Callable[[str], str]) -> bytes:
         lambda content: header_of(content, lambda text: text.replace('"version":"1"', '"version":1')),
         lambda content: header_of(content, lambda text: text.replace('"shape":[1]', '"shape":[1.0]', 1)),
         lambda content: header_of(content, lambda text: text.replace('"shape":[1]', '"shape":1', 1)),
+        lambda content: header_of(content, lambda text: text.replace('"shape":[1]', f'"shape":[{2**64 + 1}]', 1)),
     ],
 )
 def test_both_refuse_what_is_no_safetensors_file(change: Callable[[bytes], bytes]) -> None:

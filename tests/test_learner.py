@@ -277,7 +277,7 @@ def small_of(neurons: int) -> LinearReadout:
 def test_other_classes_take_the_place_of_the_networks() -> None:
     net = exported(network("recurrent"))
     events, _ = batch()
-    words = ["yes", 'a "quoted" one', "n\u00f6", "line\nbreak", "more"]
+    words = ["yes", 'a "quoted" one', "n\u00f6", "line\nbreak\x1f", "more"]
     learner = net.learner(learning_rate=1e-2, classes=words)
     labels = np.array([0, 1, 2, 3, 4, 0])
     first = learner.step(events, labels)

@@ -880,6 +880,15 @@ DELAYED = bytes_of(
 )
 
 
+def test_a_header_may_escape_every_character() -> None:
+    header, tensors = split(SMALL)
+    names = ["a\x7f\xe9\u2026\uffff", "\U00010000\U0001f600\U0010ffff"]
+    header["__metadata__"]["classes"] = json.dumps(names, ensure_ascii=False)
+    content = joined(header, tensors)
+    assert rb"\ud83d\ude00" in content
+    assert runtime.Network(content).classes == names
+
+
 def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
     return {"readout.constants": torch.tensor([alpha, window], dtype=torch.float64)}
 

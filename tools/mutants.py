@@ -267,7 +267,7 @@ digits behind the point count as those before it
     exponent -= behind_point; => exponent -= 0;
 the exponent's sign is ignored
     exponent += down ? -power : power; => exponent += power;
-== runtime/tensor_file.cpp: runtime runtime.py file_format.py files.py
+== runtime/tensor_file.cpp: runtime runtime.py file_format.py learner.py
 the second tensor of a name is left out
     size - kLengthBytes - length)).second) => size - kLengthBytes - length)).second && false)
 tensors may have gaps between them
