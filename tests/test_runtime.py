@@ -712,7 +712,7 @@ def header_of(size: int) -> bytes:
     Message("lengths: expected values from 0 to the number of steps", lambda: run(lengths=np.array([3, 0]))),
     Message(
         r"lengths: expected integers below 2\^63, got 9223372036854775811",
-        lambda: run(lengths=np.uint64([3, 2**63 + 3])),
+        lambda: run(lengths=np.array([3, 2**63 + 3], ">u8")),
     ),
     Message("lengths: expected no event past a sample's length", lambda: run(lengths=np.array([0, 2]))),
     Message(r"events: expected 28 inputs, got shape \(2, 2, 9\)", lambda: run(shape=(2, 2, 9))),

@@ -747,7 +747,7 @@ def _integers(name: str, given: Any) -> NDArray[np.int64]:
     array = _array(name, given)
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
-    if array.dtype == np.uint64 and array.size and array.max() >= 2**63:
+    if array.dtype.kind == "u" and array.size and int(array.max()) >= 2**63:
         raise ValueError(f"{name}: expected integers below 2^63, got {array.max()}")
     return np.require(array, np.int64, ["C", "A"])
 
