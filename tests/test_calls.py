@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import srcell
@@ -25,6 +24,7 @@ from srcell.ops.src_events import src_events
 from support.calls import in_process
 from support.events import misaligned, negated
 from support.inputs import noise
+from support.modes import FunctionsSeen, OperatorsSeen
 
 STEPS, BATCH, INPUTS, NEURONS = 40, 3, 5, 4
 PACKAGE = str(Path(srcell.__file__).parent)
@@ -258,18 +258,6 @@ CELLS: dict[str, dict[str, Any]] = {
 }
 
 
-class Silent(torch.overrides.TorchFunctionMode):
-    """Sees every function of torch, so that no call may pass it by."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-
 def outputs_of(call: Callable[[], tuple[Tensor, Any]]) -> tuple[list[Tensor], type]:
     spikes, state = call()
     return [spikes, *state], type(state)
@@ -304,7 +292,7 @@ def test_a_call_at_once_gives_what_the_dispatcher_gives(name: str) -> None:
     ]
     for k, call in enumerate(calls):
         expected, kind = outputs_of(call)
-        with Silent():
+        with FunctionsSeen():
             watched, kind_watched = outputs_of(call)
         with torch.enable_grad():
             learning, _ = outputs_of(call)
@@ -361,7 +349,7 @@ def test_invalid_calls_say_the_same_at_once_and_through_the_dispatcher() -> None
     ]
     for k, call in enumerate(bad):
         said: list[tuple[type[Exception], str]] = []
-        for watch in (torch.no_grad(), Silent()):
+        for watch in (torch.no_grad(), FunctionsSeen()):
             with watch, pytest.raises((TypeError, ValueError)) as caught:
                 call()
             said.append((caught.type, str(caught.value)))
@@ -425,7 +413,7 @@ def test_gradients_at_once_are_those_of_the_operators(name: str, input: str) -> 
         pairs = zip(found, expected, strict=True)
         return all((a is None and b is None) or torch.equal(a, b) for a, b in pairs)  # type: ignore[arg-type]
 
-    with Silent():
+    with FunctionsSeen():
         expected = gradients(outputs())
     made = outputs()
     assert same(gradients(made, retain_graph=True), expected)
@@ -453,28 +441,16 @@ def test_a_call_at_once_may_be_repeated_by_the_operators(name: str) -> None:
     for module, *arguments in calls:
         found = []
         for forward, backward in ((False, False), (True, False), (False, True)):
-            with Watching() if forward else contextlib.nullcontext():
+            with OperatorsSeen() if forward else contextlib.nullcontext():
                 spikes, _ = checkpoint(module, *arguments, use_reentrant=False)
-            with Watching() if backward else contextlib.nullcontext():
+            with OperatorsSeen() if backward else contextlib.nullcontext():
                 found.append(torch.autograd.grad(spikes.sum(), [*module.parameters()], allow_unused=True))
         for gradients in found[1:]:
             assert all(a is b is None or torch.equal(a, b) for a, b in zip(gradients, found[0], strict=True))
 
 
-class Watching(TorchDispatchMode):
-    """Sees every operator."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("kind", [Silent, Watching])
-def test_a_mode_sees_what_else_goes_at_once(kind: type[Silent | Watching]) -> None:
+@pytest.mark.parametrize("kind", [FunctionsSeen, OperatorsSeen])
+def test_a_mode_sees_what_else_goes_at_once(kind: type[FunctionsSeen | OperatorsSeen]) -> None:
     layer, x = SRC(INPUTS, NEURONS), given()["input"]
     for input in (x, EventBatch.from_dense(x)):
         with kind() as mode:

@@ -12,23 +12,11 @@ from typing import Any
 import pytest
 import torch
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import srcell
 from srcell import _private
 from srcell.ops._cpu import core
-
-
-class Watch(TorchDispatchMode):
-    """Records the operators that are called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.append(func.name())
-        return func(*args, **(kwargs or {}))
+from support.modes import FunctionsSeen, OperatorsSeen
 
 
 class Subclass(torch.Tensor):
@@ -87,9 +75,9 @@ def test_an_unwatched_operator_gives_the_result_of_the_dispatcher(current: torch
     with ThreadPoolExecutor(1) as fresh:  # torch.export of 2.4 leaves a key behind in its thread
         assert fresh.submit(core.nobody_watches, tensors).result()
     alone = srcell.src(current, -6.0)[1].h
-    with Watch() as watch:
+    with OperatorsSeen() as mode:
         watched = srcell.src(current, -6.0)[1].h
-    assert "srcell::src" in watch.seen
+    assert "srcell.src.default" in mode.seen
     assert torch.equal(alone, watched)
 
 
@@ -100,15 +88,9 @@ def profiled(call: Callable[[], Any]) -> list[str]:
 
 
 def moded(call: Callable[[], Any]) -> list[str]:
-    class Functions(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            seen.append(str(func))
-            return func(*args, **(kwargs or {}))
-
-    seen: list[str] = []
-    with Functions():
+    with FunctionsSeen() as mode:
         call()
-    return [name.replace("srcell.src.default", "srcell::src") for name in seen]
+    return [name.replace("srcell.src.default", "srcell::src") for name in mode.seen]
 
 
 @pytest.mark.parametrize("watch", [profiled, moded], ids=lambda watch: watch.__name__)
