@@ -136,14 +136,14 @@ struct LateralRows {
     int64_t plane;
     bool resonant;
 
-    SRCELL_INLINE T* of(int state, int64_t r) const { return first + (state * (kSegment + 1) + r) * plane; }
+    SRCELL_HOST_DEVICE T* of(int state, int64_t r) const { return first + (state * (kSegment + 1) + r) * plane; }
     SRCELL_INLINE T* drive(int64_t r) const { return of(states_of(resonant), r); }
     SRCELL_INLINE T* gate(int64_t r) const { return drive(kSegment + r); }
     SRCELL_INLINE T* through() const { return gate(kSegment); }
 };
 
 template <class T>
-SRCELL_INLINE LateralRows<T> rows_of(const DeviceLateralBackward<T>& p) {
+SRCELL_HOST_DEVICE inline LateralRows<T> rows_of(const DeviceLateralBackward<T>& p) {
     return {p.scratch, p.shape.batch * p.shape.neurons, bool(p.turn)};
 }
 
