@@ -1,8 +1,9 @@
 """The CUDA kernels, their bindings and the operators on a GPU give the same bits as the CPU, with and without a real
 GPU.
 
-Without a GPU the kernels run on the host (tests/cpp/cuda_on_host.cpp): `tools/check.sh` builds that module and sets
-SRCELL_CUDA_ON_HOST to it. On a machine with a GPU the same tests run on the GPU, and further tests that need it.
+Without a GPU `tools/check.sh` runs them in an emulator, from the PTX that nvcc makes (tests/ptx), or without nvcc on
+the host (tests/cpp/cuda_on_host.cpp); SRCELL_CUDA_ON_HOST is that module. On a machine with a GPU the same tests run on the
+GPU, and further tests that need it.
 """
 
 import warnings
@@ -38,44 +39,81 @@ from support.operators import layer_call
 
 pytestmark = pytest.mark.landing
 
+# Cases of kernels that other cases run too. The emulator, which is slow, runs them before a release.
+exhaustive = pytest.mark.exhaustive
+
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 FLOATS = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+EVERY_MODE = [MODES[0], *(pytest.param(*mode, marks=exhaustive) for mode in MODES[1:3]), MODES[3]]
 # The kind of input, the number of samples, and the surrogate of the recurrent weights or None.
 KINDS = [
     ("currents", 3, None),
     ("EventBatch", 20, None),
     ("graded", 20, None),
     ("currents", 3, "relu"),
-    ("currents", 3, "straight_through"),
+    pytest.param("currents", 3, "straight_through", marks=exhaustive),
 ]
 
 
 @FLOATS
-@pytest.mark.parametrize(("surrogate", "full_gradient"), MODES)
+@pytest.mark.parametrize(("surrogate", "full_gradient"), EVERY_MODE)
 @pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
-@pytest.mark.parametrize("cell", ["constants", "scalars", "per neuron"])
+@pytest.mark.parametrize("cell", ["constants", pytest.param("scalars", marks=exhaustive), "per neuron"])
 @pytest.mark.parametrize(("kind", "batch", "recurrent"), KINDS)
 def test_layers_are_bit_identical_to_the_cpu(
     gpu, dtype, surrogate, full_gradient, resonant, cell, kind, batch, recurrent
 ):
     lateral = recurrent is not None
-    given, events = make_case(kind, (40, batch, 37), cell=cell, recurrent=lateral, resonant=resonant, dtype=dtype)
+    given, events = make_case(kind, (39, batch, 37), cell=cell, recurrent=lateral, resonant=resonant, dtype=dtype)
     options = {"surrogate": surrogate, "full_gradient": full_gradient}
     if kind == "currents":
-        options["lengths"] = torch.tensor([40, 17, 0])
+        options["lengths"] = torch.tensor([39, 17, 0])
     if recurrent:
         options["recurrent_surrogate"] = recurrent
+    if resonant and cell == "constants":  # no parameter of the cell needs a gradient
+        del given["omega"]
+        options["omega"] = -3.0
     (spikes, *_), grads = check_layer(gpu, given, events, **options)
     assert spikes.max() > 0.5
     assert not recurrent or (grads["weight_hh"].any() and grads["h0"].any())
-    assert not resonant or (grads["omega"].any() and grads["q0"].any())
+    assert not resonant or (grads["q0"].any() and (cell == "constants" or grads["omega"].any()))
+
+
+# With 2,000 inputs the weights do not fit in a block's shared memory.
+@pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
+@pytest.mark.parametrize("kind", ["EventBatch", "dense"])
+def test_weights_that_do_not_fit_in_shared_memory(gpu, kind, resonant):
+    given, x = make_case(kind, (40, 3, 132), 2000, density=0.01, resonant=resonant)
+    (spikes, *_), grads = check_layer(gpu, given, x, method="events")
+    assert spikes.max() > 0.5 and grads["weight"].any()
+
+
+@FLOATS
+@pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "inputs"), [("currents", 0), *((kind, K) for kind in ("EventBatch", "dense") for K in (70, 2000))]
+)
+def test_layers_without_gradients_are_bit_identical_to_the_cpu(gpu, dtype, resonant, recurrent, kind, inputs):
+    given, x = make_case(kind, (39, 3, 13), inputs, recurrent=recurrent, resonant=resonant, dtype=dtype)
+    run = layer_of(given, x, **({} if kind == "currents" else {"method": "events"}))
+    with torch.no_grad():
+        with gpu.on():
+            got = run(*(y.clone().to(gpu.device) for y in given.values()))
+        expected = run(*given.values())
+    equal([y.cpu() for y in got], expected)
+    assert expected[0].max() > 0.5
 
 
 @FLOATS
 @pytest.mark.parametrize(("surrogate", "full_gradient"), MODES[::3])
-@pytest.mark.parametrize("delays", [(9, 1), (60, 1), (4, 3)])
+@pytest.mark.parametrize(
+    "delays", [(9, 1), pytest.param((60, 1), marks=exhaustive), pytest.param((4, 3), marks=exhaustive)]
+)
 @pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
-@pytest.mark.parametrize(("kind", "batch", "recurrent"), [("EventBatch", 20, "relu"), *KINDS[3:]])
+@pytest.mark.parametrize(
+    ("kind", "batch", "recurrent"), [pytest.param("EventBatch", 20, "relu", marks=exhaustive), *KINDS[3:]]
+)
 def test_delays_of_recurrent_weights_are_bit_identical_to_the_cpu(
     gpu, dtype, surrogate, full_gradient, delays, resonant, kind, batch, recurrent
 ):
@@ -102,17 +140,39 @@ def test_no_relu_gradient_passes_where_h_is_0(gpu):
     assert not spikes.any()
 
 
-# Zeros, denormal, small, large and infinite currents come first; an infinite one makes NaN in a resonant neuron.
+# Zeros, denormal, small, large and infinite currents come first; an infinite one makes NaN in a resonant neuron and in
+# the gradients of parameters. Under autocast spikes are float32.
 @HALVES
+@pytest.mark.parametrize(("surrogate", "full_gradient"), EVERY_MODE)
 @pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_half_precision_is_computed_in_float32(gpu, dtype, recurrent, resonant):
-    given, _ = make_case("currents", (40, 3, 37), recurrent=recurrent, resonant=resonant)
+@pytest.mark.parametrize("cell", ["constants", "per neuron"])
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("recurrent", [False, pytest.param(True, marks=exhaustive)])
+def test_half_precision_is_computed_in_float32(
+    gpu, dtype, surrogate, full_gradient, resonant, cell, autocast, recurrent
+):
+    given, _ = make_case("currents", (40, 3, 13), cell=cell, recurrent=recurrent, resonant=resonant)
     given["current"] = given["current"].to(dtype)
-    special = torch.tensor([0.0, -0.0, 1e-7, -3e-5, 6e4, -6.5e4, 1.0 if resonant else torch.inf]).to(dtype)
+    largest = 1.0 if resonant or cell == "per neuron" else torch.inf
+    special = torch.tensor([0.0, -0.0, 1e-7, -3e-5, 6e4, -6.5e4, largest]).to(dtype)
     given["current"][0, 0, : len(special)] = special
-    (spikes, *_), grads = check_layer(gpu, given)
-    assert spikes.max() > 0.5 and spikes.dtype == grads["current"].dtype == dtype
+    options = {"surrogate": surrogate, "full_gradient": full_gradient, "lengths": torch.tensor([40, 17, 0])}
+    if resonant and cell == "constants":
+        del given["omega"]
+        options["omega"] = 0.3
+    layer = layer_of(given, **options)
+
+    def run(*tensors):
+        with torch.autocast(tensors[0].device.type, dtype=torch.bfloat16, enabled=autocast):
+            return layer(*tensors)
+
+    (spikes, *_), grads = check_against_the_cpu(gpu, run, leaves(*given.values()))
+    assert spikes.max() > 0.5 and spikes.dtype == (torch.float32 if autocast else dtype)
+    assert grads[list(given).index("current")].dtype == dtype
+    with torch.no_grad():
+        with gpu.on():
+            got = run(*(x.clone().to(gpu.device) for x in given.values()))
+        equal([x.cpu() for x in got], run(*given.values()))
 
 
 class Called(TorchDispatchMode):
@@ -139,20 +199,6 @@ def test_half_precision_is_read_and_written_without_a_copy(gpu, dtype):
     assert not called.names & {"_to_copy", "copy_", "to"}
 
 
-@HALVES
-def test_spikes_are_float32_under_autocast(gpu, dtype):
-    current = torch.randn(20, 2, 5, generator=torch.Generator().manual_seed(3)).mul_(2).to(dtype)
-
-    def run(current):
-        with torch.autocast(current.device.type, dtype=torch.bfloat16):
-            spikes, final = src(current, -5.0)
-        assert spikes.dtype == torch.float32
-        return spikes, *final
-
-    (spikes, *_), _ = check_against_the_cpu(gpu, run, leaves(current))
-    assert spikes.max() > 0.5
-
-
 # For events without values the weight gradient counts the events in columns (per input and step) if there are enough of
 # them, also where an input has several events in one row. Otherwise, and for events with values, it sorts the events.
 WEIGHT_GRADIENTS = [(0.1, 1, False), (0.05, 3, False), (0.05, 20, False), (0.01, 1, False), (0.1, 3, True)]
@@ -173,6 +219,20 @@ def test_weight_gradients_by_columns_and_by_keys(gpu, density, repeated, values)
     if isinstance(gpu, Host):
         expected = "event_keys" if values or density < 0.05 else "event_columns"
         assert {"event_keys", "event_columns"} & set(gpu.launched[launched:]) == {expected}
+
+
+def test_more_keys_than_fit_in_32_bits(gpu):
+    """There are more than 2^31 (segment, sample, input) keys."""
+    steps, inputs, count = 64_000, 1_100_000, 3_000
+    generator = torch.Generator().manual_seed(11)
+    rows = torch.randint(steps, (count,), generator=generator).sort().values
+    indices = torch.randint(inputs, (count,), generator=generator, dtype=torch.int32)
+    indices[::3] = inputs - 1
+    offsets = torch.searchsorted(rows, torch.arange(steps + 1))
+    given = {"values": torch.rand(count, generator=generator) + 1, "weight": torch.full((1, inputs), 3.0)}
+    given["bias"] = torch.tensor([-5.0])
+    (spikes, *_), grads = check_layer(gpu, given, EventBatch(offsets, indices, shape=(steps, 1, inputs)))
+    assert spikes.max() > 0.5 and grads["weight"][0, -1]
 
 
 # The function on the GPU, and the CPU function that it must equal: on a GPU "auto" is the product.
@@ -225,14 +285,6 @@ def test_recurrent_weights_behind_a_synapse_are_bit_identical_to_the_cpu(gpu, ki
     else:
         outputs, _ = check_layer(gpu, given, x, method=method)
     assert steps <= 1 or outputs[0].any()
-
-
-@pytest.mark.parametrize("omega", [0.3, -3.0])
-def test_an_omega_that_is_no_tensor(gpu, omega):
-    given, _ = make_case("currents", (40, 3, 37), resonant=True)
-    del given["omega"]
-    (spikes, *_), _ = check_layer(gpu, given, omega=omega)
-    assert spikes.max() > 0.5
 
 
 @FLOATS
@@ -374,7 +426,8 @@ def test_arguments_that_are_views(gpu, method):
 
 
 def test_events_altered_after_validation_give_finite_results(gpu):
-    batch = EventBatch.from_dense(torch.ones(4, 2, 3)).to(gpu.device)
+    with gpu.on():
+        batch = EventBatch.from_dense(torch.ones(4, 2, 3)).to(gpu.device)
     batch.indices[5], batch.indices[7], batch.offsets[3], batch.offsets[6] = -7, 2**30, -1, 2**40
     weight = torch.ones(2, 3, device=gpu.device, requires_grad=True)
     with gpu.on():
@@ -449,7 +502,8 @@ def test_operators_pass_opcheck(gpu, name):
         elif operator == "src_dense":
             call = layer_call(layer, fires.requires_grad_(), weight, method=option, trace_integrator=False).forward()
         else:
-            call = layer_call(layer, EventBatch.from_dense(fires), weight, trace_integrator=False).forward()
+            events = EventBatch.from_dense(fires).to(gpu.device)
+            call = layer_call(layer, events, weight, trace_integrator=False).forward()
         assert call.name == operator
         torch.library.opcheck(call.operator.default, call.arguments, call.options)
 

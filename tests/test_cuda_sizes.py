@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from srcell import SRC, EventBatch, SRCState
+from srcell import SRC, SRCState
 from srcell.functional import src
 from support.gpu import check_integer_layer, check_layer, equal, make_case, needs_card, training_step
 
@@ -48,20 +48,6 @@ def test_layers_are_bit_identical_to_the_cpu(gpu, kind, batch, neurons, inputs, 
     method = {"method": "events"} if kind == "dense" else {}
     (spikes, *_), grads = check_layer(gpu, given, x, full_gradient=True, **method)
     assert 0 < spikes.count_nonzero() < spikes.numel() / 2 and all(x.any() for x in grads.values())
-
-
-def test_more_keys_than_fit_in_32_bits(gpu):
-    """There are more than 2^31 (segment, sample, input) keys."""
-    steps, inputs, count = 64_000, 1_100_000, 3_000
-    generator = torch.Generator().manual_seed(11)
-    rows = torch.randint(steps, (count,), generator=generator).sort().values
-    indices = torch.randint(inputs, (count,), generator=generator, dtype=torch.int32)
-    indices[::3] = inputs - 1
-    offsets = torch.searchsorted(rows, torch.arange(steps + 1))
-    given = {"values": torch.rand(count, generator=generator) + 1, "weight": torch.full((1, inputs), 3.0)}
-    given["bias"] = torch.tensor([-5.0])
-    (spikes, *_), grads = check_layer(gpu, given, EventBatch(offsets, indices, shape=(steps, 1, inputs)))
-    assert spikes.max() > 0.5 and grads["weight"][0, -1]
 
 
 @pytest.mark.parametrize(("batch", "neurons", "inputs"), [(256, 512, 784), (1, 100, 784), (16, 512, 1817)])

@@ -70,6 +70,8 @@ def compiled(source: Path, architecture: str, folder: Path) -> tuple[str, dict[s
 
 def demangled(names: list[str]) -> list[str]:
     """The body of each run_body symbol, for example ``ScanForwardBody<float, true>``."""
+    if not names:
+        return []
     output = subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True).stdout
     output = re.sub(r"&\(void (?:\w+::)*(\w+)<\w+>\([^()]*\)\)", r"\1", output)  # a function as an argument
     bodies = [re.search(r"run_body<(.*) ?>\(", line).group(1) for line in output.splitlines()]

@@ -61,6 +61,7 @@ class Host:
             patch.setattr(_gpu, "is_gpu", lambda device: True)
             patch.setattr(_gpu, "cuda_module", lambda: self.module)
             patch.setattr(_gpu.Gpu, "launch", launch)
+            patch.setattr(EventBatch, "to", lambda events, device: events._map(torch.clone))  # to memory of torch's
             of_call = encode.rate_encode.call
             patch.setattr(encode, "rate_encode", lambda *given, **options: encode.rate_gpu(of_call(*given, **options)))
             yield
