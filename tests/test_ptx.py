@@ -103,8 +103,15 @@ def test_each_defect_is_reported(tmp_path, name, order):
 
 
 def kernel(*statements: str) -> str:
-    body = "\n".join(statements)
-    return f".version 9.0\n.target sm_75\n.address_size 64\n.visible .entry k(\n.param .align 8 .b8 k_0[8]\n)\n{{\n{body}\n}}\n"
+    head = [
+        ".version 9.0",
+        ".target sm_75",
+        ".address_size 64",
+        ".visible .entry k(",
+        ".param .b8 k_0[8]",
+        ")",
+    ]
+    return "\n".join([*head, "{", *statements, "}", ""])
 
 
 @needs_emulator

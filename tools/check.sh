@@ -3,10 +3,12 @@
 #
 #     tools/check.sh asan    the C++ tests under the address sanitizer; needs CMake and Ninja
 #     tools/check.sh cpp     the C++ tests in release; needs pybind11 as well
-#     tools/check.sh rest    the static checks, the documentation without warnings, libsrcell, the CUDA code compiled and
-#                            run on the host; needs the extra `dev`, and the build of `cpp`
+#     tools/check.sh rest    the static checks, the documentation without warnings, libsrcell, the CUDA code run on the
+#                            host; needs the extra `dev`, and the build of `cpp`
+#     tools/check.sh cuda    the CUDA code that nvcc makes, checked and run in an emulator; needs the extra `dev`, and does
+#                            nothing without nvcc
 #
-# Without an argument it runs all three. `make release-check` covers the gallery, the interactive pages and clang-tidy.
+# Without an argument it runs all four. `make release-check` covers the gallery, the interactive pages and clang-tidy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 BIN=$(realpath "${BIN:?}")
@@ -43,18 +45,31 @@ rest() {
     pre-commit run --all-files --show-diff-on-failure
     python tools/stubs.py --check
 
-    say "libsrcell, and the CUDA code"
+    # Without nvcc all of the kernels' tests run on the host.
+    say "libsrcell, and the CUDA code on the host"
     BUILD=build/release PYTHON=$BIN/python tools/check_library.sh build/library
-    SRCELL_CUDA_ON_HOST=$(realpath build/release/on_host/_cuda*.so) \
-        python -m pytest -q -m landing tests/test_cuda.py tests/test_cuda_sizes.py
-    python tools/check_cuda.py
+    SRCELL_CUDA_ON_HOST=$(realpath build/release/on_host/_cuda*.so) python -m pytest -q -m landing \
+        tests/test_cuda_sizes.py $(command -v nvcc >/dev/null || echo tests/test_cuda.py)
 
     say "waiting for the documentation"
     wait "$documentation"
     trap - EXIT
 }
 
-for part in "${@:-asan cpp rest}"; do
+cuda() {
+    if ! command -v nvcc >/dev/null; then
+        say "no CUDA code is compiled: nvcc is not on PATH"
+        return
+    fi
+    say "the CUDA code, compiled"
+    cmake --preset ptx -DPython_EXECUTABLE="$BIN/python" -Dpybind11_DIR="$(python -m pybind11 --cmakedir)"
+    cmake --build --preset ptx
+    python tools/check_cuda.py build/ptx
+    say "the CUDA code, in the emulator"
+    python tools/run_ptx.py
+}
+
+for part in "${@:-asan cpp rest cuda}"; do
     for name in $part; do "$name"; done
 done
 say "done"

@@ -1,17 +1,20 @@
-"""Check the code that nvcc and ptxas generate for the CUDA kernels, without a GPU.
+"""Check the code that nvcc and ptxas have made of the CUDA kernels, without a GPU.
 
-    python tools/check_cuda.py [--table]
+    python tools/check_cuda.py BUILD
+    python tools/check_cuda.py --table
 
-Each .cu file compiles alone with ``-std=c++17 -Icsrc`` and without a warning; every floating-point operation in its PTX
-rounds as written (add, mul, div, fma and a reciprocal, all .rn; nothing .ftz or .approx, except the reciprocal that
-quotient() of value-inl.h starts from); and ptxas spills no register and puts no array in local memory. ``--table``
-prints the kernels of sm_90 for bench/NOTES.md, with columns for the resonant version of each.
+BUILD is a folder in which CMake has compiled the CUDA module with ``--no-compress``. Each .cu file must have PTX in
+which every floating-point operation rounds as written (add, mul, div, fma and a reciprocal, all .rn; nothing .ftz or
+.approx, except the reciprocal that quotient() of value-inl.h starts from). Its object must not refer to exit(): nvcc
+compiles a call from host code to a __device__ function to that, without a warning. ptxas itself refuses spilled
+registers and local memory (CMakeLists.txt). ``--table`` compiles the kernels for sm_90 and prints them for
+bench/NOTES.md, with columns for the resonant version of each.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -19,11 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ARCHITECTURES = ("75", "90", "120")
 # The floating-point instructions allowed in PTX: those that round to nearest even, and those that are exact.
 ROUNDED = re.compile(r"(add|mul|div|fma|rcp)\.rn\.f(32|64)|cvt\.rn\.(f16\.f32|f32\.f64|f32\.s32)")
 EXACT = re.compile(
-    r"(ld|st)(\.(global|shared|param))?(\.v[24])?\.f(32|64)|(mov|neg|abs|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
+    r"(ld|st)(\.(global|shared|param))?(\.v[24])?\.f(32|64)|(mov|neg|abs|copysign|selp)\.f(32|64)|setp\.\w+\.f(32|64)"
     r"|cvt\.f64\.f32|cvt\.rpi\.f64\.f64|cvt\.rzi\.u32\.f64|cvt\.f32\.f16"
 )
 APPROXIMATE = "rcp.approx.ftz.f32"  # quotient() of value-inl.h starts from it; its result is rounded to nearest
@@ -36,36 +38,75 @@ MODE = re.compile(r"BackwardMode<(\w+), (\w+), (\w+)>")
 FORWARD = re.compile(r"((?:Scan|Events|Lateral)Forward(?:Tile)?Body<\w+, \w+), (\w+)")
 
 
-def compile_with(*arguments: str) -> str:
-    """The output of nvcc. Exits if nvcc fails or warns."""
-    command = ["nvcc", "-std=c++17", "-Icsrc", '-DSRCELL_CUDA_ARCHITECTURES=""', "-Werror", "all-warnings"]
-    run = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    if run.returncode:
-        sys.exit(f"{' '.join(arguments)}:\n{run.stdout}{run.stderr}")
-    return run.stdout + run.stderr
+def run(*command: str | Path) -> str:
+    """What a command prints on both streams. Exits if it fails."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}:\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
 
 
-def check_ptx(source: Path, ptx: str) -> None:
-    """Exit if the PTX of a source file has an instruction that may not round as written."""
+def ptx_in(compiled: Path) -> Iterator[str]:
+    """The texts of PTX in an object's fat binary: entries with a header each, of which kind 1 is PTX."""
+    with tempfile.NamedTemporaryFile() as section:
+        run("objcopy", "-O", "binary", "--only-section=.nv_fatbin", compiled, section.name)
+        data = Path(section.name).read_bytes()
+    _, _, header, size = struct.unpack_from("<IHHQ", data)
+    at = header
+    while at < header + size:
+        kind, _, header_of_entry, length = struct.unpack_from("<HHIQ", data, at)
+        at += header_of_entry
+        if kind == 1:
+            yield data[at : at + length].rstrip(b"\0").decode(errors="replace")
+        at += length
+
+
+def check_ptx(source: str, ptx: str) -> tuple[str, int]:
+    """The architecture of a source file's PTX, and its number of kernels. Exits if an instruction may not round as
+    written.
+    """
+    target = re.search(r"^\.target sm_(\d+)", ptx, re.MULTILINE)
+    if not target:
+        sys.exit(f"{source}: its PTX is compressed: compile with --no-compress")
     used = set(INSTRUCTION.findall(ptx)) - {APPROXIMATE}
     wrong = {name for name in used if re.search(r"\.(ftz|approx|local)\b", name)}
     floats = {name for name in used if re.search(r"\.f(16|32|64)|\.bf16", name)}
     wrong |= {name for name in floats if not ROUNDED.fullmatch(name) and not EXACT.fullmatch(name)}
     if wrong:
-        sys.exit(f"{source.name}: its PTX has {', '.join(sorted(wrong))}")
+        sys.exit(f"{source}, sm_{target[1]}: its PTX has {', '.join(sorted(wrong))}")
+    return target[1], ptx.count(".entry ")
 
 
-def compiled(source: Path, architecture: str, folder: Path) -> tuple[str, dict[str, int]]:
-    """The PTX, and the number of registers of each kernel, by its name. Exits if a kernel needs local memory."""
-    cubin = folder / f"{source.stem}.cubin"
-    options = [f"-arch=sm_{architecture}", "-Xptxas", "-v", "-cubin", "--keep", "--keep-dir", str(folder)]
-    report = compile_with(*options, str(source), "-o", str(cubin))
-    kernels = {}
-    for name, part in re.findall(r"Compiling entry function '(\w+)'(.*?)(?=Compiling entry|\Z)", report, re.DOTALL):
-        if "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" not in part:
-            sys.exit(f"{source.name}, sm_{architecture}: {name} needs local memory:\n{part}")
-        kernels[name] = int(re.search(r"Used (\d+) registers", part).group(1))
-    return (folder / f"{source.stem}.ptx").read_text(), kernels
+def check(build: Path) -> None:
+    """Check every .cu file's object in a folder."""
+    kernels: dict[str, int] = {}
+    for source in sorted((ROOT / "csrc/cuda").glob("*.cu")):
+        compiled = sorted(build.rglob(f"_cuda.dir/**/{source.name}.o"))
+        if len(compiled) != 1:
+            sys.exit(f"expected one {source.name}.o in {build}, found {len(compiled)}")
+        if re.search(r"\bexit$", run("nm", "-u", compiled[0]), re.MULTILINE):
+            sys.exit(
+                f"{source.name}: host code calls a function that is __device__ alone, which nvcc compiles to exit()"
+            )
+        texts = list(ptx_in(compiled[0]))
+        if not texts:
+            sys.exit(f"{source.name}: the object has no PTX")
+        for ptx in texts:
+            architecture, count = check_ptx(source.name, ptx)
+            kernels[architecture] = kernels.get(architecture, 0) + count
+    print("CUDA: checked", ", ".join(f"{count} kernels of sm_{name}" for name, count in kernels.items()))
+
+
+def registers() -> dict[str, int]:
+    """The number of registers of each kernel on sm_90, by its body."""
+    found: dict[str, int] = {}
+    for source in sorted((ROOT / "csrc/cuda").glob("*.cu")):
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+            options = ("-std=c++17", "-Icsrc", '-DSRCELL_CUDA_ARCHITECTURES=""', "-fmad=false", "-arch=sm_90", "-cubin")
+            report = run("nvcc", *options, "-Xptxas", "-v", source, "-o", cubin.name)
+        entries = re.findall(r"Compiling entry function '(\w+)'.*?Used (\d+) registers", report, re.DOTALL)
+        found |= zip(demangled([name for name, _ in entries]), (int(count) for _, count in entries), strict=True)
+    return found
 
 
 def demangled(names: list[str]) -> list[str]:
@@ -122,24 +163,13 @@ def occupancy(registers: int, threads: int, shared: int) -> float:
 
 
 def main() -> None:
-    """Check every .cu file, if nvcc is found."""
-    if not shutil.which("nvcc"):
-        print("nvcc not found: the CUDA kernels were not checked")
-        return
-    checked = 0
-    shown: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for source in sorted((ROOT / "csrc/cuda").glob("*.cu")):
-            for architecture in ARCHITECTURES:
-                ptx, kernels = compiled(source, architecture, folder)
-                if architecture == ARCHITECTURES[0]:
-                    check_ptx(source, ptx)
-                checked += len(kernels)
-                if "--table" in sys.argv[1:] and architecture == "90":
-                    shown |= dict(zip(demangled(list(kernels)), kernels.values(), strict=True))
-    print(*table(shown), sep="\n", end="\n" * bool(shown))
-    print(f"CUDA: {checked} kernels checked, for sm_{', sm_'.join(ARCHITECTURES)}")
+    """Check a build, or print the table."""
+    if sys.argv[1:] == ["--table"]:
+        print(*table(registers()), sep="\n")
+    elif len(sys.argv) == 2:
+        check(Path(sys.argv[1]).resolve())
+    else:
+        sys.exit("expected the folder of a build, or --table")
 
 
 if __name__ == "__main__":

@@ -33,8 +33,9 @@ BUILD = ROOT / "build" / "mutants"
 INSTALLED = Path(_core.__file__)  # each mutant's module takes its place
 TIMEOUT = 600  # seconds; a mutant may loop for ever
 
-# "==", a file and its tests: names of ctest, and x.py for tests/test_x.py. Then, for each mutant, what it breaks and,
-# indented, the old text => the new text. In the old text a space matches any white space.
+# "==", a file and its tests: names of ctest, x.py for tests/test_x.py, and `ptx`, which is `tools/check.sh cuda`. Then,
+# for each mutant, what it breaks and, indented, the old text => the new text. In the old text a space matches any white
+# space.
 TABLE = """
 == cell-inl.h: core cell_facts.py src.py gradients.py linear.py bits.py resonance.py
 hs follows h[t], not h[t-1]
@@ -362,6 +363,25 @@ one half of the elements is added twice
 == cuda/elements-inl.h: device cuda.py
 bfloat16 half-way rounds up
     bits + 0x7FFF + odd => bits + 0x8000
+== cuda/launch-inl.h: ptx
+no barrier follows a load
+    body.load(place); __syncthreads(); => body.load(place);
+no kernel may use more shared memory than by default
+    if (how.shared_bytes > kFewSharedBytes) queue.error = allow_shared<Body>(queue); =>
+== cuda/lateral.h: ptx
+host code calls a function of the device
+    SRCELL_HOST_DEVICE inline LateralRows<T> rows_of( => SRCELL_INLINE LateralRows<T> rows_of(
+a thread past the last neuron takes a step
+    if (element >= plane) return; const Chain chain = chain_at(p.shape, element); using Made
+    => if (element > plane) return; const Chain chain = chain_at(p.shape, element); using Made
+== cuda/events.h: ptx
+a block has half of the shared memory that it uses
+    static_cast<int>(inputs * kWarp * int64_t(sizeof(T))); => static_cast<int>(inputs * kWarp * int64_t(sizeof(T)) / 2);
+== cuda/synapse.h: ptx
+bits are flipped, but not at once
+    return atomicXor(word, bits); => const uint32_t before = *word; *word = before ^ bits; return before;
+vectors are read where they are not aligned
+    if (aligned && neurons % kWidth == 0 && neurons => if (aligned && neurons
 """
 
 # The same for files of python/srcell.
@@ -613,8 +633,21 @@ def install(module: bytes) -> None:
     os.replace(made, INSTALLED)
 
 
+def passes_in_the_emulator() -> bool:
+    """Compile the CUDA module; check the code, and run its tests from its PTX."""
+    flags = (f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}")
+    if not all(
+        succeeds("cmake", *command) for command in (("--preset", "ptx", *flags), ("--build", "--preset", "ptx"))
+    ):
+        sys.exit("ptx: the build failed")
+    checks = (("check_cuda.py", "build/ptx"), ("run_ptx.py",))
+    return all(succeeds(sys.executable, f"tools/{name}", *arguments) for name, *arguments in checks)
+
+
 def passes(test: str, mutated: str = "csrc/", markers: Sequence[str] = ("-m", "")) -> bool:
     """Run the test; if the mutated file is compiled, build what the test needs first."""
+    if test == "ptx":
+        return passes_in_the_emulator()
     in_python = test.endswith(".py")
     command = [sys.executable, "-m", "pytest", "-q", "-x", *markers, f"tests/test_{test}"]
     if not mutated.startswith("csrc/"):

@@ -55,7 +55,7 @@ browser() {
     SRCELL_BROWSER=build/docs python -m pytest -q -m release tests/test_browser.py
 }
 
-# The CUDA module for every architecture, compiled and linked but not run.
+# The CUDA module for every architecture, its code checked; and all tests of its kernels in the emulator, four times.
 cuda() {
     if ! command -v nvcc >/dev/null; then
         echo "cuda: skipped, because nvcc is not on PATH"
@@ -63,9 +63,14 @@ cuda() {
     fi
     local folder
     folder=$(mktemp -d)
-    SRCELL_CUDA=ON pip install --no-deps --quiet -C build-dir="$folder/build" --target "$folder" .
+    SRCELL_CUDA=ON pip install --no-deps --quiet -C build-dir="$folder/build" -C cmake.define.SRCELL_WERROR=ON \
+        -C cmake.define.CMAKE_CUDA_ARCHITECTURES="75;80;86;89;90;100;120" \
+        -C cmake.define.CMAKE_CUDA_FLAGS=--no-compress --target "$folder" .
     tools/check_symbols.sh "$folder"/srcell/*.so
+    python tools/check_cuda.py "$folder/build"
     rm -r "$folder"
+    tools/check.sh cuda
+    python tools/run_ptx.py --release
 }
 
 # All tests on a repaired wheel, that of the folder WHEELS if it is set, with the oldest torch and the newest.

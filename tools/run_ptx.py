@@ -2,10 +2,11 @@
 
     python tools/run_ptx.py [--release] [pytest's arguments]
 
-It needs nvcc's build of the preset `ptx` (CONTRIBUTING.md). By default the tests that are not marked `exhaustive` run once,
-as on every landing; with ``--release`` all of them run four times, in other orders of the threads, with the limits and
-the PTX of other GPUs, and with other errors of the reciprocal that a quotient starts from. The script fails if a test
-fails, if the emulator has reported a defect, or if a kernel never ran that tests/ptx/never_run.txt does not name.
+It needs the build of the preset `ptx` (CONTRIBUTING.md), which needs nvcc. By default the tests that are not marked
+`exhaustive` run once, as on every landing. With ``--release`` all of them run four times, in other orders of the
+threads, with the limits and the PTX of other GPUs, and with other errors of the reciprocal that a quotient starts from.
+The script fails if a test fails, if the emulator has reported a defect, or if a kernel of the module never ran. It
+writes the instructions that never ran to build/ptx/never_ran.txt.
 """
 
 from __future__ import annotations
