@@ -132,6 +132,15 @@ def test_delays_of_recurrent_weights_are_bit_identical_to_the_cpu(
     assert all(grads[name].any() for name in ("weight_hh", "h0", "past0", "delay_hh"))
 
 
+# A warp of the dot products, and its threads, have several terms each.
+@FLOATS
+def test_delays_between_many_neurons(gpu, dtype):
+    given, _ = make_case("currents", (7, 2, 132), recurrent=True, delays=(4, 3), dtype=dtype)
+    options = {"max_delay": 4, "delay_width": 3, "lengths": torch.tensor([7, 3])}
+    (spikes, *_), grads = check_layer(gpu, given, **options)
+    assert spikes.max() > 0.5 and all(grads[name].any() for name in ("weight_hh", "h0", "past0", "delay_hh"))
+
+
 def test_whole_delays_are_bit_identical_to_the_cpu(gpu):
     given, events = make_case("EventBatch", (40, 5, 37), recurrent=True)
     delays = (torch.arange(37) % 9).float()
@@ -307,7 +316,7 @@ def test_delays_are_bit_identical_to_the_cpu(gpu, kind, whole, width, dtype):
 
     def run(d, *given):
         if kind == "dense":
-            return [delay(*given, d, max_delay=9, delay_width=width)]
+            return [delay(*given, d, max_delay=9, delay_width=width, lengths=torch.arange(21) * 2)]
         made = delay(with_values(events.to(d.device), *given or [None]), d, max_delay=9, delay_width=width)
         return [made.values, made.offsets.double(), made.indices.double()]
 

@@ -133,7 +133,7 @@ class Parser {
         ++at;
         parameter(until(")"));
         ++at;
-        for (skip(); text[at] != '{'; skip()) attribute();
+        for (skip(); at < text.size() && text[at] != '{'; skip()) attribute();
         body();
         for (const auto& [from, label] : jumps) {
             const auto found = labels.find(label);
