@@ -95,7 +95,9 @@ def read(folder: Path) -> Report:
 
 def run(settings: dict[str, str], arguments: list[str]) -> tuple[int, Report]:
     """Run pytest in the emulator; return its status and what was seen."""
-    (module,) = BUILD.glob("_cuda*.so")
+    module = next(BUILD.glob("_cuda*.so"), None)
+    if module is None:
+        sys.exit(f"no module in {BUILD}: build the preset `ptx`, which needs nvcc (tools/check.sh cuda)")
     with tempfile.TemporaryDirectory() as folder:
         environment = (
             os.environ

@@ -1,7 +1,7 @@
 // What the environment asks of the emulator, read once:
 //
-//     PTX_SM          the compute capability of the GPU, by default 90: its limits, and which of the module's PTX it
-//     runs PTX_ORDER       of a block's threads, and of the blocks: ascending, descending, random or interleaved
+//     PTX_SM          the GPU's compute capability, by default 90: its limits, and the PTX that it would run
+//     PTX_ORDER       of the blocks and their threads: ascending, descending, random or interleaved
 //     PTX_RECIPROCAL  the error of rcp.approx: exact, low or high by a unit in the last place, or random
 //     PTX_SEED        of what is random, by default 1
 //     PTX_REPORT      a folder, to which each process writes its report
