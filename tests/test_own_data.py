@@ -330,6 +330,43 @@ def test_the_work_of_a_chain_is_counted_as_a_classifiers(readout: str, recurrent
     assert math.isnan(unknown.synaptic_operations) and unknown.counts[0].events == ours.counts[0].events
 
 
+def with_buffer(tensor: torch.Tensor) -> nn.Module:
+    model = sequential()
+    model.register_buffer("kept", tensor)
+    return model
+
+
+class Cut(Observer):
+    """Stops a run after its first epoch."""
+
+    def on_epoch(self, metrics: Any) -> None:
+        raise KeyboardInterrupt
+
+
+class Dropping(nn.Module):
+    """A network whose dropout counts the forward passes in which it was on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.drop, self.rest, self.on = nn.Dropout(), sequential(), 0
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> Any:
+        self.on += self.drop.training and torch.is_grad_enabled()
+        return self.rest(self.drop(x), lengths=lengths)
+
+
+def test_a_network_in_evaluation_mode_trains_in_training_mode(tmp_path: Path) -> None:
+    """Regression: a second training of a network went without dropout, and a resumed run ended in other bits."""
+    model = Dropping()
+    whole = train(model.eval(), (RAGGED, NAMES), tmp_path / "whole", epochs=2, batch_size=5)
+    assert not model.training and model.on
+    with pytest.raises(KeyboardInterrupt):
+        train(Dropping().eval(), (RAGGED, NAMES), tmp_path / "cut", Cut(), epochs=2, batch_size=5)
+    again = resume(tmp_path / "cut", model=Dropping(), dataset=(RAGGED, NAMES))
+    assert all(map(torch.equal, whole.model.state_dict().values(), again.model.state_dict().values()))
+
+
 def test_a_network_that_does_not_fit_its_samples_leaves_no_folder(tmp_path: Path) -> None:
     x = np.stack([x[:4] for x in RAGGED])
     empty = LabelledSequences(torch.zeros(0, 4, 3), torch.zeros(0, dtype=torch.int64))
@@ -342,6 +379,12 @@ def test_a_network_that_does_not_fit_its_samples_leaves_no_folder(tmp_path: Path
         (nn.Linear(3, 2), (x, NAMES), "model: expected SRC layers in it, got none in Linear"),
         (silent, (x, NAMES), "model: expected a forward that calls its SRC layers"),
         (Strange(), (x, NAMES), r"model: expected a state_dict of tensors, got dict under _extra_state"),
+        (
+            with_buffer(torch.zeros(2, dtype=torch.complex128)),
+            (x, NAMES),
+            "model: expected tensors that safetensors stores, got a tensor of torch.complex128 under kept",
+        ),
+        (with_buffer(torch.eye(2).to_sparse()), (x, NAMES), "got a tensor of layout torch.sparse_coo under kept"),
         (sequential(), data.Dataset(full, empty, 2, (3, 1, 1)), "dataset: expected samples for test, got none"),
         (
             sequential(),
@@ -588,6 +631,9 @@ def folder(tmp_path: Path, **files: str | bytes) -> str:
         ({"a_csv": "x,label\n1,2,3\n"}, r"a\.csv: expected 2 columns, got 3 in line 2"),
         ({"a_csv": "x,label\nabc,2\n"}, r"a\.csv: expected finite numbers, got 'abc' in line 2, column x"),
         ({"a_csv": "x,label\n1,0\nnan,1\n"}, r"a\.csv: expected finite numbers, got 'nan' in line 3, column x"),
+        ({"a_csv": "x,label\n1,0\n-1e39,1\n"}, r"got '-1e39' in line 3, column x \(float32 ends at 3.4e38\)"),
+        ({"a_csv": "x,label\n1,0.5\n2,nan\n"}, r"a\.csv: expected finite numbers, got 'nan' in line 3, column label"),
+        ({"a_csv": "x,label\n1,0\n2,-inf\n"}, r"a\.csv: expected finite numbers, got '-inf' in line 3, column label"),
         ({"a_csv": "x,label\n"}, r"a\.csv: expected rows below its first line, got none"),
         ({"a_csv": ""}, r"a\.csv: expected a name for each column in its first line, got \[\]"),
         ({"a_csv": "x,label\n1, up\n\n2,\n"}, r"a\.csv: expected a label in line 4, got an empty one"),

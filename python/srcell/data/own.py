@@ -215,12 +215,18 @@ class _Table(NamedTuple):
         missing = [name for name in columns if name not in self.columns]
         if missing:
             raise ValueError(f"{self.path.name}: expected the columns {', '.join(columns)}, found no {missing[0]}")
+        self.check_numbers(columns)
+        return torch.tensor([[float(row[name]) for name in columns] for row in self.rows])
+
+    def check_numbers(self, columns: Sequence[str]) -> None:
+        """Raise, with line and column, unless the columns hold finite numbers."""
         for row, line in zip(self.rows, self.lines, strict=True):
             for name in columns:
                 if not _is_number(row[name]):
                     found = f"{row[name]!r:.80} in line {line}, column {name}"
+                    number = _number(row[name])
+                    found += " (float32 ends at 3.4e38)" if number is not None and math.isfinite(number) else ""
                     raise ValueError(f"{self.path.name}: expected finite numbers, got {found}")
-        return torch.tensor([[float(row[name]) for name in columns] for row in self.rows])
 
     def labels(self) -> list[str]:
         """The column of labels."""
@@ -233,19 +239,25 @@ class _Table(NamedTuple):
         return labels
 
 
-def _is_number(text: str) -> bool:
-    """Whether a text is a finite number."""
+def _number(text: str) -> float | None:
+    """The number that a text is, also nan and inf; None for other texts."""
     try:
-        return math.isfinite(float(text))
+        return float(text)
     except ValueError:
-        return False
+        return None
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number that is finite in float32."""
+    number = _number(text)
+    return number is not None and abs(number) <= torch.finfo(torch.float32).max
 
 
 def _read_tables(paths: Sequence[Path]) -> Dataset:
     """The data set of CSV files with a column of labels.
 
     A sample is a row, or the rows with the same text in the column ``sample``. Labels are targets if all of them are
-    numbers and one is not whole.
+    numbers and one is not whole. If all are numbers, each must be finite: nan stands for a target that is missing.
     """
     tables = [_Table.read(path) for path in paths]
     first = tables[0]
@@ -254,7 +266,9 @@ def _read_tables(paths: Sequence[Path]) -> Dataset:
     if not values:
         raise ValueError(f"{first.path.name}: expected columns of numbers beside {LABEL}, got none")
     each = {text for texts in labels for text in texts}
-    targets = all(map(_is_number, each)) and not all(text.lstrip("+-").isdigit() for text in each)
+    targets = all(_number(text) is not None for text in each) and not all(text.lstrip("+-").isdigit() for text in each)
+    for table in tables if targets else ():
+        table.check_numbers([LABEL])
     parts = []
     for table, texts in zip(tables, labels, strict=True):
         if table.columns and set(table.columns) != set(first.columns):

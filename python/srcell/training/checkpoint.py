@@ -9,8 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from .._arguments import describe
 from .._extras import extra
 from .._files import write_atomically
 
@@ -21,6 +23,23 @@ with extra("train"):
 FORMAT = 1
 
 Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def check_storable(state_dict: dict[str, Any]) -> None:
+    """Raise unless a checkpoint can hold a network's state_dict.
+
+    Raises:
+        TypeError: something in it is no dense tensor of a dtype that safetensors stores.
+
+    """
+    for name, tensor in state_dict.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"model: expected a state_dict of tensors, got {describe(tensor)} under {name}")
+        try:
+            save({"x": tensor.new_empty(0)})
+        except (KeyError, ValueError, RuntimeError) as error:
+            found = describe(tensor) if tensor.layout == torch.strided else f"a tensor of layout {tensor.layout}"
+            raise TypeError(f"model: expected tensors that safetensors stores, got {found} under {name}") from error
 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from .._answers import answer, as_input, check_labels, in_time, paired, summed_loss
-from .._arguments import describe
 from .._processes import Processes
 from ..data import Dataset, EventLoader, HeldEncoding, LabelledSequences, Samples
 from ..data.dataset import of_every_step
@@ -24,6 +23,7 @@ from ..evaluation import Evaluation, evaluate
 from ..events import EventBatch
 from ..layers import LeakyReadout, Standardise
 from ..models import Classifier
+from .checkpoint import check_storable
 from .config import TrainingConfig
 from .metrics import EpochMetrics, Tally, best_epoch
 from .network import build_model, check_weights, load_weights
@@ -129,6 +129,7 @@ class Trainer:
         epoch, start = len(self.history) + 1, time.perf_counter() - self._seconds
         self.loader.set_epoch(epoch, first_batch=self._batches_done)
         self._prepare_delays(epoch)
+        self.model.train()  # also a network of one's own that was given in evaluation mode
         for events, labels in self.loader:
             self._train_batch(events.to(self._device), labels.to(self._device))
             self._batches_done += 1
@@ -261,9 +262,7 @@ class Trainer:
     @torch.no_grad()
     def _check(self, parts: dict[str, Samples]) -> None:
         """Raise unless the network answers samples as the labels want it, before anything is written."""
-        for name, tensor in self.model.state_dict().items():
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"model: expected a state_dict of tensors, got {describe(tensor)} under {name}")
+        check_storable(self.model.state_dict())
         training = self.model.training
         self.model.eval()
         try:
