@@ -21,11 +21,13 @@ from srcell import EventBatch, data, latency_encode, rate_encode
 from srcell.data import (
     Dataset,
     EventLoader,
+    HeldEncoding,
     LabelledEvents,
     LabelledImages,
     LabelledSequences,
     LatencyEncoding,
     RateEncoding,
+    RecallEncoding,
 )
 from srcell.data.loader import _own_message, derived_seed
 from srcell.evaluation import evaluate
@@ -137,6 +139,11 @@ def test_latencies_and_recordings_pass_through() -> None:
     Refusal("epoch", lambda: make_loader().set_epoch(-1)),
     Refusal("first_batch", lambda: make_loader(25).set_epoch(0, first_batch=3)),
     Message("model: expected SRC layers in it, got none in Linear", lambda: evaluate_it(nn.Linear(20, 2))),
+    Message(r"hold: expected an int in \[1, 2147483647\], got -1", lambda: HeldEncoding(hold=-1)),
+    Message("hold: expected an int in .*, got 0", lambda: HeldEncoding(hold=0)),
+    Message("hold: expected an int, got float", lambda: HeldEncoding(hold=2.0), TypeError),  # type: ignore[arg-type]
+    Message("prefix: expected an int in .*, got -3", lambda: HeldEncoding(prefix=-3)),
+    Message("delay: expected an int in .*, got -1", lambda: RecallEncoding(delay=-1)),
     Message("model: expected a module, got function", lambda: evaluate_it(evaluate_it), TypeError),
     Message(
         "loader: expected pairs of an EventBatch and labels, .*, got a batch of a tensor",

@@ -11,9 +11,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from .._arguments import as_int
 from ..events import EventBatch, latency_encode, rate_encode
 from ..events.encoders import picture_encode
 from .cochlea import SoundEncoding
+
+MOST_STEPS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,10 @@ class HeldEncoding:
     hold: int = 4
     prefix: int = 0
 
+    def __post_init__(self) -> None:
+        as_int("hold", self.hold, MOST_STEPS, minimum=1)
+        as_int("prefix", self.prefix, MOST_STEPS)
+
     def __call__(
         self, values: Tensor, index: Tensor | None = None, seed: int = 0, lengths: Tensor | None = None
     ) -> EventBatch:
@@ -155,6 +162,9 @@ class RecallEncoding:
     """
 
     delay: int = 200
+
+    def __post_init__(self) -> None:
+        as_int("delay", self.delay, MOST_STEPS)
 
     SYMBOLS = 8
     NOISE = 16
