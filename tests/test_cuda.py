@@ -141,10 +141,13 @@ def test_delays_between_many_neurons(gpu, dtype):
     assert spikes.max() > 0.5 and all(grads[name].any() for name in ("weight_hh", "h0", "past0", "delay_hh"))
 
 
-def test_whole_delays_are_bit_identical_to_the_cpu(gpu):
+# Delays that are not learnt: terms of which nothing arrives are left out.
+@pytest.mark.parametrize("width", [1, 6])
+@pytest.mark.parametrize("whole", [False, True], ids=["fractional", "whole"])
+def test_fixed_delays_of_recurrent_weights_are_bit_identical_to_the_cpu(gpu, whole, width):
     given, events = make_case("EventBatch", (40, 5, 37), recurrent=True)
-    delays = (torch.arange(37) % 9).float()
-    (spikes, *_), grads = check_layer(gpu, given, events, delay_hh=delays, max_delay=9)
+    delays = (torch.arange(37) % 9).float() / (1 if whole else 2)
+    (spikes, *_), grads = check_layer(gpu, given, events, delay_hh=delays, max_delay=9, delay_width=width)
     assert spikes.max() > 0.5 and grads["weight_hh"].any()
 
 
@@ -301,8 +304,9 @@ def test_recurrent_weights_behind_a_synapse_are_bit_identical_to_the_cpu(gpu, ki
     assert steps <= 1 or outputs[0].any()
 
 
+# The loop over the terms is unrolled four times: a width of 6 makes such a round and a rest.
 @FLOATS
-@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("width", [1, 3, 6])
 @pytest.mark.parametrize("whole", [False, True], ids=["fractional", "whole"])
 @pytest.mark.parametrize("kind", ["dense", "ones", "graded"])
 def test_delays_are_bit_identical_to_the_cpu(gpu, kind, whole, width, dtype):
@@ -320,8 +324,13 @@ def test_delays_are_bit_identical_to_the_cpu(gpu, kind, whole, width, dtype):
         made = delay(with_values(events.to(d.device), *given or [None]), d, max_delay=9, delay_width=width)
         return [made.values, made.offsets.double(), made.indices.double()]
 
-    (made, *_), _ = check_against_the_cpu(gpu, run, leaves(delays.floor() if whole else delays, *given))
+    inputs = leaves(delays.floor() if whole else delays, *given)
+    (made, *_), _ = check_against_the_cpu(gpu, run, inputs)
     assert made.any()
+    with torch.no_grad():
+        with gpu.on():
+            got = run(*(x.to(gpu.device) for x in inputs))
+        equal([None if x is None else x.cpu() for x in got], run(*inputs))  # without values if all are 1
 
 
 def test_fixed_whole_delays_are_bit_identical_to_the_cpu(gpu):
