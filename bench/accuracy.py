@@ -818,7 +818,9 @@ def readme_section(rows: list[dict[str, Any]]) -> Iterator[str]:
     }
     others = {"gru": f"{found.get('rows-gru-142', '-')} %", "rows": f"{found.get('rows-src-lateral', '-')} %"}
     again = " ".join(
-        f"{row['data']}: the test set was used {row['test_looks']} times." for row in shown if row["test_looks"] > 1
+        f"{row['data']}: we looked at the test set {row['test_looks']} times while tuning."
+        for row in shown
+        if row["test_looks"] > 1
     )
     yield README_WORDS.format(again=again, **by_depth, **others)
 

@@ -364,7 +364,7 @@ def test_the_prose_of_the_readme_states_the_recorded_results() -> None:
     rows = {row["id"]: row for row in json.loads(accuracy.ROW_FILE.read_text())}
     found = {name: row["test_accuracy"] for name, row in rows.items()}
     seeds = [100 * x for x in rows["depth-lif-10"]["test_accuracies"]]
-    assert f"as relays reached {100 * found['depth-src-10']:.0f} %" in " ".join(text.split())
+    assert f"of the spikes below them, reached {100 * found['depth-src-10']:.0f} %" in " ".join(text.split())
     assert f"(LIF) neurons {min(seeds):.0f} to {max(seeds):.0f} %" in " ".join(text.split())
     assert all(found[f"depth-lif-{depth}"] > found[f"depth-src-{depth}"] for depth in (1, 3, 5))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import zlib
 from collections.abc import Callable
@@ -76,6 +77,44 @@ def test_a_graph_comes_back(name: str) -> None:
         fields, others = ours.to_dict(), after.nodes[key].to_dict()
         assert fields.keys() == others.keys()
         assert all(np.array_equal(fields[field], others[field]) for field in fields if field != "metadata")
+
+
+# Another value than the default for each argument of a readout that is no size.
+OF_READOUTS: dict[str, Any] = {
+    "alpha": 0.5,
+    "window": 3,
+    "inhibition": -0.5,
+    "temperature": 2.0,
+    "every_step": True,
+    "batch_first": True,
+}
+
+
+@pytest.mark.parametrize("kind", [LinearReadout, LeakyReadout])
+def test_each_setting_of_a_readout_comes_back_or_is_refused(kind: type[nn.Module], tmp_path: Path) -> None:
+    """Regression: a readout lost its every_step."""
+    sizes = (6, 3) if kind is LinearReadout else (3, 2)
+    names = list(inspect.signature(kind).parameters)[2:]
+    assert "every_step" in names
+    for name in names:
+        network = nn.Sequential(SpikesOnly(SRC(4, 6)), kind(*sizes, **{name: OF_READOUTS[name]}))
+        if name == "batch_first":
+            with pytest.raises(ValueError, match=name):
+                to_graph(network, dt=0.001)
+            continue
+        nir.write(tmp_path / f"{name}.nir", to_graph(network, dt=0.001))
+        *_, again = from_graph(read_graph(tmp_path / f"{name}.nir"))
+        assert type(again) is kind and getattr(again, name) == OF_READOUTS[name]
+
+
+def test_a_graph_of_srcell_0_3_has_a_readout_of_the_last_step() -> None:
+    written = to_graph(nn.Sequential(SpikesOnly(SRC(4, 6)), LinearReadout(6, 3)), dt=0.001)
+    del written.metadata["readout"]["every_step"]
+    *_, again = from_graph(written)
+    assert isinstance(again, LinearReadout) and again.every_step is False
+    written.metadata["readout"]["every_step"] = 2
+    with pytest.raises(ValueError, match="metadata: every_step: expected 0 or 1, got 2"):
+        from_graph(written)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

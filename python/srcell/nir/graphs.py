@@ -123,9 +123,11 @@ class _Writer:
             elif isinstance(module, modules.LinearReadout):
                 self.weight(module.linear.weight, name="readout")
                 settings = {"kind": "linear", "alpha": module.alpha, "window": module.window}
-                metadata["readout"] = settings | {"bias": _array(module.linear.bias)}
+                settings |= {"every_step": int(module.every_step), "bias": _array(module.linear.bias)}
+                metadata["readout"] = settings
             elif isinstance(module, modules.LeakyReadout):
-                metadata["readout"] = {"kind": "votes", **{name: getattr(module, name) for name in SETTINGS["votes"]}}
+                settings = {name: getattr(module, name) for name in SETTINGS["votes"]}
+                metadata["readout"] = {"kind": "votes", **settings, "every_step": int(module.every_step)}
             elif not isinstance(module, nn.Flatten | nn.Unflatten):
                 raise TypeError(f"{part}: expected layers of float neurons, got {type(module).__name__}")
         if len(self.nodes) < 2:
@@ -507,10 +509,10 @@ class _Reader:
 
     def linear(self, settings: dict[str, Any], weight: Tensor) -> nn.Module:
         classes, neurons = weight.shape
-        bias = as_numbers("metadata: bias", settings["bias"], 1)
+        bias = as_numbers("metadata: bias", settings.pop("bias"), 1)
         if bias.shape != (classes,):
             raise ValueError(f"metadata: expected a bias ({classes},) of the readout, got {bias.shape}")
-        made = _readout(modules.LinearReadout, neurons, classes, settings["alpha"], settings["window"])
+        made = _readout(modules.LinearReadout, neurons, classes, **settings)
         made.linear = _linear(weight, bias.astype(self.dtype))
         return made
 
@@ -535,13 +537,18 @@ def _settings(readout: Any, kind: str) -> dict[str, Any]:
         raise ValueError(f"metadata: expected a readout of kind {kind!r} here, got {found!r}")
     if missing := [name for name in SETTINGS[kind] if name not in readout]:
         raise ValueError(f"metadata: expected a readout with {', '.join(SETTINGS[kind])}, got no {missing[0]}")
-    made: dict[str, Any] = {name: readout[name] for name in SETTINGS[kind]}
+    # Graphs that srcell 0.3 wrote do not say whether the readout answers at every step.
+    made: dict[str, Any] = {"every_step": 0} | {name: readout[name] for name in SETTINGS[kind]}
+    made |= {"every_step": readout["every_step"]} if "every_step" in readout else {}
     for name in made.keys() - {"bias"}:
-        value, whole = as_float(f"metadata: {name}", made[name]), name in ("window", "num_classes")
+        whole = name in ("window", "num_classes", "every_step")
+        value = as_float(f"metadata: {name}", made[name])
         if whole and not value.is_integer():
             raise ValueError(f"metadata: {name}: expected a whole number, got {value}")
         made[name] = int(value) if whole else value
-    return made
+    if made["every_step"] not in (0, 1):
+        raise ValueError(f"metadata: every_step: expected 0 or 1, got {made['every_step']}")
+    return made | {"every_step": bool(made["every_step"])}
 
 
 def _bias(node: nir.NIRNode) -> NDArray[Any]:
