@@ -55,6 +55,12 @@ def test_any_name_can_be_written(name: str, write: Callable[[Path], None], tmp_p
 
 
 @every_writer
+def test_a_missing_folder_is_named(write: Callable[[Path], None], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"^{tmp_path}/none is not a folder: choose another for file$"):
+        write(tmp_path / "none" / "file")
+
+
+@every_writer
 def test_a_full_device_is_an_error(write: Callable[[Path], None]) -> None:
     with pytest.raises(OSError, match=r"No space left .*: '/dev/full'"):
         write(Path("/dev/full"))

@@ -98,6 +98,8 @@ def test_signatures_of_layers_list_all_options_with_their_types() -> None:
         assert "options" in typing.get_type_hints(layer.__init__)
     with pytest.raises(TypeError, match=r"^SRC\.__init__\(\) got an unexpected keyword argument 'alhpa'"):
         srcell.SRC(3, 4, alhpa=0.5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"argument .bidirectional.: a layer runs forwards in time; run a second"):
+        srcell.SRC(3, 4, bidirectional=True)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"^SRCConv2d\.__init__\(\) got an unexpected keyword argument 'recurrent'"):
         srcell.SRCConv2d(1, 2, 3, recurrent=True)  # type: ignore[call-arg]
 

@@ -102,8 +102,8 @@ def present_device(device: torch.device | str | int) -> torch.device:
         torch.empty(0, device=place)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        reason = str(error).partition("\n")[0]
-        raise kind(f"device: expected one available on this machine, got {device!r}: {reason}") from None
+        found = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise kind(f"device: {device!r} is not available (found: {', '.join(found)})") from error
     return place
 
 

@@ -32,6 +32,7 @@ def write_output(path: Path, content: bytes) -> None:
 
     Raises:
         FileExistsError: the path is a folder, a block device or a socket.
+        FileNotFoundError: there is no folder for the file.
         OSError: the file could not be written: no space, no permission.
 
     Example:
@@ -46,6 +47,7 @@ def write_output(path: Path, content: bytes) -> None:
     """
     descriptor = _descriptor(path)
     if descriptor is None and not is_stream(path):
+        check_output(path)
         write_atomically(Path(os.path.realpath(path)), content)
         return
     with _named(path), open(path if descriptor is None else os.dup(descriptor), "wb") as file:

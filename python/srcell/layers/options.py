@@ -231,6 +231,14 @@ def split_recurrent(options: RecurrentOptions) -> tuple[Recurrent, Options]:
     return recurrent, cast("Options", given)
 
 
+# Arguments that layers of torch.nn have and srcell's lack: what to do instead.
+INSTEAD = {
+    "bidirectional": "a layer runs forwards in time; run a second layer on the input flipped in time, and join both",
+    "nonlinearity": "a cell has its own, tanh",
+    "proj_size": "put a torch.nn.Linear behind the layer",
+}
+
+
 def completed(layer: object, options: Options) -> dict[str, Any]:
     """Fill in the defaults of the options that are not given; raise a TypeError for an unknown option."""
     where = type(layer).__name__
@@ -238,5 +246,6 @@ def completed(layer: object, options: Options) -> dict[str, Any]:
         if name not in DEFAULTS:
             own = inspect.signature(type(layer)).parameters
             refuse_renamed(where, options, [old for old, now in RENAMED.items() if now in own])
-            raise TypeError(f"{where}.__init__() got an unexpected keyword argument {name!r}")
+            hint = f": {INSTEAD[name]}" if name in INSTEAD else ""
+            raise TypeError(f"{where}.__init__() got an unexpected keyword argument {name!r}{hint}")
     return {**DEFAULTS, **options}
