@@ -79,8 +79,8 @@ def test_layers_are_bit_identical_to_the_cpu(
     assert not resonant or (grads["q0"].any() and (cell == "constants" or grads["omega"].any()))
 
 
-# The weights of 784 inputs need more shared memory than a block has by default; those of 2,000 more than it can have. The
-# gradients of 132 neurons are read as vectors of four; those of 130 are not.
+# The weights of 784 inputs need more shared memory than a block has by default; those of 2,000 more than it can have.
+# The gradients of 132 neurons are read as vectors of four; those of 130 are not.
 @pytest.mark.parametrize("resonant", [False, True], ids=["plain", "resonant"])
 @pytest.mark.parametrize("kind", ["EventBatch", "dense"])
 @pytest.mark.parametrize(("inputs", "neurons"), [(784, 132), (2000, 130)])
