@@ -479,12 +479,18 @@ def test_other_samples_are_no_samples_of_the_run(tmp_path: Path) -> None:
     train(sequential(), (RAGGED, NAMES), tmp_path / "run", epochs=1)
     for dataset, message in (
         ((RAGGED, ["b", "z"] * 5), "expected the classes that the run began with"),
-        ((RAGGED, NAMES[::-1]), "expected the training and test samples, and a checksum of their labels"),
-        ((RAGGED[:8], NAMES[:8]), "expected the training and test samples, and a checksum"),
+        (([x + 1 for x in RAGGED], NAMES), "expected the training and test samples, and checksums of labels and samp"),
+        ((RAGGED, NAMES[::-1]), "expected the training and test samples, and checksums of labels and samples, that"),
+        ((RAGGED[:8], NAMES[:8]), "expected the training and test samples, and checksums"),
     ):
         with pytest.raises(ValueError, match=message):
             resume(tmp_path / "run", model=sequential(), dataset=dataset)
     assert RunFolder.open(tmp_path / "run").data.class_names == ("a", "b")  # type: ignore[union-attr]
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert len(record["data"]["samples"]) == 4
+    del record["data"]["samples"][3]  # as srcell 0.3 wrote it
+    (tmp_path / "run" / "config.json").write_text(json.dumps(record))
+    resume(tmp_path / "run", model=sequential(), dataset=([x + 1 for x in RAGGED], NAMES))
 
 
 def test_silent_steps_are_not_standardised() -> None:

@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
-from zlib import crc32
 
 from torch import nn
 
@@ -29,7 +28,7 @@ from .metrics import EpochMetrics
 from .network import build_model, load_weights
 from .observer import Observer
 from .options import RunOptions, data_folder
-from .samples import EVALUATION_BATCH, EVALUATION_SEED, load_data, make_encoding
+from .samples import EVALUATION_BATCH, EVALUATION_SEED, checksum, load_data, make_encoding, some_of
 from .trainer import Trainer
 
 if TYPE_CHECKING:
@@ -228,9 +227,9 @@ def data_of(config: TrainingConfig, options: RunOptions, dataset: Dataset) -> Ru
     sizes = str(data_folder(options)), dataset.input_shape, dataset.num_classes
     if config.dataset != OWN and not is_own(config.dataset):
         return RunData(*sizes, data.class_names(config.dataset))
-    parts = dataset.train.labels, dataset.test.labels
-    checksum = crc32(b"".join(labels.cpu().contiguous().numpy().tobytes() for labels in parts))
-    return RunData(*sizes, dataset.class_names, (*map(len, parts), checksum))
+    parts = dataset.train, dataset.test
+    sums = checksum(part.labels for part in parts), checksum(x for part in parts for x in some_of(part))
+    return RunData(*sizes, dataset.class_names, (*(len(part.labels) for part in parts), *sums))
 
 
 @contextmanager

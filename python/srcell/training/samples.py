@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from zlib import crc32
 
 import torch
+from torch import Tensor
 
 from .. import data
 from ..data import Dataset, LabelledEvents, LabelledSounds, Samples, SoundEncoding
 from ..data.encodings import Encoding
 from ..data.loader import derived_seed
 from ..data.own import is_code, is_own, load_once
+from ..events import EventBatch
 from .config import TrainingConfig
 from .options import RunOptions, data_folder
 
@@ -102,3 +106,23 @@ def split(config: TrainingConfig, samples: Samples) -> tuple[Samples, Samples]:
         raise ValueError(f"train_samples: expected at most {count - held_out}, the number available, got {wanted}")
     training = order[held_out : held_out + wanted]
     return samples.select(training.sort().values), samples.select(order[:held_out].sort().values)
+
+
+CHECKED = 64  # samples of a part that stand for all of it
+
+
+def some_of(samples: Samples) -> Iterator[Tensor]:
+    """The tensors of at most CHECKED samples, whole, at equal distances."""
+    count = len(samples.labels)
+    most = min(count, CHECKED)
+    content, *_ = samples.select(torch.arange(most) * count // max(most, 1))
+    found = content._tensors() if isinstance(content, EventBatch) else (content,)
+    yield from (x for x in found if x is not None)
+
+
+def checksum(tensors: Iterable[Tensor]) -> int:
+    """CRC-32 of the tensors' bytes, one after the other."""
+    found = 0
+    for x in tensors:
+        found = crc32(x.detach().cpu().contiguous().view(torch.uint8).numpy(), found)
+    return found
