@@ -448,8 +448,8 @@ NUMBERS = {
         ("train digits --delay-width 8 1", "srcell: --delay-width: expected (1,) without learn_delays, got (8, 1)"),
         # This machine
         ("train digits --workers -1", "--workers: expected an int in [0, 1024], got -1"),
-        ("train digits --device x", "srcell: --device: 'x' is not available (found: cpu"),
-        ("train digits --device mps", "srcell: --device: 'mps' is not available (found: cpu"),
+        ("train digits --device x", "srcell: --device: expected one that is here (cpu"),
+        ("train digits --device mps", "srcell: --device: expected one that is here (cpu"),
         ("train digits --device meta", "srcell: --device: expected the CPU or a GPU (cuda), got 'meta'"),
         ("train digits --checkpoint-seconds nan", "srcell: --checkpoint-seconds: expected at least 0, got nan"),
         ("train digits --checkpoint-seconds -0.1", "srcell: --checkpoint-seconds: expected at least 0, got -0.1"),

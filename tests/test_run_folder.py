@@ -216,7 +216,7 @@ def test_a_loaded_network_is_the_trained_one(run: TrainedRun, out: Path, monkeyp
     assert torch.equal(net(expected), run.model(expected))
     _, record = read_checkpoint(out / "model.safetensors")
     assert (record["input_shape"], record["num_classes"]) == ([1, 8, 8], 10)
-    with pytest.raises(ValueError, match=r"^device: 'nowhere' is not available \(found: cpu"):
+    with pytest.raises(ValueError, match=r"^device: expected one that is here \(cpu.*\), got 'nowhere'"):
         srcell.load(out, device="nowhere")
 
 

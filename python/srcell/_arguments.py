@@ -103,7 +103,9 @@ def present_device(device: torch.device | str | int) -> torch.device:
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         found = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-        raise kind(f"device: {device!r} is not available (found: {', '.join(found)})") from error
+        # Of a device that is there, torch's reason: no memory, or a driver that fails.
+        reason = f": {error}".partition("\n")[0] if str(device) in (*found, "cuda") and len(found) > 1 else ""
+        raise kind(f"device: expected one that is here ({', '.join(found)}), got {device!r}{reason}") from error
     return place
 
 

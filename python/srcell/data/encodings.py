@@ -13,10 +13,9 @@ from torch import Tensor
 
 from .._arguments import as_int
 from ..events import EventBatch, latency_encode, rate_encode
+from ..events.checks import MAX_STEPS
 from ..events.encoders import picture_encode
 from .cochlea import SoundEncoding
-
-MOST_STEPS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,8 @@ class HeldEncoding:
     prefix: int = 0
 
     def __post_init__(self) -> None:
-        as_int("hold", self.hold, MOST_STEPS, minimum=1)
-        as_int("prefix", self.prefix, MOST_STEPS)
+        as_int("hold", self.hold, MAX_STEPS, minimum=1)
+        as_int("prefix", self.prefix, MAX_STEPS)
 
     def __call__(
         self, values: Tensor, index: Tensor | None = None, seed: int = 0, lengths: Tensor | None = None
@@ -163,15 +162,15 @@ class RecallEncoding:
 
     delay: int = 200
 
-    def __post_init__(self) -> None:
-        as_int("delay", self.delay, MOST_STEPS)
-
     SYMBOLS = 8
     NOISE = 16
     INPUTS = SYMBOLS + NOISE + 1
     SHOWN = 5
     ANSWERED = 20
     PROBABILITY = 0.1
+
+    def __post_init__(self) -> None:
+        as_int("delay", self.delay, MAX_STEPS)
 
     def __call__(self, images: Tensor, index: Tensor | None = None, seed: int = 0) -> EventBatch:
         """Encode symbols (B, 1, INPUTS), 1 at a symbol's inputs, as events (SHOWN + delay + ANSWERED, B, INPUTS).

@@ -538,8 +538,8 @@ def _settings(readout: Any, kind: str) -> dict[str, Any]:
     if missing := [name for name in SETTINGS[kind] if name not in readout]:
         raise ValueError(f"metadata: expected a readout with {', '.join(SETTINGS[kind])}, got no {missing[0]}")
     # Graphs that srcell 0.3 wrote do not say whether the readout answers at every step.
-    made: dict[str, Any] = {"every_step": 0} | {name: readout[name] for name in SETTINGS[kind]}
-    made |= {"every_step": readout["every_step"]} if "every_step" in readout else {}
+    made: dict[str, Any] = {name: readout[name] for name in SETTINGS[kind]}
+    made |= {"every_step": readout.get("every_step", 0)}
     for name in made.keys() - {"bias"}:
         whole = name in ("window", "num_classes", "every_step")
         value = as_float(f"metadata: {name}", made[name])

@@ -124,5 +124,5 @@ def checksum(tensors: Iterable[Tensor]) -> int:
     """CRC-32 of the tensors' bytes, one after the other."""
     found = 0
     for x in tensors:
-        found = crc32(x.detach().cpu().contiguous().view(torch.uint8).numpy(), found)
+        found = crc32(x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes(), found)
     return found
