@@ -58,7 +58,7 @@ small=("${tests[@]}" tests/test_cuda_sizes.py -k "layers_are and 256-100-784 and
 
 SRCELL_CUDA=${SRCELL_CUDA:-ON} step build 240 "$python" -m pip install --quiet --no-build-isolation --no-deps \
     --force-reinstall --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES="${CUDAARCHS:-native}" . || exit 1
-step bits 150 "${tests[@]}" tests/test_cuda_sizes.py
+step bits 150 "${tests[@]}" tests/test_ptx.py tests/test_cuda_sizes.py
 if command -v compute-sanitizer >/dev/null; then
     # Without torch's caching of blocks, so that what lies behind a tensor is nobody's.
     export PYTORCH_NO_CUDA_MEMORY_CACHING=1

@@ -451,11 +451,10 @@ def test_arguments_that_are_views(gpu, method):
 
 
 def test_events_altered_after_validation_give_finite_results(gpu):
-    with gpu.on():
-        batch = EventBatch.from_dense(torch.ones(4, 2, 3)).to(gpu.device)
-    batch.indices[5], batch.indices[7], batch.offsets[3], batch.offsets[6] = -7, 2**30, -1, 2**40
     weight = torch.ones(2, 3, device=gpu.device, requires_grad=True)
     with gpu.on():
+        batch = EventBatch.from_dense(torch.ones(4, 2, 3)).to(gpu.device)
+        batch.indices[5], batch.indices[7], batch.offsets[3], batch.offsets[6] = -7, 2**30, -1, 2**40
         spikes, _ = src_linear(batch, weight, -6.0)
         (grad,) = torch.autograd.grad(spikes.sum(), weight)
     assert spikes.isfinite().all() and grad.isfinite().all()

@@ -5,8 +5,8 @@
 #     tools/check.sh cpp     the C++ tests in release; needs pybind11 as well
 #     tools/check.sh rest    the static checks, the documentation without warnings, libsrcell, the CUDA code run on the
 #                            host; needs the extra `dev`, and the build of `cpp`
-#     tools/check.sh cuda    the CUDA code that nvcc makes, checked and run in an emulator; needs the extra `dev`, and does
-#                            nothing without nvcc
+#     tools/check.sh cuda    the CUDA code that nvcc makes, checked and run in an emulator (RUN_PTX has its options);
+#                            needs the extra `dev`, and does nothing without nvcc
 #
 # Without an argument it runs all four. `make release-check` covers the gallery, the interactive pages and clang-tidy.
 set -euo pipefail
@@ -32,6 +32,11 @@ asan() {
     ctest --preset asan -j 2
 }
 
+# Whether the emulator can run: it needs nvcc, and a torch that does not itself need CUDA's runtime.
+emulates() {
+    command -v nvcc >/dev/null && python -c 'import torch; raise SystemExit(torch.version.cuda is not None)'
+}
+
 rest() {
     # Of the gallery only plot_raster and plot_sound run, because pages show their images. The commands of only one page
     # run here: tests/test_docs.py runs those of all pages.
@@ -45,11 +50,11 @@ rest() {
     pre-commit run --all-files --show-diff-on-failure
     python tools/stubs.py --check
 
-    # Without nvcc all of the kernels' tests run on the host.
+    # Where there is no emulator all of the kernels' tests run on the host.
     say "libsrcell, and the CUDA code on the host"
     BUILD=build/release PYTHON=$BIN/python tools/check_library.sh build/library
     SRCELL_CUDA_ON_HOST=$(realpath build/release/on_host/_cuda*.so) python -m pytest -q -m landing \
-        tests/test_cuda_sizes.py $(command -v nvcc >/dev/null || echo tests/test_cuda.py)
+        tests/test_cuda_sizes.py $(emulates || echo tests/test_cuda.py)
 
     say "waiting for the documentation"
     wait "$documentation"
@@ -66,7 +71,11 @@ cuda() {
     cmake --build --preset ptx
     python tools/check_cuda.py build/ptx
     say "the CUDA code, in the emulator"
-    python tools/run_ptx.py
+    if emulates; then
+        python tools/run_ptx.py ${RUN_PTX:-}
+    else
+        say "not run: this torch needs CUDA's runtime, for which the emulator stands in"
+    fi
 }
 
 for part in "${@:-asan cpp rest cuda}"; do

@@ -29,7 +29,7 @@ EXACT = re.compile(
     r"|cvt\.f64\.f32|cvt\.rpi\.f64\.f64|cvt\.rzi\.u32\.f64|cvt\.f32\.f16"
 )
 APPROXIMATE = "rcp.approx.ftz.f32"  # quotient() of value-inl.h starts from it; its result is rounded to nearest
-INSTRUCTION = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][\w.]*)\s", re.MULTILINE)
+INSTRUCTION = re.compile(r"(?:^|[{;])\s*(?:@!?%p\d+\s+)?([a-z][\w.]*)\s", re.MULTILINE)
 # The limits of a streaming multiprocessor of an H100; shared memory in bytes.
 H100 = {"registers": 65536, "shared": 228 << 10, "threads": 2048, "blocks": 32}
 RESERVED_SHARED = 1 << 10  # bytes per block, reserved by CUDA

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from check_cuda import demangled
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +44,7 @@ class Report(NamedTuple):
     sizes: dict[str, int]  # instructions of each kernel
     texts: dict[tuple[str, int], str]  # of instructions that did not run in some process, by kernel and number
     steps: int
-    defects: list[str]
+    defects: Counter[tuple[str, ...]]  # by what, kernel and instruction
 
     @property
     def never_run(self) -> list[str]:
@@ -75,7 +76,7 @@ def read(folder: Path) -> Report:
     ran: dict[str, int] = {}
     sizes: dict[str, int] = {}
     texts: dict[tuple[str, int], str] = {}
-    steps, defects = 0, []
+    steps, defects = 0, Counter[tuple[str, ...]]()
     for path in sorted(folder.glob("*.tsv")):
         for line in path.read_text().splitlines():
             kind, *fields = line.split("\t")
@@ -89,7 +90,7 @@ def read(folder: Path) -> Report:
             elif kind == "total":
                 steps += int(fields[1])
             else:
-                defects.append(f"{fields[0]} times {' | '.join(filter(None, fields[1:]))}")
+                defects[tuple(fields[1:4])] += int(fields[0])
     return Report(launches, ran, sizes, texts, steps, defects)
 
 
@@ -117,6 +118,8 @@ def run(settings: dict[str, str], arguments: list[str]) -> tuple[int, Report]:
 
 def main() -> None:
     """Run the tests as the command line says."""
+    if torch.version.cuda:
+        sys.exit("the emulator stands in for CUDA's runtime, which this torch needs: install one for CPUs alone")
     arguments = sys.argv[1:]
     release = arguments[:1] == ["--release"]
     arguments = arguments[release:]
@@ -129,7 +132,8 @@ def main() -> None:
         print(" ".join(f"{name}={value}" for name, value in settings.items()), report.summary(), sep=": ", flush=True)
         MISSING.write_text("".join(f"{line}\n" for line in report.missing()))
         never_run = [] if arguments else report.never_run
-        for line in (*(f"defect: {x}" for x in report.defects), *(f"never ran: {x}" for x in never_run)):
+        defects = (f"defect, {count} times: {' | '.join(filter(None, x))}" for x, count in report.defects.items())
+        for line in (*defects, *(f"never ran: {x}" for x in never_run)):
             print(line, flush=True)
         failed = failed or bool(status or report.defects or never_run)
     sys.exit(failed)

@@ -1,6 +1,6 @@
 // Kernels of a few lines, each with one defect that the emulator must report, and launches that it must refuse:
 //
-//     ptx_checks NAME    runs one of them, or `none`, which has no defect
+//     ptx_checks NAME    runs one of them, or `none` or `reciprocal`, which have no defect
 //
 // tests/test_ptx.py knows their names and what is reported of each.
 #include <cuda_runtime_api.h>
@@ -103,6 +103,8 @@ __global__ void endless(const Arrays p) {
     }
 }
 
+__global__ void reciprocal(const Arrays p) { asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(p.x[0]) : "f"(3.0f)); }
+
 __global__ void __launch_bounds__(64) at_most_64_threads(const Arrays p) { p.x[thread_of_all()] = 1; }
 
 void expect_success(cudaError_t error) {
@@ -133,6 +135,7 @@ struct Case {
 constexpr size_t kShared = 64 * sizeof(float);
 const Case kCases[] = {
     {"none", none, 4, 64, kShared},
+    {"reciprocal", reciprocal, 1, 1, 0},
     {"write after write", write_after_write, 1, 64, 0},
     {"read after write", read_after_write, 1, 64, kShared},
     {"write after read", write_after_read, 1, 64, 0},
@@ -176,6 +179,9 @@ int main(int count, char** arguments) {
         each.kernel<<<each.blocks, each.threads, each.shared_bytes>>>(arrays);
         expect_success(cudaGetLastError());
         expect_success(cudaDeviceSynchronize());
+        unsigned bits = 0;
+        std::memcpy(&bits, arrays.x, sizeof bits);
+        if (!std::strcmp(name, "reciprocal")) std::printf("%08x\n", bits);  // of 1 / 3
         return 0;
     }
     std::printf("unknown: %s\n", name);

@@ -62,7 +62,7 @@ class Launch {
 
   private:
     static Random& random() {
-        static Random made(settings().seed);
+        static Random made(1);
         return made;
     }
 

@@ -79,8 +79,8 @@ uint16_t to_half(float x) { return std::isnan(x) ? 0x7FFF : _cvtss_sh(x, _MM_FRO
 
 float flushed(float x) { return std::fabs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x; }
 
-// The ISA allows an absolute error of 2^-23 for operands from 1 to 2. A unit in the last place more or less than the
-// rounded result, which the settings choose, is always within it; two units are not.
+// The ISA allows an absolute error of 2^-23 for operands from 1 to 2. An error of a unit in the last place of the
+// rounded result, which the settings choose, is always within that; two units may not be.
 float approximate_reciprocal(float x) {
     const float exact = 1 / flushed(x);
     if (std::isnan(exact) || std::isinf(exact) || exact == 0) return canonical(exact);

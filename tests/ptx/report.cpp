@@ -43,9 +43,10 @@ std::string text_of(const Kernel& kernel, const Instruction& at) {
 
 void write_kernel(const Kernel& kernel, std::FILE* out) {
     std::fprintf(out, "kernel\t%s\t%s\t", kernel.name.c_str(), std::to_string(kernel.launches).c_str());
-    for (const Instruction& at : kernel.code) std::fputc(at.ran ? '1' : '0', out);
+    const size_t count = kernel.code.size() - 1;  // without the end that the parser adds
+    for (size_t n = 0; n < count; ++n) std::fputc(kernel.code[n].ran ? '1' : '0', out);
     std::fputc('\n', out);
-    for (size_t n = 0; n < kernel.code.size() && kernel.launches; ++n)
+    for (size_t n = 0; n < count && kernel.launches; ++n)
         if (!kernel.code[n].ran)
             std::fprintf(out, "missing\t%s\t%s\t%s\n", kernel.name.c_str(), std::to_string(n).c_str(),
                          text_of(kernel, kernel.code[n]).c_str());

@@ -1,6 +1,6 @@
 // The stand-in for CUDA's runtime: what a module that nvcc compiled calls, with kernels run on the CPU at once. Refuses
-// what a real runtime refuses, with its errors, and reports every refusal: srcell's code should ask for nothing that
-// is.
+// what a real runtime refuses, with its errors. Refused launches and cudaFuncSetAttribute() calls are reported as well:
+// srcell should make none.
 #include <cuda_runtime_api.h>
 
 #include <array>

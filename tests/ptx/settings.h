@@ -3,11 +3,9 @@
 //     PTX_SM          the GPU's compute capability, by default 90: its limits, and the PTX that it would run
 //     PTX_ORDER       of the blocks and their threads: ascending, descending, random or interleaved
 //     PTX_RECIPROCAL  the error of rcp.approx: exact, low or high by a unit in the last place, or random
-//     PTX_SEED        of what is random, by default 1
 //     PTX_REPORT      a folder, to which each process writes its report
 #pragma once
 
-#include <cstdint>
 #include <random>
 #include <string>
 
@@ -26,7 +24,6 @@ struct Settings {
     Gpu gpu;
     Order order;
     std::string reciprocal, report;
-    uint64_t seed;
 };
 
 // Ends the process with a message where a variable has no meaning.
@@ -35,7 +32,7 @@ const Settings& settings();
 // Units in the last place by which the next rcp.approx is off.
 int reciprocal_error();
 
-using Random = std::mt19937_64;
+using Random = std::mt19937_64;  // with seeds of its own: a run can be repeated
 
 // Writes a line to what was standard error when the process began: tests capture what it is later.
 void say(const std::string& line);
