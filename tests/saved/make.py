@@ -127,6 +127,8 @@ def save_program(folder: Path) -> None:
 
 def main() -> None:
     """Write what the command line asks for."""
+    if sys.argv[2:] not in ([], ["program"]) or len(sys.argv) < 2:
+        sys.exit(__doc__)
     folder, *only = map(Path, sys.argv[1:])
     folder.mkdir(parents=True, exist_ok=True)
     if not only:

@@ -257,7 +257,7 @@ def _read_tables(paths: Sequence[Path]) -> Dataset:
     """The data set of CSV files with a column of labels.
 
     A sample is a row, or the rows with the same text in the column ``sample``. Labels are targets if all of them are
-    numbers and one is not whole. If all are numbers, each must be finite: nan stands for a target that is missing.
+    numbers and one is not whole. Targets must be finite: a nan would stand for a missing one.
     """
     tables = [_Table.read(path) for path in paths]
     first = tables[0]
