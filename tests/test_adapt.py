@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import srcell
 from srcell import SRC, LinearReadout, data, runtime
 from srcell.cli import main
 from srcell.data import HeldEncoding, SoundEncoding
+from srcell.training import RunFolder, evaluate_run
 from support.refusals import user_error
 
 RATE = 8000
@@ -91,6 +93,74 @@ def test_classes_are_those_of_the_same_name(
         assert rate == RATE and classes[int(stream.logits()[0].argmax())] == name
 
 
+def test_names_of_classes_go_from_a_folder_to_all_that_read_the_network(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: export lost them, so listen answered with numbers, and adapt refused some of the classes."""
+    tones(folder / "tones")
+    for part in ("train", "test"):
+        shutil.copytree(folder / "tones" / part / "b", folder / "tones" / part / "c")
+    assert main(["train", "tones/", "--out", "run", "--hidden", "16", "--epochs", "3", "--patience", "0"]) == 0
+    assert srcell.load("run").class_names == ("a", "b", "c")
+    assert main(["export", "run", "net.srcell"]) == 0
+    assert runtime.load("net.srcell").classes == ["a", "b", "c"]
+    capsys.readouterr()
+    assert main(["listen", "net.srcell", "tones/test/b/0.wav"]) == 0
+    heard = capsys.readouterr().out.splitlines()[0].split()
+    assert heard[2] in ("a", "b", "c")
+    for part in ("train", "test"):
+        for name in ("b", "c"):
+            shutil.copytree(folder / "tones" / part / name, folder / "some" / part / name)
+    assert main(["adapt", "net.srcell", "some", "-o", "mine.srcell", "--passes", "1"]) == 0
+    assert runtime.load("mine.srcell").classes == ["a", "b", "c"]
+    capsys.readouterr()
+    accuracies = []
+    for name in ("some/", "tones/"):
+        assert main(f"eval run --data-set {name}".split()) == 0
+        accuracies.append(capsys.readouterr().out.splitlines()[0])
+    of_all, of_some = evaluate_run(RunFolder.open("run")), evaluate_run(RunFolder.open("run"), dataset="some/")
+    right = of_all.confusion.diagonal().tolist()
+    assert of_some.confusion.sum(1).tolist() == [0, 6, 6] and of_some.confusion.diagonal().tolist()[1:] == right[1:]
+    assert "12 samples" in accuracies[0] and "18 samples" in accuracies[1]
+    for part in ("train", "test"):
+        (folder / "some" / part / "c").rename(folder / "some" / part / "d")
+    with pytest.raises(ValueError, match="dataset: expected classes of the network, a, b, c, got 'd'"):
+        evaluate_run(RunFolder.open("run"), dataset="some/")
+
+
+def test_names_of_classes_of_ones_own_network(tmp_path: Path) -> None:
+    net, path = srcell.Sequential(SRC(4, 6), LinearReadout(6, 2)), tmp_path / "net.srcell"
+    srcell.export(net, path, classes=["no", "\u00e9"])
+    assert runtime.load(path).classes == ["no", "\u00e9"]
+    srcell.export(net, path)
+    assert runtime.load(path).classes is None
+    net.class_names = ("x", "y")
+    srcell.export(net, path)
+    assert runtime.load(path).classes == ["x", "y"]
+    before = path.read_bytes()
+    for classes, message in (
+        (["a"], r"classes: expected 2 names, one for each class, got 1: \['a'\]"),
+        (["a", "a"], "classes: expected names that differ"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            srcell.export(net, path, classes=classes)
+    with pytest.raises(TypeError, match="classes: expected a sequence of strings"):
+        srcell.export(net, path, classes="ab")
+    net.class_names = ("x", "y", "z")
+    with pytest.raises(ValueError, match=r"network\.class_names: expected 2 names, one for each class, got 3"):
+        srcell.export(net, path)
+    with pytest.raises(ValueError, match="classes: expected none, because the network has no readout, got 1"):
+        srcell.export(SRC(4, 6), path, classes=["a"])
+    assert path.read_bytes() == before
+
+
+def test_integers_keep_the_names_of_classes(tmp_path: Path) -> None:
+    net = srcell.models.SRCClassifier(4, [], 2)
+    net.class_names = ("x", "y")
+    srcell.models.IntegerClassifier.from_float(net).export(tmp_path / "net.srcell")
+    assert runtime.load(tmp_path / "net.srcell").classes == ["x", "y"]
+
+
 def test_the_file_is_written_when_the_reader_of_the_output_is_gone(folder: Path) -> None:
     exported(folder / "net.srcell", 64, 10, data.RateEncoding(steps=5))
     command = [sys.executable, "-m", "srcell", "adapt", "net.srcell", "digits", "-o", "new", "--passes", "3"]
@@ -151,9 +221,13 @@ REFUSED: dict[str, tuple[str, str]] = {
     "rate": ("adapt net.srcell digits -o new --lr 0", "--lr: expected a number in (0, 1000], got 0"),
     "names": (
         "adapt named.srcell tones/ -o new",
-        "dataset: expected classes of the network, b, c, or --new-classes, got 'a'",
+        "dataset: expected classes of the network, b, c, got 'a'; --new-classes replaces the network's classes",
     ),
     "no file": ("adapt none.srcell digits -o new", "No such file"),
+    "a folder without a slash": (
+        "adapt net.srcell empty -o new",
+        "empty: expected WAV or CSV files in a folder for each label",
+    ),
     "no data": ("adapt net.srcell none/ -o new", "none/: no such folder"),
     "unknown data": ("adapt net.srcell digit -o new", "did you mean 'digits'"),
     "no encoder": (
@@ -197,6 +271,7 @@ def test_what_is_refused_is_said_in_one_line(name: str, folder: Path, capsys: py
     named(folder / "named.srcell", ["b", "c"])
     tones(folder / "tones")
     (folder / "own.py").write_text(OWN)
+    (folder / "empty").mkdir()
     command, message = REFUSED[name]
     assert message in user_error(command, capsys)
     assert not Path("new").exists()

@@ -277,7 +277,7 @@ def test_learners_have_the_bits_of_native_code(made: dict[str, Any]) -> None:
         assert found["losses"] == losses
         assert (found["sha256"], found["unchanged"]) == (state, state)
         assert np.array_equal(np.float32(found["logits"]), learner.network().run(events).ravel())
-        assert json.loads(found["classes"]) == WORDS
+        assert found["classes"] == WORDS
         assert found["texts"][0] == "targets: expected labels in [0, 4), got 9"
         assert found["texts"][1] == "targets: expected 6 numbers, got 1"
         assert found["texts"][2].startswith("state: expected ")
@@ -810,7 +810,7 @@ def test_a_file_that_is_no_network_for_the_page_is_refused(address: str, chromiu
         for file, reason in (
             ("text", ""),
             ("other", "expected a network with this page's cochlea"),
-            ("names", "classes: expected 11 names in the file"),
+            ("names", "classes: expected a JSON list of 11 strings, got no JSON"),
         ):
             with page.expect_file_chooser() as chooser:
                 button_of(page, "Open a network").click()

@@ -166,6 +166,8 @@ REFUSED = {
     "a dilation of 0": ("a map", put("layers.0.convolution", 9, 0), "convolution", "convolution"),
     "too wide a map": ("a map", put("layers.0.convolution", 4, 2**20), "convolution", "convolution"),
     "votes of classes that do not divide": ("votes", put("readout.constants", 0, 7), "classes", "classes"),
+    "names of other classes": ("votes", say("classes", '["a"]'), "classes: expected a JSON list of", "names"),
+    "names that are no list": ("votes", say("classes", '{"a": 1}'), "classes: expected a JSON list of", "names"),
     "half a class": ("votes", put("readout.constants", 0, 0.5), "classes", "classes"),
     "a temperature of 0": ("votes", put("readout.constants", 3, 0), "temperature", "votes"),
     "a readout's alpha below 0": ("stacked", put("readout.constants", 0, -0.1), "alpha", "alpha"),

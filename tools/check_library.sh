@@ -110,6 +110,7 @@ for name, options in (
     ("delayed", {"input_delay": 30, "taps": 2, "recurrent_delay": 20}),
 ):
     network = SRCClassifier(64, [40], 10, recurrent=True, initial_state="rest", **options)
+    network.class_names = [*"abcdefgh", 'a "name"', "\u00e9"] if name == "resonant" else ()
     network.export(f"{folder}/{name}.srcell")
     expect(name, steps)
     expect_learning(name, steps)

@@ -365,6 +365,12 @@ void bind_runtime(pybind11::module_& m) {
         .def(py::init(&read_network), "bytes"_a)
         .def_property_readonly("inputs", &Network::inputs)
         .def_property_readonly("classes", [](const Network& network) { return network.readout().classes; })
+        .def_property_readonly("class_names",
+                               [](const Network& network) {
+                                   py::list made;
+                                   for (const std::string& name : network.class_names()) made.append(decoded(name));
+                                   return made;
+                               })
         .def_property_readonly("layers", &layers_of)
         .def_property_readonly("texts",
                                [](const Network& network) {

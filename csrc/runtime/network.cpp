@@ -37,6 +37,17 @@ int version_of(const TensorFile& file) {
     return static_cast<int>(found - std::begin(kVersions)) + 1;
 }
 
+// The names of the classes, which a file need not have.
+std::vector<std::string> class_names_of(const TensorFile& file, int64_t classes) {
+    const auto text = file.texts.find("classes");
+    if (text == file.texts.end()) return {};
+    const auto names = strings_of(text->second);
+    if (!names || static_cast<int64_t>(names->size()) != classes)
+        throw FileError("classes: expected a JSON list of " + std::to_string(classes) + " strings, got " +
+                        shown(text->second));
+    return *names;
+}
+
 // Throws unless a file may have what a later version brought.
 void check_version(int version, int least, const std::string& name) {
     if (version < least) throw FileError(name + ": expected none in a file of version " + kVersions[version - 1]);
@@ -394,6 +405,7 @@ Network::Network(const TensorFile& file) : file_(file), kernels_(preferred_kerne
     }
     readout_ = Readout::of(file, outputs());
     used += readout_.kind == Readout::kNone ? 0 : readout_.kind == Readout::kVotes ? 1 : 3;
+    class_names_ = class_names_of(file, readout_.classes);
     cochlea_ = Cochlea::of_file(file);
     if (cochlea_) {
         check_version(version, kMapVersion, "sound");

@@ -192,6 +192,8 @@ class Network {
     // What the network was read from.
     const TensorFile& file() const { return file_; }
     const std::map<std::string, std::string>& texts() const { return file_.texts; }
+    // The name of each class, or none.
+    const std::vector<std::string>& class_names() const { return class_names_; }
     int64_t inputs() const { return layers_.front().inputs; }
     int64_t outputs() const { return layers_.back().neurons; }
     // Neurons of the largest layer.
@@ -212,6 +214,7 @@ class Network {
 
     std::vector<NetworkLayer> layers_;
     Readout readout_;
+    std::vector<std::string> class_names_;
     Cochlea cochlea_;
     Standardisation standardisation_;
     Holding holding_;

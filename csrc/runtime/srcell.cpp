@@ -161,6 +161,13 @@ const char* srcell_network_text(const srcell_network* network, const char* name)
     return found == network->network.texts().end() ? nullptr : found->second.c_str();
 }
 
+const char* srcell_network_class_name(const srcell_network* network, int64_t label) {
+    if (!network) return nullptr;
+    const std::vector<std::string>& names = network->network.class_names();
+    return label < 0 || label >= static_cast<int64_t>(names.size()) ? nullptr
+                                                                    : names[static_cast<size_t>(label)].c_str();
+}
+
 srcell_status srcell_network_run(const srcell_network* network, int64_t steps, int64_t batch, const int64_t* offsets,
                                  const int32_t* indices, const float* values, const int64_t* lengths, float* logits,
                                  float* spikes, int threads) {

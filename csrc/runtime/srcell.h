@@ -80,6 +80,9 @@ SRCELL_API int64_t srcell_network_delay(const srcell_network* network, int64_t l
 /* The text that the file holds under that name, such as "encoder", or null if the file has none. Valid as long as the
    network. */
 SRCELL_API const char* srcell_network_text(const srcell_network* network, const char* name);
+/* The name of a class, in UTF-8, or null if the file has no names, or there is no such class. Valid as long as the
+   network. */
+SRCELL_API const char* srcell_network_class_name(const srcell_network* network, int64_t label);
 
 /* Classifies B samples of T steps. At step t, sample b has the events [offsets[row], offsets[row + 1]), where row is
    b * T + t. `offsets` (B * T + 1) ascend from 0, `indices` are the active inputs, in [0, K), and `values` may be null

@@ -1,6 +1,6 @@
 // A safetensors file is the length of its header (8 bytes, little-endian), the header (a JSON object), and the bytes of
 // all tensors, one after the other. The JSON reader here supports the part of JSON that such headers use: objects,
-// strings, and lists of whole numbers.
+// strings, and lists of whole numbers or strings.
 #include "tensor_file.h"
 
 #include <algorithm>
@@ -31,13 +31,11 @@ class HeaderReader {
     }
 
     std::vector<int64_t> numbers() {
-        std::vector<int64_t> found;
-        take('[');
-        if (accept(']')) return found;
-        do found.push_back(number());
-        while (accept(','));
-        take(']');
-        return found;
+        return list<int64_t>([this] { return number(); });
+    }
+
+    std::vector<std::string> strings() {
+        return list<std::string>([this] { return string(); });
     }
 
     std::string string() {
@@ -64,6 +62,17 @@ class HeaderReader {
     }
 
   private:
+    template <class Element, class Read>
+    std::vector<Element> list(Read read) {
+        std::vector<Element> found;
+        take('[');
+        if (accept(']')) return found;
+        do found.push_back(read());
+        while (accept(','));
+        take(']');
+        return found;
+    }
+
     char next() {
         if (at_ == end_) refuse("more text");
         ++read_;
@@ -222,6 +231,17 @@ std::string quoted(const std::string& text) {
             made += c;
     }
     return made + '"';
+}
+
+std::optional<std::vector<std::string>> strings_of(const std::string& text) {
+    try {
+        HeaderReader reader(text.data(), text.size());
+        std::vector<std::string> found = reader.strings();
+        reader.finish();
+        return found;
+    } catch (const FileError&) {
+        return std::nullopt;
+    }
 }
 
 void add_to_hash(uint64_t& sum, const void* bytes, size_t size) {

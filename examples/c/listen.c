@@ -51,8 +51,11 @@ int main(int count, char** arguments) {
         int64_t best = 0;
         for (int64_t c = 1; c < classes; ++c)
             if (logits[c] > logits[best]) best = c;
-        if (best != answer && steps > 0)
-            printf("%.2f s: class %d\n", (double)heard / RATE, (int)(answer = best));
+        if (best != answer && steps > 0) {
+            const char* name = srcell_network_class_name(network, answer = best);
+            printf("%.2f s: class %d%s%s\n", (double)heard / RATE, (int)best,
+                   name ? ", " : "", name ? name : "");
+        }
         fflush(stdout);
     }
     if (answer < 0) {

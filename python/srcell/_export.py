@@ -25,7 +25,7 @@ from ._files import write_output
 from ._parameters import TABLE
 from .layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, Sequential, SpikesOnly, SRCConv2d, Standardise
 from .layers.exported import exported, learning_rule
-from .runtime import Network
+from .runtime import Network, as_names
 
 FORMAT = "srcell.network"
 DELAYED_VERSION, MAP_VERSION, STANDARDISED_VERSION = 3, 4, 5
@@ -42,7 +42,13 @@ MIX_STEPS = (nn.Conv1d, nn.ConvTranspose1d, nn.AvgPool1d, nn.MaxPool1d, nn.Adapt
 RENEWING_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # make weights in a hook before forward
 
 
-def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | None = None) -> None:
+def export(
+    network: nn.Module,
+    path: str | Path,
+    input_shape: Sequence[int] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+) -> None:
     """Write a network to a file, by convention ``NAME.srcell``.
 
     The file holds the network as it computes in evaluation mode; the mode that the network is in does not matter. Its
@@ -62,6 +68,8 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
         path: the file to write; an existing one is replaced, whole or not at all.
         input_shape: (C, H, W) of the network's input at one step of one sample, if a convolution comes first; a
             classifier knows it.
+        classes: the names of the classes, by label, for ``srcell.runtime`` and the commands that read the file; by
+            default the network's attribute ``class_names``, if it has any.
 
     Raises:
         TypeError: the network contains another module, or an ``nn.Sequential`` a layer without ``SpikesOnly``; the
@@ -71,7 +79,8 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
             anything but an ``SRC``, a module after a readout, float and integer neurons in one network, a ``Linear``
             before what cannot take it in, another ``batch_first``, a ``Flatten`` that does not start at dimension 2, a
             convolution whose input has no height and width, more than 2^22 neurons in maps, a layer without inputs or
-            neurons, weights that are not float32, a readout's window of more than 2^20 steps or 2^28 spikes. Or a
+            neurons, weights that are not float32, a readout's window of more than 2^20 steps or 2^28 spikes; or not
+            one name for each class, or equal ones. Or a
             parameter holds NaN or an infinity, or a value that the file may not have; the message names it. Or so many
             layers (about 1,700) that the file's header would exceed 1 MiB.
         ImportError: safetensors, of the extra "train", is not installed.
@@ -82,9 +91,10 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
         >>> from srcell import export
         >>> net = srcell.Sequential(srcell.SRC(10, 20), nn.Dropout(0.2), srcell.LeakyReadout(2))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     export(net, f"{folder}/net.srcell")
-        ...     srcell.runtime.load(f"{folder}/net.srcell")
-        Network(10-20, num_classes=2)
+        ...     export(net, f"{folder}/net.srcell", classes=["no", "yes"])
+        ...     runs = srcell.runtime.load(f"{folder}/net.srcell")
+        >>> runs, runs.classes
+        (Network(10-20, num_classes=2), ['no', 'yes'])
 
     """
     from safetensors.torch import save
@@ -121,6 +131,8 @@ def export(network: nn.Module, path: str | Path, input_shape: Sequence[int] | No
         tensors |= of_readout
         if getattr(last.module, "every_step", True):  # an nn.Linear acts at every step
             texts["every_step"] = "true"
+    if names := checked_names(network, classes, 0 if texts["readout"] == "none" else _outputs_of(last.module)):
+        texts["classes"] = json.dumps(names, ensure_ascii=False)
     if dataclasses.is_dataclass(encoder) and not isinstance(encoder, type):
         texts["encoder"] = json.dumps({"name": type(encoder).__name__, **dataclasses.asdict(encoder)})
     # Parameters may share their memory, which the format does not allow.
@@ -215,6 +227,20 @@ def _refusal_of(part: Part) -> Exception:
         f"{part}: expected a layer, a readout, nn.Linear, nn.Flatten(2), dropout or a module with export_parts(): "
         "leave it out, or let export_parts() return the layers inside it"
     )
+
+
+def checked_names(network: nn.Module, classes: Sequence[str] | None, count: int) -> list[str]:
+    """The names of so many classes, as given or as the network has them; empty if there are none."""
+    name = "classes"
+    if classes is None:
+        name, classes = "network.class_names", getattr(network, "class_names", ())
+        if not classes:
+            return []
+    names = as_names(name, classes)
+    if len(names) != count:
+        expected = f"{count} names, one for each class" if count else "none, because the network has no readout"
+        raise ValueError(f"{name}: expected {expected}, got {len(names)}: {names!r:.80}")
+    return names
 
 
 def as_unflatten(input_shape: Sequence[int]) -> nn.Unflatten:

@@ -25,9 +25,10 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
 
     Returns:
         An ``SRCClassifier``; an ``SRCConvClassifier`` if the run had convolutional layers, an ``IntegerClassifier`` if
-        it had integer neurons. The call sets two attributes of the network. ``encoder`` turns images (B, ...) in [0, 1]
-        into the network's input, as ``encoder(images, index=None, seed=0)``; it is None if the network reads recordings
-        of events. ``config`` is the run's ``TrainingConfig``.
+        it had integer neurons. The call sets three attributes of the network. ``encoder`` turns images (B, ...) in
+        [0, 1] into the network's input, as ``encoder(images, index=None, seed=0)``; it is None if the network reads
+        recordings of events. ``class_names`` are the names of the classes, if the data set has some. ``config`` is the
+        run's ``TrainingConfig``.
 
     Raises:
         FileNotFoundError: there is no run in that folder, or it has not finished.
@@ -60,6 +61,7 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
     weights = folder.load_model()
     if folder.data is None:
         raise ValueError(f"{folder.path}: expected the sizes of the run's data in its config.json, found none")
-    model = build_model(folder.config, folder.data.input_shape, folder.data.num_classes)
+    data = folder.data
+    model = build_model(folder.config, data.input_shape, data.num_classes, data.class_names)
     load_weights(model, weights, str(folder.path / "model.safetensors"))
     return model.eval().to(place)

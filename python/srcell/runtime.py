@@ -125,7 +125,7 @@ class Network:
         num_classes: C, the number of classes; 0 without a readout.
         every_step: whether the network's outputs are those of every step, as its readout was made to give them.
         encoder: name and settings of the encoder used in training, or None.
-        classes: the names of the classes, if the file has them, as that of a learner with classes of its own has.
+        classes: the names of the classes, or None if the file has none.
         nbytes: bytes of its weights and parameters.
 
     """
@@ -138,7 +138,7 @@ class Network:
         texts = self._network.texts
         self.every_step = texts.get("every_step") == "true"
         self.encoder = _settings(texts.get("encoder"))
-        self.classes = _class_names(texts.get("classes"))
+        self.classes: list[str] | None = self._network.class_names or None
 
     @property
     def input_size(self) -> int:
@@ -367,7 +367,7 @@ class Learner:
     ) -> None:
         if not isinstance(layers, str) or layers not in ("all", "readout"):
             raise ValueError(f"layers: expected 'all' or 'readout', got {layers!r}")
-        names = None if classes is None else _strings("classes", classes)
+        names = None if classes is None else as_names("classes", classes)
         rate, clip = _real("learning_rate", learning_rate), _real("clip_norm", clip_norm)
         self.input_size = network.input_size
         self._learner = _core.Learner(network._network, rate, clip, layers == "readout", names)
@@ -716,7 +716,8 @@ def _real(name: str, given: Any) -> float:
         raise TypeError(f"{name}: expected a number, got {given!r:.80}") from None
 
 
-def _strings(name: str, given: Any) -> list[str]:
+def as_names(name: str, given: Any) -> list[str]:
+    """Different strings."""
     found = [] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
     if not found or not all(isinstance(text, str) for text in found):
         raise TypeError(f"{name}: expected a sequence of strings, got {given!r:.80}")
@@ -784,17 +785,6 @@ def _settings(text: str | None) -> dict[str, Any] | None:
     if not isinstance(settings, dict):
         raise ValueError("encoder: expected a JSON object with its name and settings")
     return settings
-
-
-def _class_names(text: str | None) -> list[str] | None:
-    """The names of the classes in the file."""
-    try:
-        names = None if text is None else json.loads(text)
-    except (ValueError, RecursionError):
-        names = ""
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise ValueError("classes: expected a JSON list of strings")
-    return names
 
 
 def _held_steps(settings: Mapping[str, Any]) -> tuple[int, int]:

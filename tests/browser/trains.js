@@ -154,7 +154,7 @@ async function learnt(runtime, { networks, events, labels, values, lengths, clas
     other.restore(learner.save());
     const better = other.network(), again = runtime.network(better.bytes());
     made[name] = { losses, texts, sha256: await digest(learner.save()), unchanged: await digest(state),
-      logits: Array.from(again.run(batch, lengths).logits), classes: again.text("classes") };
+      logits: Array.from(again.run(batch, lengths).logits), classes: again.classNames };
   }
   return made;
 }

@@ -1,5 +1,6 @@
-/* What srcell.h promises of layers that resonate or have delays, and of sequences, in C99: interface RESONANT.srcell
-   PLAIN.srcell DELAYED.srcell, all of 64 inputs. DELAYED has delays of its inputs to 30 steps at most.
+/* What srcell.h promises of layers that resonate or have delays, of names, and of sequences, in C99: interface
+   RESONANT.srcell PLAIN.srcell DELAYED.srcell, all of 64 inputs. RESONANT names its classes. DELAYED has delays of its
+   inputs to 30 steps at most.
    tools/check_library.sh compiles and runs it. */
 #define _POSIX_C_SOURCE 200809L /* symlink() */
 #include <math.h>
@@ -22,6 +23,11 @@ int main(int count, char** arguments) {
     CHECK(!srcell_network_load(arguments[3], &delayed));
     CHECK(srcell_network_resonates(resonant, 0) == 1 && srcell_network_resonates(resonant, 1) == 0);
     CHECK(srcell_network_resonates(resonant, 2) == -1 && srcell_network_resonates(plain, 0) == 0);
+    CHECK(!strcmp(srcell_network_class_name(resonant, 0), "a") && !srcell_network_class_name(plain, 0));
+    CHECK(!strcmp(srcell_network_class_name(resonant, 8), "a \"name\""));
+    CHECK(!strcmp(srcell_network_class_name(resonant, 9), "\xC3\xA9"));
+    CHECK(!srcell_network_class_name(resonant, 10) && !srcell_network_class_name(resonant, -1));
+    CHECK(!srcell_network_class_name(NULL, 0));
     CHECK(!srcell_stream_new(resonant, 1, &stream) && !srcell_stream_new(plain, 1, &other));
 
     const size_t neurons = (size_t)srcell_network_neurons(resonant, 0);

@@ -273,11 +273,22 @@ class IntegerLayer:
         return np.array(made, float).reshape(len(x), x.shape[1], self.neurons)
 
 
+def check_names(file: File, classes: float) -> None:
+    """The names of the classes, if the file has them."""
+    try:
+        names = json.loads(file.texts["classes"]) if "classes" in file.texts else [""] * int(classes)
+    except (ValueError, RecursionError):
+        names = None
+    listed = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    require(listed and len(names) == classes, "names")
+
+
 def readout(file: File, neurons: int) -> Callable[[Array], Array | None]:
     """From the last layer's spikes (T, B, N) to the logits (B, C)."""
     kind = file.texts.get("readout")
     require(kind in ("none", "votes", "linear"), "readout")
     if kind == "none":
+        check_names(file, 0)
         return lambda spikes: None
     constants = file.take("readout.constants", "F64", (4 if kind == "votes" else 2,)).tolist()
     require(0 <= constants[kind == "votes"] <= 1, "alpha")
@@ -285,6 +296,7 @@ def readout(file: File, neurons: int) -> Callable[[Array], Array | None]:
         classes, alpha, inhibition, temperature = constants
         require(classes >= 1 and classes == int(classes) and neurons % classes == 0, "classes")
         require(math.isfinite(inhibition) and temperature > 0, "votes")
+        check_names(file, classes)
 
         def votes(spikes: Array) -> Array:
             by_class = leaky(spikes, alpha).reshape(spikes.shape[1], -1, int(classes)).sum(1)
@@ -297,6 +309,7 @@ def readout(file: File, neurons: int) -> Callable[[Array], Array | None]:
     require(window >= 0 and window == int(window) and window <= min(2**20, 2**28 // neurons), "window")
     bias = file.take("readout.bias", "F32", (-1,)).astype(float)
     require(bias.size, "classes")
+    check_names(file, bias.size)
     weight = file.take("readout.weight", "F32", (len(bias), neurons)).astype(float)
     return lambda spikes: leaky(spikes[-int(window) :], alpha) @ weight.T + bias
 

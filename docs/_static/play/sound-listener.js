@@ -193,10 +193,8 @@ function parsed(text) {
 
 /** The names of a network's classes: those in its file, or the digits. */
 export function namesOf(network) {
-  const names = parsed(network.text("classes")), { classes } = network;
-  if (names !== null && !(Array.isArray(names) && names.length === classes && names.every((name) => typeof name === "string")))
-    throw new Error(`classes: expected ${classes} names in the file`);
-  return names ?? (classes === NAMES.length ? NAMES : Array.from({ length: classes }, (_, c) => `class ${c}`));
+  const { classNames, classes } = network;
+  return classNames ?? (classes === NAMES.length ? NAMES : Array.from({ length: classes }, (_, c) => `class ${c}`));
 }
 
 /** An answer: the class of the largest logit, and the probabilities of all classes. */

@@ -220,6 +220,13 @@ class Network {
     });
   }
 
+  /** The names of the classes, or null if the file has none. */
+  get classNames() {
+    const name = (_, label) => this.runtime.text(this.runtime.call("srcell_network_class_name", this.handle, BigInt(label)));
+    const names = Array.from({ length: this.classes }, name);
+    return names.includes(null) ? null : names;
+  }
+
   /** Encodes images (B * K pixels in [0, 1]) as events, with the encoder of the exported network; if that is a
       HeldEncoding, `batch` sequences of real values (B * S * K); if it is a CameraEncoding, pictures (B * height * width)
       of [height, width] `pixels`. */

@@ -14,8 +14,9 @@ import srcell
 
 from .. import data
 from .._files import check_output
-from ..data import Dataset, EventLoader, LabelledImages, LabelledSequences, LabelledSounds, Samples
+from ..data import Dataset, EventLoader, LabelledImages, LabelledSequences, LabelledSounds
 from ..data.encodings import Encoding
+from .options import named
 from .parser import Parser, new_command
 from .terminal import say
 
@@ -35,9 +36,9 @@ encoder turns the samples into events. The file that was read stays as it is,
 unless it is also the one to write.
 
 The samples are those of a data set's training part; the accuracy on its test
-part is printed before and after. Classes are matched to the network's by name;
-without names in its file, labels are numbered as in its training: the folders
-of a data set of your own by their names in order."""
+part is printed before and after. Classes are matched to the network's by name,
+if its file has their names; otherwise there must be as many, and labels are
+numbered as in its training."""
 EXAMPLES = """\
 examples:
   srcell adapt words.srcell my-voice/ -o mine.srcell
@@ -73,9 +74,10 @@ def adapt(arguments: argparse.Namespace) -> None:
         raise ValueError(f"passes: expected at least 1, got {arguments.passes}")
     check_output(arguments.out)
     network = srcell.runtime.load(arguments.network)
-    dataset = data.load(arguments.dataset, arguments.data)
+    name = named(arguments.dataset)
+    dataset = data.load(name, arguments.data)
     encoding = encoding_of(network)
-    check_encoding(encoding, dataset, arguments.dataset)
+    check_encoding(encoding, dataset, name)
     classes = None
     if not arguments.new_classes:
         dataset = renumbered(dataset, network)
@@ -151,17 +153,10 @@ def renumbered(dataset: Dataset, network: srcell.runtime.Network) -> Dataset:
                 f"{dataset.num_classes}"
             )
         return dataset
-    unknown = next((name for name in names if name not in known), None)
-    if unknown is not None:
-        listed = f"{', '.join(known):.200}"
-        raise ValueError(f"dataset: expected classes of the network, {listed}, or --new-classes, got {unknown!r:.60}")
-    number = torch.tensor([*(known.index(name) for name in names), -1])  # -1: of what is no label, as past a length
-
-    def of(samples: Samples) -> Samples:
-        inside = (samples.labels >= 0) & (samples.labels < len(names))
-        return samples._replace(labels=number[torch.where(inside, samples.labels, len(names))])
-
-    return dataset._replace(train=of(dataset.train), test=of(dataset.test))
+    try:
+        return dataset.numbered_as(known)
+    except ValueError as error:
+        raise ValueError(f"{error}; --new-classes replaces the network's classes") from None
 
 
 def result_of(network: srcell.runtime.Network, dataset: Dataset, encoding: Encoding | None) -> str:

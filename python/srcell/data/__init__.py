@@ -137,7 +137,8 @@ def load(
         return load_own(name)
     loader = LOADERS[name]
     options = {"root": root, "download": download, "cache": cache, "prefix": prefix}
-    return loader(**{option: options[option] for option in signature(loader).parameters if option in options})
+    loaded = loader(**{option: options[option] for option in signature(loader).parameters if option in options})
+    return loaded._replace(class_names=class_names(name))
 
 
 def class_names(name: str) -> tuple[str, ...]:

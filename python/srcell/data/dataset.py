@@ -129,3 +129,23 @@ class Dataset(NamedTuple):
     def input_size(self) -> int:
         """K, the number of inputs."""
         return math.prod(self.input_shape)
+
+    def numbered_as(self, names: Sequence[str]) -> Dataset:
+        """The data set with its labels numbered as those names, some of which it may lack.
+
+        Raises:
+            ValueError: a class has none of the names.
+
+        """
+        unknown = next((name for name in self.class_names if name not in names), None)
+        if unknown is not None:
+            raise ValueError(f"dataset: expected classes of the network, {', '.join(names):.200}, got {unknown!r:.60}")
+        number = torch.tensor([*map(names.index, self.class_names), -1])  # -1: of what is no label, as past a length
+        count = len(self.class_names)
+
+        def of(samples: Samples) -> Samples:
+            inside = (samples.labels >= 0) & (samples.labels < count)
+            return samples._replace(labels=number[torch.where(inside, samples.labels, count)])
+
+        train, test = of(self.train), of(self.test)
+        return self._replace(train=train, test=test, num_classes=len(names), class_names=tuple(names))

@@ -56,6 +56,8 @@ class Classifier(nn.Module):
             whichever process has it. None if no processes share batches.
         encoder: turns images into the network's input, ``encoder(images, index=None, seed=0)``, as
             ``srcell.data.RateEncoding`` does. Set by ``srcell.load`` and by training; None for recordings of events.
+        class_names: the names of the classes, by label, which ``export`` writes; empty if the labels name themselves.
+            Set by ``srcell.load`` and by training.
         config: the configuration that the network was trained with. Set by ``srcell.load`` and by training.
 
     Raises:
@@ -66,6 +68,7 @@ class Classifier(nn.Module):
 
     shared_batch: tuple[int, int, int] | None = None
     encoder: Encoding | None = None
+    class_names: tuple[str, ...] = ()
     config: Any = None
 
     def __init__(

@@ -138,7 +138,7 @@ class IntegerClassifier(Classifier):
             dropout=network.dropout,
             balance_gradients=network.balance_gradients,
         )
-        made.encoder = network.encoder
+        made.encoder, made.class_names = network.encoder, network.class_names
         with torch.no_grad():
             for integer, layer in zip(made.layers, layers, strict=True):
                 cast(IntegerSRC, integer).weight_ih_l0.copy_(cast(Tensor, layer.weight_ih_l0))
