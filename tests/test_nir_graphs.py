@@ -97,14 +97,124 @@ def test_each_setting_of_a_readout_comes_back_or_is_refused(kind: type[nn.Module
     names = list(inspect.signature(kind).parameters)[2:]
     assert "every_step" in names
     for name in names:
-        network = nn.Sequential(SpikesOnly(SRC(4, 6)), kind(*sizes, **{name: OF_READOUTS[name]}))
-        if name == "batch_first":
-            with pytest.raises(ValueError, match=name):
-                to_graph(network, dt=0.001)
-            continue
+        layer = SRC(4, 6, batch_first=name == "batch_first")
+        network = nn.Sequential(SpikesOnly(layer), kind(*sizes, **{name: OF_READOUTS[name]}))
         nir.write(tmp_path / f"{name}.nir", to_graph(network, dt=0.001))
         *_, again = from_graph(read_graph(tmp_path / f"{name}.nir"))
         assert type(again) is kind and getattr(again, name) == OF_READOUTS[name]
+
+
+# The same of layers, with what else each argument needs.
+OF_CELLS: dict[str, Any] = {
+    "alpha": 0.75,
+    "omega": 0.5,
+    "rho": 2.0,
+    "r": 1.5,
+    "rs": -6.5,
+    "zs_hyp": 0.5,
+    "zs_dep": 0.25,
+}
+OF_LAYERS: dict[str, dict[str, Any]] = {
+    **{name: {name: value} for name, value in OF_CELLS.items()},
+    "batch_first": {"batch_first": True},
+    "learn_bias": {"learn_bias": False},
+    "recurrent": {"recurrent": True},
+    "recurrent_surrogate": {"recurrent_surrogate": "straight_through"},
+    "autapses": {"recurrent": True, "autapses": False},
+    "delay_hh": {"recurrent": True, "delay_hh": 2.0},
+    "max_delay": {"recurrent": True, "delay_hh": torch.tensor([1.0, 2, 3, 1, 2, 3]), "max_delay": 5},
+    "delay_width": {"recurrent": True, "delay_hh": 2.0, "delay_width": 2},
+    "learnable": {"alpha": torch.full((6,), 0.75), "rho": 2.0, "learnable": ("alpha", "rho"), "full_gradient": True},
+    "surrogate": {"surrogate": "relu"},
+    "full_gradient": {"full_gradient": True},
+    "initial_state": {"initial_state": "rest"},
+    "learn_initial_state": {"learn_initial_state": True, "full_gradient": True},
+    "bias_init": {"bias_init": -5.0},
+    "bias_max": {"bias_max": -3.0},
+    "input_gain": {"input_gain": 2.0},
+    "input_size": {"input_size": (5, 6)},
+    "method": {"method": "events"},
+    "device": {"device": "cpu"},
+    "dtype": {"dtype": torch.float64},
+    "stride": {"stride": 2},
+    "padding": {"padding": (1, 0)},
+    "dilation": {"dilation": (1, 2)},
+    "groups": {"groups": 2},
+    "taps": {"taps": 3},
+}
+
+
+def comes_back(network: nn.Module, path: Path, input_shape: tuple[int, ...] | None = None) -> srcell.Sequential:
+    nir.write(path, to_graph(network, dt=0.001, input_shape=input_shape))
+    return from_graph(read_graph(path))
+
+
+def same_layer(again: nn.Module, layer: nn.Module) -> None:
+    assert repr(again) == repr(layer)
+    ours, theirs = layer.state_dict(), again.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    learnt = [[name for name, _ in x.named_parameters()] for x in (layer, again)]
+    assert learnt[0] == learnt[1]
+
+
+@pytest.mark.parametrize("kind", [SRC, SRCConv2d, Delay])
+def test_each_setting_of_a_layer_comes_back_or_is_refused(kind: Any, tmp_path: Path) -> None:
+    """Regression: layers lost their surrogate, full_gradient, bias_max and others."""
+    sizes: tuple[int, ...] = {SRC: (4, 6), SRCConv2d: (2, 6, 3), Delay: (4, 7)}[kind]
+    names = list(inspect.signature(kind).parameters)[len(sizes) :]
+    assert "device" in names
+    for name in names:
+        if name in ("num_layers", "dropout"):
+            continue  # of a stack, which comes back as its layers
+        given = {"learnable": False} if kind is Delay and name == "learnable" else OF_LAYERS[name]
+        layer = kind(*sizes, **given) if kind is not Delay or name != "delay_width" else kind(*sizes, delay_width=2)
+        with torch.no_grad():
+            for parameter_name, parameter in layer.named_parameters():
+                if parameter_name.startswith(("bias", "i0", "hs0")):
+                    parameter += torch.arange(6) / 8
+            layer.constrain_()
+        if kind is Delay:
+            layer.delay.data.floor_()
+        network = nn.Sequential(SpikesOnly(layer), *([SpikesOnly(SRC(4 * layer.taps, 2))] if kind is Delay else []))
+        shape = (2, 5, 6) if kind is SRCConv2d else None
+        if name == "delay_width":
+            with pytest.raises(ValueError, match="expected delays with a width of 1"):
+                to_graph(network, dt=0.001)
+            continue
+        again = comes_back(network, tmp_path / "net.nir", shape)
+        found = [x for x in again.modules() if type(x) is kind]
+        assert len(found) == 1, name
+        same_layer(found[0], layer)
+
+
+def test_a_stack_comes_back_as_its_layers_without_dropout(tmp_path: Path) -> None:
+    stack = SRC(4, 6, 2, dropout=0.5, surrogate="relu", bias_max=-3.5).eval()
+    again = comes_back(nn.Sequential(SpikesOnly(stack)), tmp_path / "net.nir")
+    assert "Dropout is left out" in str(to_graph.__doc__)
+    x = torch.rand(20, 3, 4, generator=torch.Generator().manual_seed(0)) * 4
+    with torch.no_grad():
+        assert torch.equal(again(x), stack(x)[0])
+    layers = [x for x in again.modules() if isinstance(x, SRC)]
+    assert [x.surrogate for x in layers] == ["relu"] * 2 and [x.bias_max for x in layers] == [-3.5] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("x", "metadata: layers: expected settings of nodes in JSON, got 'x'"),
+        ("[]", "metadata: layers: expected settings of nodes in JSON"),
+        ('{"src_0": 3}', "metadata: layers: expected settings of nodes in JSON"),
+        ('{"src_1": {}}', "metadata: layers: expected names of nodes, got 'src_1'"),
+        ('{"src_0": {"forward": 1}}', "metadata: layers: src_0: expected .*, got 'forward'"),
+        ('{"src_0": {"surrogate": "none"}}', "src_0: surrogate: expected "),
+        ('{"src_0": {"learnable": ["weight"]}}', "src_0: learnable: expected "),
+    ],
+)
+def test_settings_that_no_layer_has_are_refused(settings: str, message: str) -> None:
+    written = to_graph(nn.Sequential(SpikesOnly(SRC(4, 6)), LinearReadout(6, 3)), dt=0.001)
+    written.metadata["layers"] = settings
+    with pytest.raises((TypeError, ValueError), match=message):
+        from_graph(written)
 
 
 def test_a_graph_of_srcell_0_3_has_a_readout_of_the_last_step() -> None:
@@ -140,7 +250,9 @@ def test_biases_above_the_default_bound_come_back(maps: bool) -> None:
     ((name, bias),) = [(name, x) for name, x in layer.named_parameters() if name.startswith("bias")]
     with torch.no_grad():
         bias.copy_(torch.tensor([-3.3, -6.0, -1.7]))
-    network = from_graph(to_graph(layer, dt=0.001, input_shape=(1, 4, 4) if maps else None))
+    written = to_graph(layer, dt=0.001, input_shape=(1, 4, 4) if maps else None)
+    del written.metadata["layers"]  # as in a graph of others, or of srcell 0.3
+    network = from_graph(written)
     found = next(module for module in network.modules() if isinstance(module, type(layer)))
     assert torch.equal(found.get_parameter(name), bias) and found.bias_max == bias.max().item()
     x = 8 * torch.rand(20, 2, 16, generator=torch.Generator().manual_seed(0))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._parameters import LATER
+from ..functional.layer import Cell
 from ..functional.terms import exported_delays
 from .base import Neurons
 from .delays import Delay
@@ -42,6 +46,30 @@ def learning_rule(module: Neurons | IntegerSRC) -> dict[str, str | bool | float]
     names = ("surrogate", "recurrent_surrogate", "learn_bias", "bias_max")
     defaults = DEFAULTS | NOT_RECURRENT._asdict()
     return {name: getattr(module, name) for name in names if getattr(module, name) != defaults[name]}
+
+
+# Keyword arguments of layers that their numbers show; and the dropout between stacked layers.
+SHOWN = {*Cell._fields, "recurrent", "delay_hh", "delay_width", "dropout", "device", "dtype"}
+EACH = "each"
+
+
+def further_settings(kind: type[nn.Module]) -> dict[str, Any]:
+    """The arguments of a class of layers that the numbers of a layer do not show, and their defaults."""
+    arguments = inspect.signature(kind).parameters.values()
+    return {x.name: x.default for x in arguments if x.kind is x.KEYWORD_ONLY and x.name not in SHOWN}
+
+
+def settings_of(module: Neurons, kind: type[nn.Module]) -> dict[str, Any]:
+    """The further settings of a layer of that class, unless at their defaults.
+
+    Under ``EACH`` are the parameters and delays of which every neuron has its own, if there are any.
+    """
+    found = {name: (getattr(module, name), default) for name, default in further_settings(kind).items()}
+    made = {name: value for name, (value, default) in found.items() if value != default}
+    if not module.delayed:
+        made.pop("max_delay", None)  # 0, for None
+    each = [name for name, value in module._stored().items() if isinstance(value, Tensor)]
+    return made | ({EACH: each} if each else {})
 
 
 def _of_layer(module: Neurons, suffix: str) -> dict[str, Tensor]:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +24,7 @@ from .._export import Part, checked_parts, inputs_of
 from .._extras import extra
 from .._parameters import PARAMETERS
 from ..functional.terms import MOST_DELAY
-from ..layers.exported import exported
+from ..layers.exported import EACH, exported, further_settings, settings_of
 from ..layers.options import DEFAULTS
 from .checks import WRONG, Checked, as_numbers, set_types
 from .files import read_contents
@@ -37,6 +39,8 @@ DTYPES = (torch.float32, torch.float64)
 # The fields of nodes that are sizes or axes of their input, and how many each may have.
 SIZES = {"input_shape", "input_type", "shape", "kernel_size", "stride", "padding", "dilation", "start_dim", "end_dim"}
 MOST_SIZES = 32
+FLAGS = ("every_step", "batch_first")  # of readouts, as 0 or 1
+OF_DELAYS = ("max_delay", "learnable")
 # The settings of a readout in a graph's metadata, by its kind.
 SETTINGS = {"linear": ("alpha", "window", "bias"), "votes": ("num_classes", "alpha", "inhibition", "temperature")}
 
@@ -48,7 +52,8 @@ def to_graph(network: nn.Module, *, dt: float, input_shape: Sequence[int] | None
     node back to itself, through a ``Delay`` if they have delays; this edge carries the spikes of step t-1.
     Several taps of an input are parallel ``Delay`` and ``Linear`` nodes, whose sum the next node receives. Delays are
     in NIR's unit of time: steps times ``dt``. NIR has no leaky sum in steps, so a readout's settings are in the
-    graph's ``metadata["readout"]``, and its weight is the last ``Linear`` node. Dropout is left out.
+    graph's ``metadata["readout"]``, and its weight is the last ``Linear`` node. How layers are trained and called, such
+    as their surrogate, is in ``metadata["layers"]``, as JSON, for :func:`from_graph`. Dropout is left out.
 
     Args:
         network: what :func:`srcell.export` exports, of float neurons, in float32 or float64.
@@ -88,7 +93,9 @@ class _Writer:
         self.ends: list[str] = []
         self.shape: tuple[int, ...] = ()
         self.delay: NDArray[Any] | None = None  # (K, M), in steps
+        self.of_delay: dict[str, Any] = {}
         self.counts: Counter[str] = Counter()
+        self.settings: dict[str, dict[str, Any]] = {}  # of nodes of neurons, and of the first weights after a Delay
 
     def graph(self, parts: Sequence[Part]) -> nir.NIRGraph:
         metadata: dict[str, Any] = {}
@@ -112,27 +119,29 @@ class _Writer:
             elif isinstance(module, modules.SRC):
                 for number, layer in enumerate(exported(module)):
                     self.weight(layer["weight"])
-                    self.neurons(layer)
+                    self.neurons(layer, settings_of(module, modules.SRC))
                     if module.recurrent:
                         delay = getattr(module, f"delay_hh_l{number}") if module.delayed else None
                         self.recurrence(layer["lateral"], None if delay is None else _steps(part, module, delay))
             elif isinstance(module, modules.Delay):
                 self.delay = _steps(part, module, module.delay)
+                self.of_delay = {name: getattr(module, name) for name in OF_DELAYS}
             elif isinstance(module, nn.Linear):
                 self.weight(module.weight, module.bias)
             elif isinstance(module, modules.LinearReadout):
                 self.weight(module.linear.weight, name="readout")
                 settings = {"kind": "linear", "alpha": module.alpha, "window": module.window}
-                settings |= {"every_step": int(module.every_step), "bias": _array(module.linear.bias)}
-                metadata["readout"] = settings
+                metadata["readout"] = settings | {"bias": _array(module.linear.bias)} | _flags(module)
             elif isinstance(module, modules.LeakyReadout):
                 settings = {name: getattr(module, name) for name in SETTINGS["votes"]}
-                metadata["readout"] = {"kind": "votes", **settings, "every_step": int(module.every_step)}
+                metadata["readout"] = {"kind": "votes", **settings} | _flags(module)
             elif not isinstance(module, nn.Flatten | nn.Unflatten):
                 raise TypeError(f"{part}: expected layers of float neurons, got {type(module).__name__}")
         if len(self.nodes) < 2:
             raise ValueError("network: expected at least one layer, got none")
         self.add("output", nir.Output({"output": np.array(self.shape)}))
+        if self.settings:
+            metadata["layers"] = json.dumps(self.settings)
         return nir.NIRGraph(self.nodes, self.edges, metadata)
 
     def add(self, kind: str, node: nir.NIRNode) -> str:
@@ -156,6 +165,8 @@ class _Writer:
             if delay is not None:
                 self.add("delay", nir.Delay(delay[:, tap] * self.dt))
             made.append(self.add(name or type(node).__name__.lower(), node))
+            if delay is not None and not tap:
+                self.settings[made[0]] = self.of_delay
         self.ends, self.shape = made, (len(weight),)
 
     def convolution(self, module: modules.SRCConv2d) -> None:
@@ -164,15 +175,16 @@ class _Writer:
         node = nir.Conv2d(tuple(self.shape[1:]), weight, *sizes, np.zeros(len(weight), weight.dtype))
         self.shape = set_types(node)
         self.add("conv2d", node)
-        self.neurons(layer)
+        self.neurons(layer, settings_of(module, modules.SRCConv2d))
 
-    def neurons(self, layer: dict[str, Tensor]) -> None:
+    def neurons(self, layer: dict[str, Tensor], settings: dict[str, Any]) -> None:
         found = {name: layer[name] for name in ("bias", *PARAMETERS) if name in layer}
         if "initial" in layer:
             found |= dict(zip(STATE, layer["initial"], strict=True))
         each = (-1, *[1] * (len(self.shape) - 1))  # of a neuron, or of a channel of maps
         arrays = {name: np.broadcast_to(_array(x).reshape(each), self.shape).copy() for name, x in found.items()}
-        self.add("src", SRCNode(**arrays, dt=self.dt))
+        name = self.add("src", SRCNode(**arrays, dt=self.dt))
+        self.settings |= {name: settings} if settings else {}
 
     def recurrence(self, weight: Tensor, delay: NDArray[Any] | None) -> None:
         (neurons,) = self.ends
@@ -180,6 +192,10 @@ class _Writer:
             self.add("recurrent_delay", nir.Delay(np.broadcast_to(delay.reshape(-1), len(weight)) * self.dt))
         self.edges.append((self.add("recurrent", nir.Linear(_array(weight))), neurons))
         self.ends = [neurons]
+
+
+def _flags(readout: Any) -> dict[str, int]:
+    return {name: int(getattr(readout, name)) for name in FLAGS}
 
 
 def _array(x: Tensor) -> NDArray[Any]:
@@ -326,6 +342,7 @@ class _Reader:
         (self.input,), (self.output,), (self.dt,), (self.dtype,) = inputs, outputs, durations, dtypes
         self.seen, self.used = {self.input}, set[tuple[str, str]]()
         self.shape = tuple(graph.nodes[self.input].output_type["output"].tolist())
+        self.settings = _settings_of_layers(graph.metadata.get("layers", "{}"))
 
     def modules(self) -> Iterator[nn.Module]:
         at, readout = self.input, self.graph.metadata.get("readout")
@@ -372,6 +389,8 @@ class _Reader:
         expected = f"expected a chain from {self.input} to {self.output}"
         if left := sorted(set(self.graph.nodes) - self.seen):
             raise ValueError(f"{left[0]}: {expected}, got a node beside it")
+        if self.settings:
+            raise ValueError(f"metadata: layers: expected names of nodes, got {min(self.settings)!r:.60}")
         for begin, to in self.graph.edges:
             if (begin, to) not in self.used:
                 raise ValueError(f"{begin}: {expected}, got an edge to {to} beside it")
@@ -417,8 +436,10 @@ class _Reader:
         sources = weights[0].shape[1]
         steps = [np.zeros(sources) if x.delay is None else self.steps(x.name, x.delay, sources) for x in branches]
         most = int(np.ceil(max(step.max(initial=0) for step in steps)))
-        delay = modules.Delay(sources, most, taps=len(branches), learnable=False)
-        delay.delay.copy_(torch.from_numpy(np.stack(steps, 1)))
+        options = {"max_delay": most, "learnable": False} | self.further(branches[0].name, OF_DELAYS)
+        with _named(branches[0].name), torch.no_grad():
+            delay = modules.Delay(sources, taps=len(branches), **options)
+            delay.delay.copy_(torch.from_numpy(np.stack(steps, 1)))
         weight = np.stack(weights, 2).reshape(len(weights[0]), -1)
         return [modules.SpikesOnly(delay)], torch.from_numpy(weight)
 
@@ -446,6 +467,13 @@ class _Reader:
             )
         return found
 
+    def further(self, name: str, known: Iterable[str]) -> dict[str, Any]:
+        """The settings of the layer or delay of a node."""
+        found = self.settings.pop(name, {})
+        if unknown := sorted(found.keys() - set(known)):
+            raise ValueError(f"metadata: layers: {name}: expected {', '.join(sorted(known))}, got {unknown[0]!r:.60}")
+        return found
+
     def neurons(self, name: str, below: nir.NIRNode, weight: Tensor) -> nn.Module:
         """The layer of an SRC node behind a weight."""
         node, recurrent = self.graph.nodes[name], self.recurrence(name)
@@ -455,14 +483,18 @@ class _Reader:
             raise ValueError(f"{name}: expected neurons of shape {shape}, as its weights give, got {node.alpha.shape}")
         self.shape = shape
         values = _values_of(name, node)
+        kind: Any = modules.SRCConv2d if is_map else modules.SRC
+        settings = self.further(name, further_settings(kind).keys() | {EACH})
+        each = settings.pop(EACH, ())
         # Layers take one number for a parameter that all neurons share.
         options: dict[str, Any] = {
-            field: float(x[0]) if bool((x == x[0]).all()) else x for field, x in values.items() if field in PARAMETERS
+            field: x if field in each or bool((x != x[0]).any()) else float(str(x[0].numpy()))  # 0.9 of float32's
+            for field, x in values.items()
+            if field in PARAMETERS
         }
-        kind: Any = modules.SRC
         suffix, tensors, sizes = "_l0", {"weight_ih_l0": weight}, (weight.shape[1], len(weight))
         if is_map:
-            kind, suffix, tensors = modules.SRCConv2d, "", {"weight": weight}
+            suffix, tensors = "", {"weight": weight}
             sizes = (weight.shape[1] * below.groups, len(weight))
             options |= {field: getattr(below, field) for field in ("stride", "padding", "dilation", "groups")}
             options["kernel_size"] = tuple(weight.shape[2:])
@@ -472,22 +504,23 @@ class _Reader:
             options["recurrent"], tensors["weight_hh_l0"] = True, torch.from_numpy(np.array(recurrent.node.weight))
             if recurrent.delay is not None:
                 steps = self.steps(recurrent.name, recurrent.delay, len(weight))
-                options |= {"delay_hh": torch.from_numpy(steps), "max_delay": int(np.ceil(steps.max()))}
+                shared = "max_delay" in settings and "delay_hh" not in each  # layers with delays say so
+                options |= {"delay_hh": float(steps[0]) if shared else torch.from_numpy(steps)}
+                options |= {"max_delay": int(np.ceil(steps.max()))}
         state = torch.stack([values[field] for field in STATE]) if STATE[0] in values else None
         starts: list[dict[str, Any]] = [{}]
-        if state is not None:  # at rest, or somewhere else
-            starts = [{"initial_state": "rest"}, {"learn_initial_state": True, "full_gradient": recurrent is None}]
+        if state is not None:  # as the settings say, at rest, or somewhere else
+            starts += [{"initial_state": "rest"}, {"learn_initial_state": True, "full_gradient": recurrent is None}]
         for start in starts:
-            try:
-                layer = kind(*sizes, dtype=weight.dtype, **options, **start)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
+            with _named(name):
+                layer = kind(*sizes, dtype=weight.dtype, **(options | settings | start))
             if layer.learn_initial_state:
                 tensors |= {f"{field.replace('_', '')}{suffix}": values[field] for field in STATE}
             with torch.no_grad():
                 for parameter, value in tensors.items():
                     getattr(layer, parameter).copy_(value)
-            if state is not None and torch.equal(exported(layer)[0]["initial"], state):
+            start_of = exported(layer)[0].get("initial")
+            if state is not None and start_of is not None and torch.equal(start_of, state):
                 break
         return modules.SpikesOnly(layer)
 
@@ -523,11 +556,31 @@ class _Reader:
         return _readout(modules.LeakyReadout, classes, neurons // classes, **settings)
 
 
-def _readout(kind: type[nn.Module], *arguments: Any, **settings: Any) -> nn.Module:
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Name a node in what a constructor raises for its settings."""
     try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+
+
+def _settings_of_layers(text: Any) -> dict[str, dict[str, Any]]:
+    """The settings of nodes in a graph's metadata; lists are those of names, or sizes."""
+    try:
+        found = json.loads(text)
+        made = {
+            name: {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+            for name, settings in found.items()
+        }
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"metadata: layers: expected settings of nodes in JSON, got {text!r:.60}") from error
+    return made
+
+
+def _readout(kind: type[nn.Module], *arguments: Any, **settings: Any) -> nn.Module:
+    with _named("metadata"):
         return kind(*arguments, **settings)
-    except ValueError as error:
-        raise ValueError(f"metadata: {error}") from None
 
 
 def _settings(readout: Any, kind: str) -> dict[str, Any]:
@@ -537,18 +590,18 @@ def _settings(readout: Any, kind: str) -> dict[str, Any]:
         raise ValueError(f"metadata: expected a readout of kind {kind!r} here, got {found!r}")
     if missing := [name for name in SETTINGS[kind] if name not in readout]:
         raise ValueError(f"metadata: expected a readout with {', '.join(SETTINGS[kind])}, got no {missing[0]}")
-    # Graphs that srcell 0.3 wrote do not say whether the readout answers at every step.
     made: dict[str, Any] = {name: readout[name] for name in SETTINGS[kind]}
-    made |= {"every_step": readout.get("every_step", 0)}
+    made |= {name: readout.get(name, 0) for name in FLAGS}  # graphs that srcell 0.3 wrote have none
     for name in made.keys() - {"bias"}:
-        whole = name in ("window", "num_classes", "every_step")
+        whole = name in ("window", "num_classes", *FLAGS)
         value = as_float(f"metadata: {name}", made[name])
         if whole and not value.is_integer():
             raise ValueError(f"metadata: {name}: expected a whole number, got {value}")
         made[name] = int(value) if whole else value
-    if made["every_step"] not in (0, 1):
-        raise ValueError(f"metadata: every_step: expected 0 or 1, got {made['every_step']}")
-    return made | {"every_step": bool(made["every_step"])}
+    for name in FLAGS:
+        if made[name] not in (0, 1):
+            raise ValueError(f"metadata: {name}: expected 0 or 1, got {made[name]}")
+    return made | {name: bool(made[name]) for name in FLAGS}
 
 
 def _bias(node: nir.NIRNode) -> NDArray[Any]:
