@@ -18,6 +18,7 @@ from srcell import (
     EventBatch,
     IntegerSRC,
     LeakyReadout,
+    LinearReadout,
     Sequential,
     SpikesOnly,
     SRCCell,
@@ -30,6 +31,7 @@ from srcell import (
     src_linear,
 )
 from srcell.functional import SpikeCounts, count_spikes
+from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
 from support.calls import (
     NEW_TORCH,
     OUTSIDE_LAYERS,
@@ -267,6 +269,54 @@ def test_the_lengths_of_a_sequential_stay_in_one_graph() -> None:
     assert_compiled_agrees(network, calls, fullgraph=True, backend="aot_eager")
     batches = [(EventBatch.from_dense(x, lengths),) for x, lengths in calls]
     assert_compiled_agrees(network, batches, fullgraph=True, backend="aot_eager")
+
+
+READERS: dict[str, Callable[[], nn.Module]] = {
+    "votes": lambda: LeakyReadout(2, 3),
+    "votes at every step": lambda: LeakyReadout(2, 3, every_step=True),
+    "linear": lambda: LinearReadout(6, 2),
+    "linear at every step": lambda: LinearReadout(6, 2, every_step=True),
+    "window": lambda: LinearReadout(6, 2, window=5),
+    "window at every step": lambda: LinearReadout(6, 2, window=40, every_step=True),
+    "classifier": lambda: SRCClassifier(6, [5], 2, recurrent=True, readout="linear"),
+    "delays": lambda: SRCClassifier(6, [5], 2, input_delay=4, recurrent=True, recurrent_delay=3, omega=0.3),
+    "maps": lambda: SRCConvClassifier((1, 6, 6), [4], [], num_classes=2),
+    "integers": lambda: IntegerClassifier(6, [5], 2),
+}
+
+
+class WithLengths(nn.Module):
+    """A module that takes lengths, and options."""
+
+    def __init__(self, module: nn.Module, **options: Any) -> None:
+        super().__init__()
+        self.module, self.options = module, options
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Any:
+        return self.module(x, lengths=lengths, **self.options)
+
+
+@pytest.mark.landing
+@pytest.mark.skipif(not NEW_TORCH, reason="torch 2.4 fixes the sizes of a program")
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", READERS)
+def test_every_readout_and_network_is_exported_for_any_number_of_steps(name: str, strict: bool) -> None:
+    """Regression: readouts at every step, or with a window, fixed the number of steps."""
+    torch.manual_seed(0)
+    network = READERS[name]().eval()
+    module = WithLengths(network, every_step=isinstance(network, Classifier) or "every" in name)
+    sizes = (1, 6, 6) if name == "maps" else (6,)
+    example, *others = [
+        (noise(6, steps, batch, *sizes) > 0.5).float()
+        for steps, batch in ((20, 3), (1, 1), (2, 3), (32, 2), (65, 4), (200, 2))
+    ]
+    for with_lengths in (False, True):
+        given = (example, torch.tensor([9, 20, 0]))[: 1 + with_lengths]
+        shapes = ({0: STEPS_DIM, 1: BATCH_DIM}, {0: BATCH_DIM})[: 1 + with_lengths]
+        program = torch.export.export(module, given, dynamic_shapes=shapes, strict=strict).module()
+        for x in others:
+            lengths = (torch.arange(x.shape[1]) * 7 % x.shape[0],) if with_lengths else ()
+            torch.testing.assert_close(program(x, *lengths), module(x, *lengths), rtol=1e-5, atol=1e-5)
 
 
 def test_the_lengths_of_a_sequential_go_through_export() -> None:

@@ -5,14 +5,15 @@ An evaluation's counts are the events, spikes and synaptic operations of an infe
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from srcell import LeakyReadout, leaky_readout
+from srcell import SRC, LeakyReadout, LinearReadout, Sequential, leaky_readout
 from srcell.data import EventLoader, LabelledImages, RateEncoding
 from srcell.evaluation import evaluate
 from srcell.functional import count_spikes
@@ -163,6 +164,39 @@ def test_counts_equal_their_definition(shape: tuple[int, ...], dtype: torch.dtyp
         expected_events, expected_crossings = expected_counts(x)
         assert events.dtype == crossings.dtype == torch.int64 and events.shape == x.shape[2:]
         assert torch.equal(events, expected_events) and torch.equal(crossings, expected_crossings)
+
+
+READOUTS = [
+    lambda **more: LinearReadout(20, 2, **more),
+    lambda **more: LinearReadout(20, 2, window=3, **more),
+    lambda **more: LeakyReadout(2, 10, **more),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("every_step", [False, True])
+@pytest.mark.parametrize("make", READOUTS)
+def test_readouts_take_what_layers_give_in_half_precision(
+    make: Callable[..., nn.Module], every_step: bool, dtype: torch.dtype
+) -> None:
+    """Regression: a linear readout raised torch's error for the two dtypes, a leaky one gave float32."""
+    torch.manual_seed(0)
+    net = Sequential(SRC(6, 20), make(every_step=every_step)).to(dtype)
+    x = (torch.rand(30, 3, 6) * 4).to(dtype)
+    lengths = torch.tensor([30, 7, 0])
+    for given in (None, lengths):
+        logits = net(x, lengths=given)
+        spikes = net[0](x, lengths=given)[0]
+        exact = copy.deepcopy(net[1]).float()(spikes.float(), lengths=given)
+        assert logits.dtype == spikes.dtype == dtype and spikes.any()
+        assert torch.equal(logits, exact.to(dtype))
+        logits.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == dtype for p in net[1].parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert make(every_step=True)(spikes.bfloat16()).dtype == torch.float32
+    assert make(every_step=every_step)(spikes).dtype == (dtype if isinstance(net[1], LeakyReadout) else torch.float32)
+    streamed = net[1](spikes, every_step=True, return_state=True)
+    assert streamed[0].dtype == dtype and streamed[1].dtype == torch.float32
 
 
 def test_half_and_nan_are_not_above_the_threshold() -> None:

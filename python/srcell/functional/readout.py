@@ -117,7 +117,7 @@ def leaky_sums(
     """Sum over time with a leak, at every step: ``o[t] = alpha * o[t-1] + x[t]``.
 
     The time is linear in T (times log2 of the window), the memory a few times that of x. The sums go through matrix
-    products of ``CHUNK`` steps: a NaN or an infinity at a step also reaches up to ``CHUNK - 1`` steps before it.
+    products over steps: a NaN or an infinity at a step also reaches steps before it.
 
     Args:
         x: (T, B, C), in any floating-point dtype; half precision is summed in float32.
@@ -147,7 +147,7 @@ def leaky_sums(
     """
     x = in_work_dtype(x)
     steps, batch, classes = x.shape
-    if state is None and not return_state and window >= steps:
+    if state is None and not return_state and not torch.compiler.is_compiling() and window >= steps:
         window = 0
     shape = (window - 1, batch, classes) if window else (batch, classes)
     if state is None:
@@ -156,21 +156,30 @@ def leaky_sums(
         raise TypeError(f"state: expected a tensor, got {type(state).__name__}")
     else:
         check_tensor("state", state, Like("x", x.dtype, x.device), shape)
-    ends = None if lengths is None else lengths.clamp(0, steps).view(1, batch, 1).expand(1, batch, classes)
     if window:
         inputs = torch.cat([state, x])
         sums = _window_sums(inputs, alpha, window)
-        rows = torch.arange(window - 1, device=x.device).view(-1, 1, 1)
-        after = inputs[steps:] if ends is None else inputs.gather(0, ends + rows)
     else:
         with _full_precision(x):
             sums = _scan(x.reshape(steps, batch * classes), alpha, state.reshape(-1)).view(x.shape)
-        after = sums[-1] if steps else state
-        if steps and ends is not None:
-            after = torch.where(ends[0] > 0, sums.gather(0, (ends - 1).clamp(min=0))[0], state)
-    if lengths is not None:
-        sums = zero_padding(sums, lengths)
-    return sums, after.clone() if return_state else None  # a clone, for a view would keep all sums in memory
+    after = _state_after(inputs if window else sums, state, steps, window, lengths) if return_state else None
+    return sums if lengths is None else zero_padding(sums, lengths), after
+
+
+def _state_after(x: Tensor, state: Tensor, steps: int, window: int, lengths: Tensor | None) -> Tensor:
+    """The state of ``leaky_sums`` after the steps, of the inputs with a window and otherwise of the sums.
+
+    It is a copy: a view would keep all of x in memory.
+    """
+    ends = None if lengths is None else lengths.clamp(0, steps).view(1, -1, 1).expand(1, *x.shape[1:])
+    if window:
+        rows = torch.arange(window - 1, device=x.device).view(-1, 1, 1)
+        return x[steps:].clone() if ends is None else x.gather(0, ends + rows)
+    if not steps:
+        return state.clone()
+    if ends is None:
+        return x[-1].clone()
+    return torch.where(ends[0] > 0, x.gather(0, (ends - 1).clamp(min=0))[0], state)
 
 
 def _scan(x: Tensor, alpha: float, before: Tensor) -> Tensor:
@@ -180,19 +189,45 @@ def _scan(x: Tensor, alpha: float, before: Tensor) -> Tensor:
     sums, of the chunks' ends and with the leak ``alpha^CHUNK``.
     """
     steps, size = x.shape
-    rows = min(steps, CHUNK)
-    age = torch.arange(rows, device=x.device)
-    base = torch.full((), alpha, dtype=x.dtype, device=x.device)
-    lower = torch.pow(base, (age[:, None] - age).clamp(min=0)).tril()
-    decay = torch.pow(base, age + 1)[:, None]
+    if torch.compiler.is_compiling():
+        return _scan_of_any_length(x, alpha, before)
     if steps <= CHUNK:
-        return torch.addcmul(lower @ x, decay, before)
+        return _sum_chunk(x, alpha, before)
     chunks = -(-steps // CHUNK)
     padded = torch.cat([x, x.new_zeros(chunks * CHUNK - steps, size)]).view(chunks, CHUNK, size)
+    lower, decay = _powers(padded[0], alpha)
     sums = torch.bmm(lower.expand(chunks, CHUNK, CHUNK), padded)
     later = _scan(sums[:-1, -1], alpha**CHUNK, before)
     starts = torch.cat([before[None], later])[:, None]
     return torch.addcmul(sums, decay, starts).view(chunks * CHUNK, size)[:steps]
+
+
+def _scan_of_any_length(x: Tensor, alpha: float, before: Tensor) -> Tensor:
+    """``_scan`` in a graph that does for any number of steps: one matrix sums the ends of all chunks.
+
+    So that torch.export need not know how many chunks there are, the padding has one size, of more chunks than one, and
+    the steps are gathered.
+    """
+    steps, size = x.shape
+    chunks = torch.cat([x, x.new_zeros(3 * CHUNK, size)]).unfold(0, CHUNK, CHUNK)  # (chunks, M, CHUNK)
+    lower, decay = _powers(x.new_empty(CHUNK, 1), alpha)
+    sums = chunks @ lower.T
+    later = _sum_chunk(sums[:-1, :, -1], alpha**CHUNK, before)
+    starts = torch.cat([before[None], later])[..., None]
+    every = torch.addcmul(sums, decay[:, 0], starts).transpose(1, 2).reshape(-1, size)
+    return every.index_select(0, torch.arange(steps, device=x.device))
+
+
+def _sum_chunk(x: Tensor, alpha: float, before: Tensor) -> Tensor:
+    lower, decay = _powers(x, alpha)
+    return torch.addcmul(lower @ x, decay, before)
+
+
+def _powers(x: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """The matrix that sums x (T, M) with a leak, (T, T), and what is left of earlier sums at each step, (T, 1)."""
+    age = torch.arange(x.shape[0], device=x.device)
+    base = torch.full((), alpha, dtype=x.dtype, device=x.device)
+    return torch.pow(base, (age[:, None] - age).clamp(min=0)).tril(), torch.pow(base, age + 1)[:, None]
 
 
 def _window_sums(x: Tensor, alpha: float, window: int) -> Tensor:
@@ -206,7 +241,7 @@ def _window_sums(x: Tensor, alpha: float, window: int) -> Tensor:
     while True:
         if window & span:
             rest = of_span[covered:]
-            sums = torch.add(rest, sums[: len(rest)], alpha=alpha**span) if covered else rest
+            sums = torch.add(rest, sums[: rest.shape[0]], alpha=alpha**span) if covered else rest
             covered += span
         if covered == window:
             return sums
@@ -224,13 +259,17 @@ def discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int]
     spikes = in_work_dtype(spikes)
     steps, batch, neurons = spikes.shape
     base = torch.full((), alpha, dtype=spikes.dtype, device=spikes.device)
-    read = min(window or steps, steps)
-    step = torch.arange(read, device=spikes.device)
-    # torch's operators are what other programs read: graphs, exported or compiled, have them.
+    # torch's operators are what other programs read: graphs, exported or compiled, have them, and read all steps,
+    # because their number may be any.
     in_graph = torch.compiler.is_compiling() or in_forward_mode()
+    read = steps if in_graph or not window else min(window, steps)
+    step = torch.arange(read, device=spikes.device)
     with _full_precision(spikes):
         if lengths is None:
-            factors = torch.pow(base, step.flip(0))
+            age = step.flip(0)
+            factors = torch.pow(base, age)
+            if in_graph and window:
+                spikes = torch.where((age < window)[:, None, None], spikes, 0)
             size = flat_size("spikes", (batch, neurons))
             if size and read and spikes.requires_grad and not in_graph:
                 summed: Tensor = sum_over_time(spikes, factors)
@@ -239,7 +278,7 @@ def discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int]
         ends = check_lengths(lengths, batch, spikes.device, steps)
         if in_graph or not (can_look(spikes) and spikes.nbytes >= BLOCK_BYTES):
             ages = ends - 1 - torch.arange(steps, device=spikes.device)[:, None]
-            valid = (ages >= 0) & (ages < read)
+            valid = (ages >= 0) & (ages < (window or steps))
             factors = torch.pow(base, ages.clamp(min=0))
             return torch.einsum("tb,tbn->bn", factors, torch.where(valid[..., None], spikes, 0))
         if read < steps:  # the last steps of each sample; those before its first have a factor of 0

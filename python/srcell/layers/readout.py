@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._arguments import as_float, check_bool, require_floats
-from ..functional.layer import check_lengths, in_work_dtype
+from ..functional.layer import autocasts, check_lengths, in_work_dtype
 from ..functional.readout import check_integrators, discounted_sum, leaky_readout, leaky_sums, projected, votes
+from ..ops._layer import HALF
 from ..ops._memory import zero_padding
 from .constants import HasConstants, check_size
 
@@ -48,7 +51,8 @@ class _Readout(HasConstants):
 
         Returns:
             (B, C), or at every step (T, B, C), (B, T, C) with ``batch_first``; with ``return_state`` a pair of these
-            logits and the state. Results of half-precision spikes, also under autocast, are float32 at every step.
+            logits and the state. In half precision they are computed in float32 and rounded at the end, unless there
+            are float32 weights; under autocast they are float32 at every step. The state is float32.
 
         Raises:
             TypeError: an argument of the wrong type or dtype.
@@ -62,11 +66,12 @@ class _Readout(HasConstants):
             raise ValueError(f"spikes: expected shape ({first}, {self._neurons}), got {tuple(spikes.shape)}")
         check_streaming(every_step, state, return_state)
         spikes = spikes.transpose(0, 1) if self.batch_first else spikes
+        dtype = self._dtype_of(spikes)
         if not every_step:
-            return self._at_the_end(spikes, lengths)
+            return rounded(self._at_the_end(spikes, lengths), dtype)
         spikes = in_work_dtype(spikes)
         if lengths is not None:
-            lengths = check_lengths(lengths, spikes.shape[1], spikes.device, len(spikes))
+            lengths = check_lengths(lengths, spikes.shape[1], spikes.device, spikes.shape[0])
         sums, state = leaky_sums(
             self._projected(spikes, lengths),
             self.alpha,
@@ -75,7 +80,7 @@ class _Readout(HasConstants):
             state=state,
             return_state=return_state,
         )
-        logits = self._logits(sums, lengths)
+        logits = rounded(self._logits(sums, lengths), dtype)
         logits = logits.transpose(0, 1) if self.batch_first else logits
         return logits if state is None else (logits, state)
 
@@ -85,6 +90,10 @@ class _Readout(HasConstants):
     @property
     def _neurons(self) -> int:
         raise NotImplementedError
+
+    def _dtype_of(self, spikes: Tensor) -> torch.dtype:
+        """The dtype of the logits of these spikes, without autocast."""
+        return spikes.dtype
 
     def _at_the_end(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
         """The logits after each sample's last step, of checked spikes."""
@@ -97,6 +106,11 @@ class _Readout(HasConstants):
     def _logits(self, sums: Tensor, lengths: Tensor | None) -> Tensor:
         """The logits of sums (T, B, C), 0 past the lengths, as the sums are."""
         raise NotImplementedError
+
+
+def rounded(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """The logits in a dtype; under autocast, which has its own, unchanged."""
+    return logits if autocasts(logits) else logits.to(dtype)
 
 
 class LeakyReadout(_Readout):
@@ -243,15 +257,28 @@ class LinearReadout(_Readout):
     def _neurons(self) -> int:
         return self.linear.in_features
 
+    def _dtype_of(self, spikes: Tensor) -> torch.dtype:
+        weight = self.linear.weight  # of a quantised linear, a method
+        return torch.promote_types(spikes.dtype, weight.dtype if isinstance(weight, Tensor) else torch.float32)
+
+    @property
+    def _in_half(self) -> bool:
+        """Whether the weights are half-precision numbers."""
+        weight = self.linear.weight
+        return isinstance(weight, Tensor) and weight.dtype in HALF
+
     def _projected(self, spikes: Tensor, lengths: Tensor | None) -> Tensor:
-        return projected(spikes, self.linear.weight, lengths)
+        return projected(spikes, in_work_dtype(self.linear.weight), lengths)
 
     def _logits(self, sums: Tensor, lengths: Tensor | None) -> Tensor:
         logits = sums + self.linear.bias
         return logits if lengths is None else zero_padding(logits, lengths)
 
     def _at_the_end(self, spikes: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
-        logits: Tensor = self.linear(discounted_sum(spikes, self.alpha, lengths, self.window))
+        pooled = discounted_sum(spikes, self.alpha, lengths, self.window)
+        if self._in_half and not autocasts(pooled):
+            return F.linear(pooled, in_work_dtype(self.linear.weight), in_work_dtype(self.linear.bias))
+        logits: Tensor = self.linear(pooled)
         return logits
 
     def reset_parameters(self) -> None:
