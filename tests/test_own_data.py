@@ -26,7 +26,9 @@ from srcell.evaluation import evaluate
 from srcell.events import EventBatch
 from srcell.models import SRCClassifier
 from srcell.training import Interrupted, Observer, RunFolder, Trainer, TrainingConfig, load_weights, resume, train
+from srcell.training.checkpoint import read_checkpoint, write_checkpoint
 from srcell.training.config import OWN
+from srcell.training.network import described
 from srcell.training.optimisation import learnt_delays, rate_pull
 from support.refusals import Message, refusals, user_error
 from support.runs import all_steps, assert_equal_weights, assert_resumes_at
@@ -493,6 +495,44 @@ def test_other_samples_are_no_samples_of_the_run(tmp_path: Path) -> None:
     resume(tmp_path / "run", model=sequential(), dataset=([x + 1 for x in RAGGED], NAMES))
 
 
+class Described(nn.Module):
+    """A network with settings that its weights do not show."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        given = {"p": 0.2, "surrogate": "relu", "full_gradient": True, "window": 5} | options
+        self.layer = srcell.SRC(3, 8, surrogate=given["surrogate"], full_gradient=given["full_gradient"])
+        self.dropout, self.readout = nn.Dropout(given["p"]), srcell.LinearReadout(8, 2, window=given["window"])
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return self.readout(self.dropout(self.layer(x, lengths=lengths)[0]), lengths=lengths)
+
+
+def test_another_network_of_the_same_weights_is_not_that_of_the_run(tmp_path: Path) -> None:
+    """Regression: a run went on with another dropout, surrogate or gradient, and ended in other bits."""
+    train(Described(), (RAGGED, NAMES), tmp_path / "run", epochs=2)
+    for options, message in (
+        (
+            {"p": 0.3},
+            r"expected the network that the run began with, dropout: Dropout\(p=0.2, .* got dropout: Dropout\(",
+        ),
+        ({"surrogate": "straight_through"}, r"got layer: SRC\(3, 8, full_gradient=True\)"),
+        ({"full_gradient": False}, r"got layer: SRC\(3, 8, surrogate='relu'\)"),
+    ):
+        model = Described(**options)
+        before = copy.deepcopy(model.state_dict())
+        with pytest.raises(ValueError, match=message):
+            resume(tmp_path / "run", model=model, dataset=(RAGGED, NAMES))
+        assert all(map(torch.equal, before.values(), model.state_dict().values()))
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    tensors, record = read_checkpoint(path)
+    others = record["modules"]
+    assert others == described(Described())
+    for modules in (None, ["srcell 0.3.0, torch 2.4.0", *others[1:3]]):  # as srcell 0.3 and other versions wrote it
+        write_checkpoint(path, tensors, record | {"modules": modules})
+        resume(tmp_path / "run", model=Described(p=0.3), dataset=(RAGGED, NAMES))
+
+
 def test_silent_steps_are_not_standardised() -> None:
     settings: dict[str, Any] = {"dataset": "japanese-vowels", "standardise": True}
     with pytest.raises(ValueError, match=r"prefix: expected 0 with standardise, .*, got 20"):
@@ -628,7 +668,7 @@ def folder(tmp_path: Path, **files: str | bytes) -> str:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "expected WAV or CSV files in a folder for each label, .*, got 0 other files"),
+        ({}, "expected WAV or CSV files in a folder for each label, .*, got no files"),
         ({"a_txt": "x"}, "expected WAV or CSV files .*, got 1 other files"),
         ({"a_txt": "x", "b_csv": "x", "c_npz": "x"}, r"expected WAV or CSV files .*, got \.csv, \.npz"),
         ({"a_csv": "x,y\n1,2\n"}, r"a\.csv: expected a column 'label', got x, y"),
@@ -677,8 +717,13 @@ def test_a_folder_that_does_not_say_what_it_is(
         ("def other(): pass", "expected a function 'load' in it, found other"),
         ("def load(): return 3", r"data\.py:load: dataset: expected a srcell.data.Dataset, a pair"),
         ("def load(): return [[0.0]], [1, 2]", r"data\.py:load: y: expected a label"),
-        ("def load(): raise KeyError('mine')", r"data\.py:load: KeyError: 'mine'"),
-        ("def load(", r"data\.py:load: SyntaxError"),
+        ("def load(): raise KeyError('mine')", r"data\.py:load: KeyError at data\.py, line 1: 'mine'"),
+        ("def load():\n  return 1 / 0", r"data\.py:load: ZeroDivisionError at data\.py, line 2: division by zero"),
+        (
+            "import srcell\ndef load():\n  srcell.SRC(0.5, 1)",
+            r"load: TypeError at data\.py, line 3: input_size: expected",
+        ),
+        ("def load(", r"data\.py:load: SyntaxError: .* \(data\.py, line 1\)"),
     ],
 )
 def test_a_function_that_returns_no_data_set(text: str, message: str, tmp_path: Path) -> None:
@@ -690,6 +735,9 @@ def test_a_function_that_returns_no_data_set(text: str, message: str, tmp_path: 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such folder"):
         data.load(f"{tmp_path}/none/")
+    (tmp_path / "d.csv").write_text("label,x\n")
+    with pytest.raises(NotADirectoryError, match=r"d\.csv: a file: expected the folder that it is in, or FILE.py:FUNC"):
+        data.load(f"{tmp_path}/d.csv")
     with pytest.raises(FileNotFoundError, match=r"no such file: expected FILE.py:FUNCTION"):
         data.load(f"{tmp_path}/none.py:load")
     with pytest.raises(ValueError, match="did you mean 'digits'"):

@@ -220,6 +220,20 @@ def test_a_loaded_network_is_the_trained_one(run: TrainedRun, out: Path, monkeyp
         srcell.load(out, device="nowhere")
 
 
+def test_a_run_that_is_resumed_says_that_its_model_was_damaged(tmp_path: Path) -> None:
+    """Regression: it said that the run was at its end, and nothing of the file."""
+    run = train(TINY, tmp_path)
+    path = tmp_path / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:500])
+    with pytest.raises(ValueError, match=r"model\.safetensors: corrupt or truncated"):
+        srcell.load(tmp_path)
+    with pytest.warns(UserWarning, match=r"model\.safetensors: corrupt or truncated \(.*\): it is written anew"):
+        again = resume(tmp_path)
+    assert path.read_bytes() == content
+    assert_equal_weights(again.model, run.model)
+
+
 def test_a_folder_that_does_not_record_its_data_is_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"training": asdict(TINY), "environment": {}}))
     write_checkpoint(tmp_path / "model.safetensors", build_model(TINY, (1, 8, 8), 10).state_dict(), {})

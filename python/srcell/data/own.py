@@ -10,6 +10,7 @@ import importlib.util
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -47,6 +48,7 @@ def load_own(name: str) -> Dataset:
 
     Raises:
         FileNotFoundError: there is no such file or folder.
+        NotADirectoryError: it is a file.
         ValueError: the function returns no data set or raises an error, or the folder holds none; the message says what
             was found.
 
@@ -55,6 +57,8 @@ def load_own(name: str) -> Dataset:
         path, _, function = name.rpartition(":")
         return _called(Path(path), function)
     folder = Path(name)
+    if os.path.isfile(folder):
+        raise NotADirectoryError(f"{name}: a file: expected the folder that it is in, or FILE.py:FUNCTION")
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{name}: no such folder: expected a folder of samples, or FILE.py:FUNCTION")
     return _read_folder(folder)
@@ -90,10 +94,19 @@ def _called(path: Path, name: str) -> Dataset:
             raise ValueError(f"expected a function {name!r} in it, found {there or 'none'}")
         return as_dataset(function())
     except Exception as error:
-        kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"{path}:{name}: {kind}{error}") from error
+        raise ValueError(f"{path}:{name}: {_place_of(error, path)}{error}") from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
+
+
+def _place_of(error: Exception, path: Path) -> str:
+    """The type of an error that a file's code raised, with file and line; "" for what srcell says of its result."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if os.path.isfile(frame.filename)]
+    within = [k for k, frame in enumerate(frames) if os.path.samefile(frame.filename, path)]
+    if not within:
+        return "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
+    last = frames[within[-1]]
+    return f"{type(error).__name__} at {path.name}, line {last.lineno}: "
 
 
 def _read_folder(folder: Path) -> Dataset:
@@ -102,7 +115,7 @@ def _read_folder(folder: Path) -> Dataset:
     kinds = sorted({path.suffix.lower() for path in files} & set(KINDS))
     try:
         if len(kinds) != 1:
-            held = ", ".join(kinds) or f"{len(files)} other files"
+            held = ", ".join(kinds) or (f"{len(files)} other files" if files else "no files")
             raise ValueError(f"expected {LAYOUTS}, got {held}")
         found = [path for path in files if path.suffix.lower() == kinds[0]]
         if kinds[0] == ".npz":

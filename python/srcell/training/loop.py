@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from torch import nn
 
-from .. import data
 from .._arguments import describe
 from .._interrupted import Interrupted
 from .._processes import Processes, processes, stop_signals
@@ -200,6 +199,8 @@ def _run(
     # Imported here because it needs the extra "train": the command line's help and errors work without it.
     from .run_folder import RunFolder
 
+    if resumed is None:
+        RunFolder.check_new(out)  # before processes wait for each other, so that each of them says it
     with processes(options.own_device) as group, ExitStack() as held:
         folder = None if resumed is None else held.enter_context(_writer(group, out, resumed.lock))
         read_from = None if resumed is None else out
@@ -226,7 +227,7 @@ def data_of(config: TrainingConfig, options: RunOptions, dataset: Dataset) -> Ru
 
     sizes = str(data_folder(options)), dataset.input_shape, dataset.num_classes
     if config.dataset != OWN and not is_own(config.dataset):
-        return RunData(*sizes, data.class_names(config.dataset))
+        return RunData(*sizes, dataset.class_names)
     parts = dataset.train, dataset.test
     sums = checksum(part.labels for part in parts), checksum(x for part in parts for x in some_of(part))
     return RunData(*sizes, dataset.class_names, (*(len(part.labels) for part in parts), *sums))
@@ -314,8 +315,9 @@ def evaluate_run(
         folder: the run folder.
         options: options of this machine.
         binary: as in ``srcell.evaluation.evaluate``.
-        dataset: the name of another data set with as many inputs and classes, encoded as the run's samples; recordings
-            of events as they are. For instance "nmnist" for a run on "mnist" with ``encoding="camera"``.
+        dataset: the name of another data set with as many inputs and classes, or with classes of the same names,
+            encoded as the run's samples; recordings of events as they are. For instance "nmnist" for a run on "mnist"
+            with ``encoding="camera"``.
 
     Raises:
         FileNotFoundError: the run has not ended, or the data set is not where ``options`` or the run says.
@@ -334,6 +336,8 @@ def evaluate_run(
         prefix = 0 if config.encoding == "camera" else config.prefix
         config = dataclasses.replace(config, dataset=dataset, prefix=prefix)
         other = load_data(config, options, folder.path)
+        if shown.class_names and other.class_names:
+            other = other.numbered_as(shown.class_names)
         if (other.input_size, other.num_classes) != (shown.input_size, shown.num_classes):
             raise ValueError(
                 f"dataset: expected one of {shown.input_size} inputs and {shown.num_classes} classes, got "

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._info import info
 from ..data.loader import derived_seed
 from ..layers import Standardise
 from ..models import Classifier
@@ -19,7 +23,9 @@ WEIGHTS = 0  # purpose of a derived seed; data/loader.py has others
 EXTRA_STATE = "_extra_state"  # torch's suffix for a module's state that is not a tensor
 
 
-def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes: int) -> Classifier:
+def build_model(
+    config: TrainingConfig, input_shape: Sequence[int], num_classes: int, class_names: Sequence[str] = ()
+) -> Classifier:
     """Build a run's untrained network for inputs (channels, height, width); torch's global random state is kept.
 
     The interpolation of its delays has the width of the last epoch.
@@ -30,7 +36,7 @@ def build_model(config: TrainingConfig, input_shape: Sequence[int], num_classes:
         if config.standardise:  # training computes the numbers, or the weights of a file have them
             inputs = math.prod(input_shape)
             model.standardise = Standardise(torch.zeros(inputs), torch.ones(inputs))
-    model.config, model.encoder = config, make_encoding(config)
+    model.config, model.encoder, model.class_names = config, make_encoding(config), tuple(class_names)
     return model
 
 
@@ -38,6 +44,24 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     """Load the weights of a file into the network; raise as ``check_weights`` does."""
     check_weights(model, weights, source)
     model.load_state_dict(weights)
+
+
+def described(model: nn.Module) -> list[str]:
+    """The versions of srcell and torch, and what the repr of each module of a network says, without addresses."""
+    modules = (f"{name or 'model'}: {type(x).__name__}({x.extra_repr()})" for name, x in model.named_modules())
+    lines = (re.sub("0x[0-9a-f]+", "0x", " ".join(line.split())) for line in modules)
+    versions = info()
+    return [f"srcell {versions['srcell']}, torch {versions['torch']}", *lines]
+
+
+def check_described(model: nn.Module, recorded: Any, source: str) -> None:
+    """Raise a ValueError if a network is described otherwise than by a record of the same versions, if there is one."""
+    now = described(model)
+    if not isinstance(recorded, list) or recorded[:1] != now[:1]:  # srcell 0.3 recorded none
+        return
+    for was, found in zip_longest(recorded, now, fillvalue="nothing"):
+        if was != found:
+            raise ValueError(f"{source}: expected the network that the run began with, {was!s:.300}, got {found:.300}")
 
 
 def check_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -129,8 +130,7 @@ class RunFolder:
 
         """
         path = Path(path)
-        if not (path / LOCK).exists():  # otherwise lock() says whether another process is training there
-            require_empty(path)
+        cls.check_new(path)
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path, config, data).lock()
         try:
@@ -141,6 +141,12 @@ class RunFolder:
             folder.close()
             raise
         return folder
+
+    @staticmethod
+    def check_new(path: str | Path) -> None:
+        """Raise a FileExistsError, as ``create`` would; but not if ``lock`` says whether another process is there."""
+        if not (Path(path) / LOCK).exists():
+            require_empty(Path(path))
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -253,6 +259,12 @@ class RunFolder:
         if self.data is not None:
             record |= {"input_shape": self.data.input_shape, "num_classes": self.data.num_classes}
         weights = {name: x.clone() for name, x in model.state_dict().items()}  # tied ones, too
+        try:
+            self.load_model()
+        except FileNotFoundError:
+            pass
+        except ValueError as error:  # the run had ended, and was resumed
+            warnings.warn(f"{error}: it is written anew", stacklevel=2)
         write_checkpoint(self.path / "model.safetensors", weights, record)
         self.write_metrics(history)
         kept = best_epoch(history) if self.config.patience else len(history)

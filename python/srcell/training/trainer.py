@@ -26,7 +26,7 @@ from ..models import Classifier
 from .checkpoint import check_storable
 from .config import TrainingConfig
 from .metrics import EpochMetrics, Tally, best_epoch
-from .network import build_model, check_weights, load_weights
+from .network import build_model, check_described, check_weights, described, load_weights
 from .optimisation import delay_width, delays_are_fixed, learnt_delays, make_optimizer, make_schedule, rate_pull
 from .options import RunOptions
 from .progress import read_groups, read_history, read_moments
@@ -74,7 +74,8 @@ class Trainer:
         self.history: list[EpochMetrics] = []
         self._device = torch.device(self.options.own_device)
         self._given = model is not None
-        model = build_model(config, dataset.input_shape, dataset.num_classes) if model is None else model
+        if model is None:
+            model = build_model(config, dataset.input_shape, dataset.num_classes, dataset.class_names)
         encoding = getattr(model, "encoder", None)
         dataset = encoded(dataset, encoding)
         self.dense = self._given and encoding is None and isinstance(dataset.train, LabelledSequences)
@@ -219,6 +220,8 @@ class Trainer:
             "tally": self._total_tally().sums.tolist(),
             "seconds": self._seconds,
         }
+        if self._given:
+            record["modules"] = described(self.model)
         return tensors, record
 
     def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any], source: str = "checkpoint") -> None:
@@ -250,7 +253,14 @@ class Trainer:
         if self.config.patience and history:
             check_weights(self.model, best, source)
             self._best = {name: x.clone() for name, x in best.items()}
+        own = {name: x.clone() for name, x in self.model.state_dict().items()} if self._given else {}
         load_weights(self.model, weights, source)
+        try:
+            if self._given:  # with the weights, because a repr may show them
+                check_described(self.model, record.get("modules"), source)
+        except ValueError:
+            self.model.load_state_dict(own)
+            raise
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.history, self._batches_done, self._seconds = history, int(record["batches"]), record["seconds"]
         # The saved sums cover all processes, and will be summed over the processes again: so rank 0 loads them.
