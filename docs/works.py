@@ -270,6 +270,16 @@ def _traced() -> None:
 
 
 @feature(
+    "torch.jit.script",
+    "`torch.export`; `srcell.export` or `srcell.onnx.export` for a program that runs without torch",
+    refused="SRC: torch.jit.script is not supported: use torch.export.export, or srcell.export or "
+    "srcell.onnx.export for a program that runs without torch",
+)
+def _scripted() -> None:
+    torch.jit.script(nn.Sequential(nn.Linear(6, 6), SRC(6, 5)))
+
+
+@feature(
     "torch.export with a state",
     "pass it as a plain tuple, `tuple(state)`: `module()` of torch 2.13 confuses `h` and `hs` of an `SRCState`",
 )

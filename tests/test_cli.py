@@ -457,7 +457,11 @@ NUMBERS = {
         ("bench --threads 99999999999", "--threads: expected an int in [1, 1024], got 99999999999"),
         ("bench --repetitions 1", "repetitions: expected at least 2, for their spread, got 1"),
         # Files and folders
-        ("train mnist", "no MNIST in data: expected the folder MNIST/raw or mnist there"),
+        (
+            "train mnist",
+            "no MNIST in data: expected the folder MNIST/raw or mnist there; name another root (--data), or download "
+            "it (--download)",
+        ),
         ("train nmnist", "no N-MNIST in data: expected the folders Train and Test there"),
         (f"{TINY} --out full", "full exists and is not an empty folder"),
         ("eval full", "full: expected a run folder, found no config.json in it"),

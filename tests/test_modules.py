@@ -217,6 +217,12 @@ def test_a_sample_without_batch_is_a_batch_of_one(run: Callable[..., Any], batch
     assert same_outputs((torch.cat([first, second]), state), (whole, ended))
 
 
+def test_batch_first_inputs_are_refused_with_their_own_shape() -> None:
+    """Regression: the message had the transposed shape."""
+    with pytest.raises(ValueError, match=r"input: expected shape \(B, T, 8\), got \(4, 20, 5\)"):
+        SRC(8, 3, batch_first=True)(torch.zeros(4, 20, 5))
+
+
 def test_batch_first_transposes_only_input_and_output() -> None:
     layer, x = make_layer(6, 8, 2), make_spikes(23, STEPS, BATCH, 6)
     swapped = SRC(6, 8, 2, batch_first=True)

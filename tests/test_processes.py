@@ -204,3 +204,16 @@ def test_an_example_trains_in_two_processes(example: str, alone: dict[str, Tenso
         assert weights.keys() == alone.keys()
         for name, weight in weights.items():
             assert torch.equal(weight, alone[name]), (rank, name)
+
+
+@pytest.mark.landing
+def test_the_last_line_of_torchrun_is_the_error(tmp_path: Path) -> None:
+    """Regression: it stood above torch's fourteen lines, and the second process had another one."""
+    (tmp_path / "notes").write_text("")
+    failed = run_python("-m", "srcell", "train", "digits", "--out", str(tmp_path))
+    assert failed.returncode != 0
+    *_, last, rule = failed.stderr.splitlines()
+    assert set(rule) == {"="} and last.endswith(
+        f"srcell: {tmp_path} exists and is not an empty folder: choose another run folder, or resume the run in it"
+    )
+    assert "cannot write there" not in failed.stderr

@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         # The message of an OSError begins with a path, which may equal the name of a setting.
         about_setting = not isinstance(error, OSError)
-        complain(f"srcell: {name_option(str(error), command.options()) if about_setting else error}")
+        named = name_option if about_setting else name_data_options
+        complain(f"srcell: {named(str(error), command.options())}")
         return 2
     except (MemoryError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
@@ -77,6 +78,20 @@ def name_option(message: str, options: Mapping[str, str]) -> str:
     """The message of an error, with the name of a setting replaced by its command-line option."""
     name, colon, rest = message.partition(":")
     return f"{options.get(name, name)}{colon}{rest}"
+
+
+def name_data_options(message: str, options: Mapping[str, str]) -> str:
+    """The message of an error, with the options that help where data are not found.
+
+    Example:
+        >>> name_data_options("no MNIST: name another root, or download it", {"data": "--data"})
+        'no MNIST: name another root (--data), or download it'
+
+    """
+    for name, words in (("data", "name another root"), ("download", "or download it")):
+        if name in options:
+            message = message.replace(words, f"{words} ({options[name]})")
+    return message
 
 
 def build_parser(chosen: str | None = None) -> Parser:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -77,9 +79,15 @@ def silence() -> None:
 
 
 def complain(line: str) -> None:
-    """Write a line, which ``printable`` makes safe, to standard error in one call: lines of processes do not mix."""
+    """Write a line, which ``printable`` makes safe, to standard error in one call: lines of processes do not mix.
+
+    If this process fails, torchrun ends its summary with the last line.
+    """
     sys.stderr.write(f"{printable(line)}\n")
     sys.stderr.flush()
+    if of_torchrun := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with suppress(OSError):
+            Path(of_torchrun).write_text(json.dumps({"message": printable(line), "timestamp": int(time.time())}))
 
 
 @contextmanager

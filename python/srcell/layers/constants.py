@@ -13,6 +13,12 @@ from torch import Tensor, nn
 
 from .._arguments import describe
 from ..ops._memory import has_memory
+from ..ops._operator import NO_TORCHSCRIPT
+
+
+def refuse_script(module: nn.Module) -> nn.Module:
+    """What ``torch.jit.script`` calls first: raise."""
+    raise RuntimeError(f"{type(module).__name__}: torch.jit.script {NO_TORCHSCRIPT}")
 
 
 class HasConstants(nn.Module):
@@ -23,6 +29,8 @@ class HasConstants(nn.Module):
     the state_dict. The constants follow in a fixed order, with 0 where the mask is set. A module takes over the
     constants that it loads, and warns if they differ from its own.
     """
+
+    __prepare_scriptable__ = refuse_script
 
     @abstractmethod
     def _constants(self) -> dict[str, float | None]:

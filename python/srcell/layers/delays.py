@@ -16,6 +16,7 @@ from ..functional.layer import check_lengths, in_work_dtype
 from ..functional.synapse import as_spikes
 from ..functional.terms import MOST_DELAY, check_delays
 from ..ops._layer import WORK
+from .constants import refuse_script
 from .description import changed
 
 
@@ -58,6 +59,7 @@ class Delay(nn.Module):
     """
 
     delay: Tensor
+    __prepare_scriptable__ = refuse_script
 
     @renamed("width")
     def __init__(

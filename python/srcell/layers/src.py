@@ -301,7 +301,10 @@ class SRC(_Linear):
             return self._forward_one(input, state, lengths, input_grad_at_events)
         else:
             require_dense("input", input)
-            input = input.transpose(0, 1) if self.batch_first else input
+            if self.batch_first:
+                if input.shape[2] != self.input_size:
+                    raise ValueError(f"input: expected shape (B, T, {self.input_size}), got {tuple(input.shape)}")
+                input = input.transpose(0, 1)
         per_layer = self._split_state(state)
         ended: list[AnyState] = []
         x: Tensor | EventBatch = input

@@ -22,6 +22,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Argument = Tensor | Sequence[Tensor] | None
 Gradients = dict[str, Argument]
 
+NO_TORCHSCRIPT = (
+    "is not supported: use torch.export.export, or srcell.export or srcell.onnx.export for a program that runs without "
+    "torch"
+)
+
 
 class Operator:
     """An operator, declared by its schema.
@@ -179,10 +184,7 @@ class Operator:
                                 return _Call.apply(self, kernel, call, tensors, *flat)  # type: ignore[no-untyped-call]
                     return kernel(call)
             if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-                raise RuntimeError(
-                    f"srcell::{self.name}: torch.jit.trace is not supported: use torch.export.export, or "
-                    "srcell.export or srcell.onnx.export for a program that runs without torch"
-                )
+                raise RuntimeError(f"srcell::{self.name}: torch.jit.trace {NO_TORCHSCRIPT}")
         return self._overload(*tensors, **self._with_shared(arguments, options))
 
     def with_arguments_of(self, call: Any, **others: Any) -> Any:
