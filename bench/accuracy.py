@@ -790,9 +790,7 @@ def integer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 SHOWN = ("mnist-512", "nmnist-camera", "seqmnist-rows", "psmnist")
 
 README_WORDS = """
-The figure: layers of 64, 128 and 256 units, one seed each, an Intel Xeon ([what was \
-counted](docs/accuracy.md#accuracy-against-cost)). The table: 784-512-100 are 784 inputs, 512 neurons, and ten for \
-each class; recurrent: with recurrent weights. N-MNIST: 900 \
+784-512-100 are 784 inputs, 512 neurons, and ten for each class; recurrent: with recurrent weights. N-MNIST: 900 \
 [real recordings](docs/howto/moving-camera.md), after training on simulated ones. Events: active inputs and neurons, \
 all steps. {again} With 10,000 digits and \
 five epochs, 1, 3, 5 and 10 hidden layers reach {src}, LIF neurons {lif} \

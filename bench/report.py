@@ -193,7 +193,7 @@ def ratios(document: Document) -> dict[str, tuple[float, float]]:
 def ratio_columns(measured: list[Document]) -> dict[str, list[str]]:
     """The ratios on each processor, a cell for each of the first one's layers."""
     return {
-        f"{document['processor']}, srcell {document['environment']['srcell']}": [
+        document["processor"]: [
             " / ".join(f"{x:.1f}" for x in ratios(document)[case]) if case in ratios(document) else "-"
             for case in ratios(measured[0])
         ]
@@ -202,10 +202,11 @@ def ratio_columns(measured: list[Document]) -> dict[str, list[str]]:
 
 
 def processors_table(measured: list[Document]) -> Iterator[str]:
-    """The ratios on each processor."""
+    """The ratios on each processor, and which srcell was measured there."""
     columns = ratio_columns(measured)
     rows = [list(row) for row in zip(whole_layers(measured[0]), *columns.values(), strict=True)]
     yield from markdown_table(["layer, input density", *columns], rows)
+    yield from ("", f"{versions_of(measured)}.")
 
 
 def recurrence_table(document: Document) -> Iterator[str]:
@@ -312,6 +313,11 @@ def readme_table(measured: list[Document]) -> Iterator[str]:
     yield from markdown_table(head, rows)
 
 
+def versions_of(measured: list[Document]) -> str:
+    """The version of srcell that was measured on each processor."""
+    return ", ".join(f"srcell {x['environment']['srcell']} on {x['processor']}" for x in measured)
+
+
 def section(measured: list[Document]) -> str:
     """What README.md says of speed."""
     shown = measured[0]
@@ -320,6 +326,6 @@ def section(measured: list[Document]) -> str:
 {lines(readme_table(measured))}
 
 Forward / forward and backward, on events; 220 steps, 256 samples, float32. The ratio depends on the processor. \
-The milliseconds: {machine_of(shown)}, {shown["date"]}. \
+The milliseconds: {machine_of(shown)}, {shown["date"]}. The ratios: {versions_of(measured)}. \
 There snnTorch's LIF, another neuron, takes {peer} for the first layer. [Other layers and neurons](docs/speed.md), \
 [all figures](bench/results/speed)."""
