@@ -51,7 +51,7 @@ def described(model: nn.Module) -> list[str]:
     modules = (f"{name or 'model'}: {type(x).__name__}({x.extra_repr()})" for name, x in model.named_modules())
     lines = (re.sub("0x[0-9a-f]+", "0x", " ".join(line.split())) for line in modules)
     versions = info()
-    return [f"srcell {versions['srcell']}, torch {versions['torch']}", *lines]
+    return [f"srcell {versions['version']}, torch {versions['torch']}", *lines]
 
 
 def check_described(model: nn.Module, recorded: Any, source: str) -> None:
