@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from srcell import SRC, EventBatch, IntegerSRC, delay, rate_encode
 from srcell.functional import src, src_linear
-from srcell.functional.layer import Cell, Recurrence, UserArguments
-from srcell.functional.synapse import linear
+from srcell.functional.layer import Cell
+from srcell.functional.layer import layer_of as layer_for
+from srcell.functional.synapse import after_synapse
 from srcell.ops import _gpu
 from srcell.ops._layer import LayerArguments
 from srcell.ops.src import src as src_operator
@@ -500,9 +501,11 @@ def test_bounded_biases_behind_a_synapse_are_bit_identical_to_the_cpu(gpu, dtype
     bias = torch.linspace(-7, -3, 37, dtype=dtype) if per_neuron else torch.tensor(-3.0, dtype=dtype)
 
     def run(weight, bias, weight_hh):
-        recurrence = Recurrence(weight_hh if recurrent else None)
-        of_layer = UserArguments(bias, None, Cell(), "relu", True, recurrence, -5.5)
-        spikes, state = linear(moved(events, weight.device), weight, of_layer)
+        options = {"weight_hh": weight_hh if recurrent else None, "surrogate": "relu", "full_gradient": True}
+        batch = moved(events, weight.device)
+        shape = batch.shape[1], weight.shape[0]
+        layer = layer_for(weight, shape, bias, Cell(), None, batch.lengths, bias_max=-5.5, **options)
+        spikes, state = after_synapse(batch, weight, layer, "auto")
         return [sign * x for x in (spikes, *state)]
 
     weight_hh = given["weight_hh"] if recurrent else torch.zeros((), dtype=dtype)

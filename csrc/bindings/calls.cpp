@@ -1,6 +1,8 @@
-// The operators of layers in the compiled module srcell._core, on the CPU: read and check the record of a call, make
-// its outputs and run the kernel. A call that is not valid is refused by returning None: Python, which checks fake
-// tensors in the same way, then says what is wrong. core.cpp calls bind_calls().
+// Layers in the compiled module srcell._core, on the CPU: an entry for each synapse, and one for its gradient, which
+// read and check the record of a call, make its outputs and run the kernel. The kernels of the operators call them, and
+// layers do so directly. A call that is not valid is refused by returning None, as is a direct one that torch's
+// dispatcher must see: Python, which checks fake tensors in the same way, then says what is wrong. core.cpp calls
+// bind_calls().
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -69,11 +71,12 @@ Shape shape_of_mask(const LayerCall& layer, const Synapse& synapse) {
     return {synapse.map() ? 0 : layer.steps * layer.batch, mask_words(synapse.inputs())};
 }
 
-// Reads an input (T, B, K) and its weight, the fields from `at` on.
-bool read_dense(Reader& reader, const py::handle call, Py_ssize_t at, py::handle sizes, Tensor& input,
+// Reads an input (T, B, K), or (B, K), and its weight, the fields from `at` on.
+bool read_dense(Reader& reader, const py::handle call, Py_ssize_t at, py::handle sizes, bool one_step, Tensor& input,
                 Synapse& synapse) {
-    return reader.read(field(call, at), input) && input.dimensions == 3 &&
-           synapse.read(reader, field(call, at + 1), sizes) && input.number == synapse.weight.number &&
+    if (!reader.read(field(call, at), input) || input.dimensions != (one_step ? 2 : 3)) return false;
+    if (one_step) input = {input.data, input.number, 3, {1, input.shape[0], input.shape[1]}};
+    return synapse.read(reader, field(call, at + 1), sizes) && input.number == synapse.weight.number &&
            synapse.inputs() == input.shape[2] && input.shape[2] <= int64_t(1) << 31;
 }
 
@@ -96,27 +99,86 @@ py::tuple with_layers(py::list made, const LayerGradients& gradients) {
     return py::tuple(made);
 }
 
+constexpr py::size_t kMadeOutputs = 1 + kStates;  // in Results::made; what is saved stands behind them
+
+// The tensors of a direct call that need a gradient, and for each its place among the results of the backward entry,
+// where those of the synapse come first, and its place in output_mask, or -1 if it is made in any case.
+struct Learnt {
+    py::list tensors, places, flags;
+    Py_ssize_t of_synapse = 0;
+
+    void add_synapse(py::handle tensor) { add(tensor, of_synapse), ++of_synapse; }
+    void add_layer(py::handle record) {
+        const Items cell(field(record, kCell)), state(field(record, kState));
+        add(field(record, kWeightHh), of_synapse + kOfLateral);
+        add(field(record, kFactorsHh), of_synapse + kOfFactors);
+        for (Py_ssize_t k = 0; state.valid && k < state.size(); ++k)
+            add(state[k], of_synapse + kOfState + (k < states ? k : Py_ssize_t(kPast)));
+        add(field(record, kBiasField), of_synapse + kOfParameters);
+        for (Py_ssize_t k = 0; k < cell.size(); ++k) add(cell[k], of_synapse + kOfParameters + 1 + k);
+    }
+
+    Py_ssize_t states;  // of the layer, without the past
+
+  private:
+    void add(py::handle tensor, Py_ssize_t place) {
+        if (tensor.is_none() || PyFloat_CheckExact(tensor.ptr()) || !requires_grad(tensor)) return;
+        tensors.append(tensor), places.append(place), flags.append(flag_of(place - of_synapse));
+    }
+    Py_ssize_t flag_of(Py_ssize_t gradient) const {
+        constexpr Py_ssize_t kPastAt = kOfState + kPast, kFirst = kOfParameters + 1;
+        if (gradient <= Py_ssize_t(kOfFactors)) return of_synapse + gradient;
+        if (gradient == kPastAt) return of_synapse + kOfState;
+        return gradient < kFirst ? -1 : of_synapse + kOfState + 1 + gradient - kFirst;
+    }
+};
+
+// What an entry returns: of an operator all tensors; of a direct call the spikes and the state, or if it learns the
+// tensors spikes and state, those that are saved, and what stands in Learnt.
+py::object answer(const LayerCall& layer, const Results& made, py::handle record, bool learns,
+                  std::initializer_list<py::handle> synapse) {
+    if (!layer.way.direct) return py::tuple(made.made);
+    py::list outputs;
+    for (py::size_t k = 0; k < kMadeOutputs; ++k)
+        if (!made.made[k].is_none()) outputs.append(made.made[k]);
+    const bool resonant = layer.resonant(), delayed = layer.has_state(kPast);
+    if (!learns) return py::make_tuple(outputs[0], new_state(outputs[py::slice(1, outputs.size(), 1)], resonant, delayed));
+    Learnt learnt;
+    learnt.states = states_of(resonant);
+    for (const py::handle tensor : synapse) learnt.add_synapse(tensor);
+    learnt.add_layer(record);
+    return py::make_tuple(py::tuple(outputs), py::tuple(made.made[py::slice(kMadeOutputs, made.made.size(), 1)]),
+                          py::tuple(learnt.tensors), py::tuple(learnt.places), py::tuple(learnt.flags));
+}
+
+// Whether torch's dispatcher must see a direct call.
+bool is_for_dispatcher(const Way& way) { return way.direct && (is_watched() || autocasts()); }
+bool is_for_dispatcher_backwards(const Way& way) { return way.direct && (is_watched() || gradients_enabled()); }
+
 // `call` has the fields current, layer, save, trace_integrator and half_spikes.
-py::object src(const py::handle call, int threads) {
-    Reader reader;
+py::object src(const py::handle call, const Way& way, int threads) {
+    if (is_for_dispatcher(way)) return py::none();
+    Reader reader(way.reader());
     Tensor current;
     if (!read_current(reader, field(call, 0), current)) return py::none();
-    LayerCall layer = {&reader, current.number, current.shape[0], current.shape[1], current.shape[2]};
+    LayerCall layer = {&reader, current.number, current.shape[0], current.shape[1], current.shape[2], way};
     if (!layer.read(field(call, 1))) return py::none();
     const Layer checked = layer.checked(threads);
+    const bool learns = reader.learnt() > 0;
     Results made = make_results(layer, field(call, 0));
-    add_saved(made, layer, field(call, 0), flag(field(call, 2)), layer.recurrent_weights);
+    add_saved(made, layer, field(call, 0), flag(field(call, 2)) || learns, layer.recurrent_weights);
     const Address at = address_of(current.data);
     if (layer.recurrent_weights)
-        traced_forward(checked, made.outputs, nullptr, 0, at, made.saved, flag(field(call, 3)));
+        traced_forward(checked, made.outputs, nullptr, 0, at, made.saved, flag(field(call, 3)) || layer.learns_cell);
     else
         scan_forward(checked, made.outputs, at, made.saved);
-    return py::tuple(made.made);
+    return answer(layer, made, field(call, 1), learns, {field(call, 0)});
 }
 
 // `call` has the fields offsets, indices, values, weight, layer, steps, batch, save, trace_integrator and convolution.
-py::object src_events(const py::handle call, int threads) {
-    Reader reader;
+py::object src_events(const py::handle call, const Way& way, int threads) {
+    if (is_for_dispatcher(way)) return py::none();
+    Reader reader(way.reader());
     Synapse synapse;
     EventRows rows;
     int64_t steps, batch;
@@ -124,28 +186,31 @@ py::object src_events(const py::handle call, int threads) {
         !read_synapse(reader, call, 0, field(call, 9), steps * batch, rows, synapse))
         return py::none();
     const py::handle like = field(call, 3);
-    LayerCall layer = {&reader, synapse.weight.number, steps, batch, synapse.neurons()};
+    LayerCall layer = {&reader, synapse.weight.number, steps, batch, synapse.neurons(), way};
     if (!layer.read(field(call, 4)) || !fits(layer, synapse)) return py::none();
     const Layer checked = layer.checked(threads);
+    const bool learns = reader.learnt() > 0;
     Results made = make_results(layer, like);
-    add_saved(made, layer, like, flag(field(call, 7)), !synapse.map());
+    add_saved(made, layer, like, flag(field(call, 7)) || learns, !synapse.map());
     if (synapse.map())
         convolution_forward(checked, made.outputs, {&rows, 0}, *synapse.map(), synapse.address(), made.saved);
     else
-        traced_forward(checked, made.outputs, &rows, synapse.address(), 0, made.saved, flag(field(call, 8)));
-    return py::tuple(made.made);
+        traced_forward(checked, made.outputs, &rows, synapse.address(), 0, made.saved,
+                       flag(field(call, 8)) || layer.learns_cell);
+    return answer(layer, made, field(call, 4), learns, {field(call, 2), like});
 }
 
 // `call` has the fields input, weight, layer, method, input_grad_at_events, save, trace_integrator and convolution.
 // Returns False if the product is to be used.
-py::object src_dense(const py::handle call, int threads) {
-    Reader reader;
+py::object src_dense(const py::handle call, const Way& way, int threads) {
+    if (is_for_dispatcher(way)) return py::none();
+    Reader reader(way.reader());
     Tensor input;
     Synapse synapse;
     const py::handle like = field(call, 1), method = field(call, 3);
-    if (!read_dense(reader, call, 0, field(call, 7), input, synapse)) return py::none();
-    LayerCall layer = {&reader, synapse.weight.number, input.shape[0], input.shape[1], synapse.neurons()};
-    const bool chosen = is_text(method, "events"), save = flag(field(call, 5));
+    if (!read_dense(reader, call, 0, field(call, 7), way.one_step, input, synapse)) return py::none();
+    LayerCall layer = {&reader, synapse.weight.number, input.shape[0], input.shape[1], synapse.neurons(), way};
+    const bool chosen = is_text(method, "events");
     if (!chosen && !is_text(method, "auto")) return is_text(method, "gemm") ? py::object(py::bool_(false)) : py::none();
     if (!layer.read(field(call, 2)) || !fits(layer, synapse)) return py::none();
     const Layer checked = layer.checked(threads);
@@ -153,6 +218,7 @@ py::object src_dense(const py::handle call, int threads) {
     if (!chosen && !events_are_faster(layer.number == Number::kFloat64, checked.shape, elements, input.shape[2],
                                       synapse.map() ? synapse.map()->places() : 0))
         return py::bool_(false);
+    const bool learns = reader.learnt() > 0, save = flag(field(call, 5)) || learns;
     Results made = make_results(layer, like);
     add_saved(made, layer, like, save, !synapse.map());
     const Address mask = save ? made.add(like, Number::kInt64, shape_of_mask(layer, synapse)) : 0;
@@ -161,25 +227,26 @@ py::object src_dense(const py::handle call, int threads) {
         convolution_forward(checked, made.outputs, {nullptr, elements}, *synapse.map(), synapse.address(), made.saved);
     else
         ones = dense_forward(checked, made.outputs, elements, input.shape[2], mask, synapse.address(), made.saved,
-                             flag(field(call, 6)));
+                             flag(field(call, 6)) || layer.learns_cell);
     if (save)
         made.made.append(py::bool_(ones));
     else
         made.none(), made.none();
-    return py::tuple(made.made);
+    return answer(layer, made, field(call, 2), learns, {field(call, 0), like});
 }
 
 // The gradients of the outputs are the first fields of the calls below.
 constexpr Py_ssize_t kGrads = 1 + kStates;
 
 // `call` then has current, trace, checkpoints, layer and output_mask.
-py::object src_backward(const py::handle call, int threads) {
-    Reader reader;
+py::object src_backward(const py::handle call, const Way& way, int threads) {
+    if (is_for_dispatcher_backwards(way)) return py::none();
+    Reader reader(way.reader());
     Tensor current;
     const py::handle of_layer = field(call, kGrads + 3);
     const bool traced = !field(of_layer, kWeightHh).is_none();  // the currents are then not kept
     if (!read_current(reader, field(call, kGrads), current, !traced)) return py::none();
-    LayerCall layer = {&reader, current.number, current.shape[0], current.shape[1], current.shape[2]};
+    LayerCall layer = {&reader, current.number, current.shape[0], current.shape[1], current.shape[2], way};
     Outputs grads = {};
     Saved saved = {};
     Wanted wanted;
@@ -203,15 +270,16 @@ py::object src_backward(const py::handle call, int threads) {
 
 // `call` then has offsets, indices, values, weight, trace, checkpoints, layer, steps, batch, output_mask and
 // convolution.
-py::object src_events_backward(const py::handle call, int threads) {
-    Reader reader;
+py::object src_events_backward(const py::handle call, const Way& way, int threads) {
+    if (is_for_dispatcher_backwards(way)) return py::none();
+    Reader reader(way.reader());
     Synapse synapse;
     EventRows rows;
     int64_t steps, batch;
     if (!read_sizes(call, kGrads + 7, steps, batch) ||
         !read_synapse(reader, call, kGrads, field(call, kGrads + 10), steps * batch, rows, synapse))
         return py::none();
-    LayerCall layer = {&reader, synapse.weight.number, steps, batch, synapse.neurons()};
+    LayerCall layer = {&reader, synapse.weight.number, steps, batch, synapse.neurons(), way};
     Outputs grads = {};
     Saved saved = {};
     Wanted wanted;
@@ -245,13 +313,14 @@ py::object src_events_backward(const py::handle call, int threads) {
 
 // `call` then has input, weight, trace, checkpoints, mask, ones, layer, method, input_grad_at_events, output_mask and
 // convolution. By events, whatever the method.
-py::object src_dense_backward(const py::handle call, bool ones, int threads) {
-    Reader reader;
+py::object src_dense_backward(const py::handle call, bool ones, const Way& way, int threads) {
+    if (is_for_dispatcher_backwards(way)) return py::none();
+    Reader reader(way.reader());
     Tensor input;
     Synapse synapse;
-    if (!read_dense(reader, call, kGrads, field(call, kGrads + 10), input, synapse)) return py::none();
+    if (!read_dense(reader, call, kGrads, field(call, kGrads + 10), false, input, synapse)) return py::none();
     const int64_t inputs = input.shape[2];
-    LayerCall layer = {&reader, synapse.weight.number, input.shape[0], input.shape[1], synapse.neurons()};
+    LayerCall layer = {&reader, synapse.weight.number, input.shape[0], input.shape[1], synapse.neurons(), way};
     Outputs grads = {};
     Saved saved = {};
     Wanted wanted;
@@ -266,8 +335,8 @@ py::object src_dense_backward(const py::handle call, bool ones, int threads) {
     const Layer checked = layer.checked(threads);
     Made made;
     const py::handle like = field(call, kGrads + 1);
-    const Address grad_input =
-        want_input ? made.add(like, layer.number, {layer.steps, layer.batch, inputs}) : made.none();
+    const Shape of_input = way.one_step ? Shape{layer.batch, inputs} : Shape{layer.steps, layer.batch, inputs};
+    const Address grad_input = want_input ? made.add(like, layer.number, of_input) : made.none();
     const Address grad_weight = want_weight ? made.add(like, layer.number, synapse.shape()) : made.none();
     const LayerGradients gradients(layer, wanted, like);
     const bool at_events = want_input && flag(field(call, kGrads + 8));
@@ -300,11 +369,16 @@ Layer layer_on_gpu(const py::handle record, const Sizes& sizes, bool is_double, 
 void bind_calls(pybind11::module_& m) {
     using namespace srcell;
     using namespace pybind11::literals;
-    m.def("src", &src, "call"_a, "threads"_a);
-    m.def("src_events", &src_events, "call"_a, "threads"_a);
-    m.def("src_dense", &src_dense, "call"_a, "threads"_a);
+    py::class_<Way>(m, "Way")
+        .def(py::init([](bool direct, bool one_step, bool stacked) { return Way{direct, one_step, stacked}; }),
+             "direct"_a, "one_step"_a, "stacked"_a)
+        .def_readonly("one_step", &Way::one_step)
+        .def_readonly("stacked", &Way::stacked);
+    m.def("src", &src, "call"_a, "way"_a, "threads"_a);
+    m.def("src_events", &src_events, "call"_a, "way"_a, "threads"_a);
+    m.def("src_dense", &src_dense, "call"_a, "way"_a, "threads"_a);
     m.def("layer_on_gpu", &layer_on_gpu, "layer"_a, "sizes"_a, "is_double"_a, "backward"_a);
-    m.def("src_backward", &src_backward, "call"_a, "threads"_a);
-    m.def("src_events_backward", &src_events_backward, "call"_a, "threads"_a);
-    m.def("src_dense_backward", &src_dense_backward, "call"_a, "ones"_a, "threads"_a);
+    m.def("src_backward", &src_backward, "call"_a, "way"_a, "threads"_a);
+    m.def("src_events_backward", &src_events_backward, "call"_a, "way"_a, "threads"_a);
+    m.def("src_dense_backward", &src_dense_backward, "call"_a, "ones"_a, "way"_a, "threads"_a);
 }

@@ -1,4 +1,4 @@
-// A call of a layer as srcell.ops and srcell.functional have it: reads and checks its records, and makes its outputs.
+// A call of a layer as srcell.ops has it: reads and checks its record, and makes its outputs.
 // Included only by the bindings.
 #pragma once
 
@@ -33,12 +33,6 @@ enum Field {
     kChannels
 };
 
-// Those of a record UserArguments of srcell.functional, and of its record Recurrence.
-struct OfUsers {
-    enum { kBias, kState, kCell, kSurrogate, kFullGradient, kLateral, kBiasMax };
-    enum { kWeightHh, kLateralSurrogate, kDelayHh, kMaxDelay, kDelayWidth };
-};
-
 inline py::handle field(const py::handle record, Py_ssize_t at) {
     if (!PyTuple_Check(record.ptr()) || at >= PyTuple_GET_SIZE(record.ptr()))
         throw py::type_error("srcell: expected the record of a call");
@@ -66,13 +60,21 @@ struct Items {
     PyObject* of;
 };
 
+// How a call came: as an operator's, or directly from a layer. Called directly, the input and the spikes of `one_step`
+// lack T, and the states of a `stacked` layer have a dimension of 1 before B.
+struct Way {
+    bool direct = false, one_step = false, stacked = false;
+
+    Reader::Kind reader() const { return direct ? Reader::kPlain : Reader::kAny; }
+};
+
 // A layer's part of a call.
 struct LayerCall {
     Reader* reader;
     Number number;
     int64_t steps, batch, neurons;
-    bool one_step = false;  // the spikes of a cell have no T
-    bool stacked = false;   // the states of a stack of one layer have a dimension of 1 before B
+    // How a layer is called directly, not as an operator.
+    Way way = {};
     std::vector<double> constants = {};
     std::vector<Address> parameters = {}, state = {};
     std::vector<int64_t> strides = {};
@@ -83,6 +85,7 @@ struct LayerCall {
     int64_t channels = 0;  // 0: each neuron has its own bias, or all have one
     bool relu = false, full_gradient = false, lateral_relu = false;
     bool has_factors = false;
+    bool learns_cell = false;        // whether a parameter of the cell needs a gradient
     bool recurrent_weights = false;  // which have no address without neurons
     bool on_host = true;
 
@@ -90,18 +93,19 @@ struct LayerCall {
     // Of a place in kStates.
     bool has_state(size_t k) const { return k == kPast ? delays.past_steps > 0 : int(k) < states_of(resonant()); }
     Shape shape_of_state(size_t k) const { return k == kPast ? past() : plane(); }
-    Shape of_spikes() const { return one_step ? Shape{batch, neurons} : Shape{steps, batch, neurons}; }
-    Shape plane() const { return stacked ? Shape{1, batch, neurons} : Shape{batch, neurons}; }
+    Shape of_spikes() const { return way.one_step ? Shape{batch, neurons} : Shape{steps, batch, neurons}; }
+    Shape plane() const { return way.stacked ? Shape{1, batch, neurons} : Shape{batch, neurons}; }
     Shape past() const {
-        return stacked ? Shape{1, batch, delays.past_steps, neurons} : Shape{batch, delays.past_steps, neurons};
+        return way.stacked ? Shape{1, batch, delays.past_steps, neurons} : Shape{batch, delays.past_steps, neurons};
     }
 
-    // A tensor of one element or of one for each neuron.
+    // A tensor of one element or of one for each neuron; called directly not (1,), which srcell.functional reshapes,
+    // unless there is one neuron.
     bool read_parameter(py::handle object) {
         Tensor x;
         if (!reader->read(object, x) || x.number != number || x.dimensions > 1) return false;
         const int64_t count = x.dimensions ? x.shape[0] : 1;
-        if (count != 1 && count != neurons) return false;
+        if (count != neurons && (count != 1 || (way.direct && x.dimensions))) return false;
         parameters.push_back(address_of(x.data));
         strides.push_back(count == 1 ? 0 : 1);
         shapes.push_back(x.dimensions ? Shape{count} : Shape{});
@@ -161,16 +165,21 @@ struct LayerCall {
 
     // Of a backward call i and the past, or i alone.
     bool read_state(py::handle object, bool backward = false) {
+        if (way.direct && object.is_none()) return true;
         const Items items(object);
-        if (!items.valid) return false;
+        if (!items.valid || (way.direct && !backward && (!items.size() || !PyTuple_Check(object.ptr())))) return false;
         const bool delayed = delays.past_steps > 0;
         const Py_ssize_t all = (backward ? 1 : states_of(resonant())) + delayed, given = items.size();
         if (given && given != all && given != all - delayed) return false;
         if (given) state.assign(kStates, 0);
+        const bool unstacked = backward && way.stacked;  // what is kept has the shape that operators keep
         for (Py_ssize_t k = 0; k < given; ++k) {
             const bool past = delayed && k == all - 1;
             Address& at = state[past ? kPast : static_cast<size_t>(k)];
-            if (!read_optional(items[k], number, past ? this->past() : plane(), at)) return false;
+            if (way.direct && !backward && items[k].is_none()) return false;
+            Shape shape = past ? this->past() : plane();
+            if (unstacked) shape = past ? Shape{batch, delays.past_steps, neurons} : Shape{batch, neurons};
+            if (!read_optional(items[k], number, shape, at)) return false;
         }
         return true;
     }
@@ -196,8 +205,15 @@ struct LayerCall {
             (cell.size() && cell.size() != static_cast<Py_ssize_t>(constants.size())))
             return false;
         if (!read_parameter(field(record, kBiasField))) return false;
-        for (Py_ssize_t k = 0; k < cell.size(); ++k)
-            if (!read_parameter(cell[k])) return false;
+        const int learnt = reader->learnt();
+        for (Py_ssize_t k = 0; k < cell.size(); ++k) {
+            if (!PyFloat_CheckExact(cell[k].ptr())) {
+                if (!read_parameter(cell[k])) return false;
+            } else {  // among the constants
+                parameters.push_back(0), strides.push_back(0), shapes.push_back({});
+            }
+        }
+        learns_cell = reader->learnt() > learnt;
         full_gradient = field(record, kFullGradient).ptr() == Py_True;
         recurrent_weights = !field(record, kWeightHh).is_none();
         return read_optional(field(record, kLengths), Number::kInt64, {batch}, lengths) &&
@@ -207,61 +223,6 @@ struct LayerCall {
                read_delays(field(record, kFirstHh), field(record, kFactorsHh), field(record, kPastSteps)) &&
                read_bias_max(field(record, kBiasMax)) && read_channels(field(record, kChannels)) &&
                read_state(field(record, kState), backward);
-    }
-
-    // Not (1,), which srcell.functional reshapes, unless there is one neuron.
-    bool read_users_parameter(py::handle object) {
-        return read_parameter(object) && (shapes.back().count == 0 || shapes.back() == Shape{neurons});
-    }
-
-    // The cell as users give it: numbers and tensors. Neurons do not resonate if the last one is the number 0.
-    bool read_users_cell(py::handle object) {
-        constexpr double kUnused = 0.5;  // valid for every parameter: beside a tensor, whose values are checked
-        const double largest = number == Number::kFloat64 ? std::numeric_limits<double>::max()
-                                                          : static_cast<double>(std::numeric_limits<float>::max());
-        const Items items(object);
-        if (!items.valid || items.size() != parameters_of(true) - 1) return false;
-        for (Py_ssize_t k = 0; k < items.size(); ++k) {
-            const py::handle item = items[k];
-            const bool is_number = PyFloat_CheckExact(item.ptr()) != 0;
-            const double value = is_number ? PyFloat_AS_DOUBLE(item.ptr()) : kUnused;
-            if (!(std::abs(value) <= largest)) return false;
-            if (k + 2 == kParameters && is_number && value == 0) return true;
-            constants.push_back(value);
-            if (!is_number && !read_users_parameter(item)) return false;
-            if (is_number) parameters.push_back(0), strides.push_back(0), shapes.push_back({});
-        }
-        return true;
-    }
-
-    bool read_users_state(py::handle object) {
-        const Items items(object);
-        if (!PyTuple_Check(object.ptr()) || items.size() != states_of(resonant())) return false;
-        for (Py_ssize_t k = 0; k < items.size(); ++k)
-            if (items[k].is_none()) return false;
-        return read_state(object);
-    }
-
-    // `given` is a record UserArguments of srcell.functional. Sets whether a parameter of the cell needs a gradient.
-    bool read_users(py::handle given, py::handle lengths_of_samples, bool& learns_cell) {
-        const py::handle lateral = field(given, OfUsers::kLateral), before = field(given, OfUsers::kState);
-        if (!field(lateral, OfUsers::kDelayHh).is_none() || !field(lateral, OfUsers::kMaxDelay).is_none()) return false;
-        int overflow = 0;
-        const py::handle width = field(lateral, OfUsers::kDelayWidth);
-        if (!PyLong_CheckExact(width.ptr()) || PyLong_AsLongAndOverflow(width.ptr(), &overflow) != 1) return false;
-        full_gradient = field(given, OfUsers::kFullGradient).ptr() == Py_True;
-        if (!full_gradient && field(given, OfUsers::kFullGradient).ptr() != Py_False) return false;
-        recurrent_weights = !field(lateral, OfUsers::kWeightHh).is_none();
-        if (!read_users_parameter(field(given, OfUsers::kBias))) return false;
-        const int learnt = reader->learnt();
-        if (!read_users_cell(field(given, OfUsers::kCell))) return false;
-        learns_cell = reader->learnt() > learnt;
-        return read_optional(lengths_of_samples, Number::kInt64, {batch}, lengths) &&
-               read_bias_max(field(given, OfUsers::kBiasMax)) &&
-               read_surrogate(field(given, OfUsers::kSurrogate), relu) &&
-               read_surrogate(field(lateral, OfUsers::kLateralSurrogate), lateral_relu) &&
-               read_optional(field(lateral, OfUsers::kWeightHh), number, {neurons, neurons}, weight_hh) &&
-               (before.is_none() || read_users_state(before));
     }
 
     Layer checked(int threads) const {

@@ -22,7 +22,6 @@ void bind_encode(py::module_& m);
 void bind_events(py::module_& m);
 void bind_integer(py::module_& m);
 void bind_layer(py::module_& m);
-void bind_linear(py::module_& m);
 void bind_runtime(py::module_& m);
 void bind_tensors(py::module_& m);
 
@@ -144,7 +143,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     const py::array_t<float> made(0);
 
     bind_layer(m);
-    bind_linear(m);
     bind_integer(m);
 
     bind_functions<float>(m);

@@ -52,7 +52,8 @@ const NumberType& type_of(Number number) { return kNumbers[static_cast<int>(numb
 
 // Names and objects of torch that each call needs; made once, and never freed.
 struct Torch {
-    PyObject *tensor, *parameter, *event_batch, *state, *resonant_state;  // types
+    PyObject *tensor, *parameter, *event_batch;  // types
+    PyObject* states_of[4];  // types, the second and the last resonant, the last two with delays
     const ExchangeTable* table = nullptr;
     PyObject *is_neg, *resolve_neg, *contiguous, *clone, *new_empty, *data_ptr, *stride, *shape, *dtype, *device, *type,
         *layout, *strided, *view, *from_numpy, *empty_like, *requires_grad, *gradients_enabled, *t;
@@ -96,8 +97,8 @@ struct Torch {
         is_wrapped = hold(names.attr("is_wrapped"));
         event_batch = hold(py::module_::import("srcell.events").attr("EventBatch"));
         const py::module_ states = py::module_::import("srcell._state");
-        state = hold(states.attr("SRCState"));
-        resonant_state = hold(states.attr("ResonantState"));
+        const char* const kinds[] = {"SRCState", "ResonantState", "DelayedState", "DelayedResonantState"};
+        for (int k = 0; k < 4; ++k) states_of[k] = hold(states.attr(kinds[k]));
         if (!py::hasattr(torch.attr("Tensor"), "__dlpack_c_exchange_api__")) return;
         const py::object capsule = torch.attr("Tensor").attr("__dlpack_c_exchange_api__");
         table = static_cast<const ExchangeTable*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
@@ -289,8 +290,8 @@ bool is_event_batch(py::handle object) {
     return reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == torch().event_batch;
 }
 
-py::object new_state(const py::tuple& tensors, bool resonant) {
-    auto* const type = reinterpret_cast<PyTypeObject*>(resonant ? torch().resonant_state : torch().state);
+py::object new_state(const py::tuple& tensors, bool resonant, bool delayed) {
+    auto* const type = reinterpret_cast<PyTypeObject*>(torch().states_of[resonant + 2 * delayed]);
     return take(PyTuple_Type.tp_new(type, py::make_tuple(tensors).ptr(), nullptr));
 }
 

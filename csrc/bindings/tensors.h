@@ -88,8 +88,8 @@ bool autocasts();
 bool is_event_batch(py::handle object);
 // The transpose of a matrix, row-major.
 py::object transposed(py::handle matrix);
-// An SRCState, or a ResonantState.
-py::object new_state(const py::tuple& tensors, bool resonant);
+// An SRCState, or another type of states.
+py::object new_state(const py::tuple& tensors, bool resonant, bool delayed);
 
 constexpr int64_t kLargeBytes = 4 << 20;  // from here on, huge pages that are used again are faster
 

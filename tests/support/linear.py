@@ -10,8 +10,8 @@ from torch import Tensor
 
 from srcell import EventBatch, src, src_linear
 from srcell._state import AnyState
-from srcell.functional.layer import Cell, Recurrence, UserArguments
-from srcell.functional.synapse import linear
+from srcell.functional.layer import Cell, layer_of
+from srcell.functional.synapse import after_synapse, directly
 from srcell.reference import src_reference
 from support.inputs import Inputs, Outputs, make_inputs, make_linear_inputs, with_values
 
@@ -77,16 +77,13 @@ def on_dense_at_events(
     state: AnyState,
     *,
     lengths: Any = None,
-    surrogate: str = "straight_through",
-    full_gradient: bool = False,
-    recurrent_surrogate: str = "relu",
     **others: Any,
 ) -> Outputs:
     """``src_linear`` with ``input_grad_at_events``: the input's gradient is needed only where the input is not 0."""
-    recurrence = {name: others.pop(name) for name in Recurrence._fields if name in others}
-    lateral = Recurrence(surrogate=recurrent_surrogate, **recurrence)
-    given = UserArguments(bias, state, Cell(**others), surrogate, full_gradient, lateral)
-    return linear(input, weight, given, lengths, method="events", input_grad_at_events=True)
+    cell = Cell(**{name: others.pop(name) for name in Cell._fields if name in others})
+    layer = layer_of(weight, (input.shape[1], weight.shape[0]), bias, cell, state, lengths, **others)
+    made = directly(input, weight, layer, "events", input_grad_at_events=True)
+    return made or after_synapse(input, weight, layer, "events", input_grad_at_events=True)
 
 
 def densified(events: EventBatch, inputs: Inputs) -> Inputs:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from srcell import EventBatch, src_conv2d
 from srcell.functional.convolution import Window, conv2d, window_of
-from srcell.functional.layer import NO_RECURRENCE, Cell, UserArguments
+from srcell.functional.layer import Cell
 from srcell.functional.synapse import currents_of
 from srcell.reference import src_reference
 from support.inputs import Inputs, Outputs, make_linear_inputs, noise, with_values
@@ -105,8 +105,9 @@ def on_maps_at_events(of: Map) -> Function:
         full_gradient: bool = False,
         **cell: Any,
     ) -> Outputs:
-        given = UserArguments(bias, state, Cell(**cell), surrogate, full_gradient, NO_RECURRENCE)
-        return conv2d(input, weight, given, of.window.over(*of[:3]), lengths, "events", input_grad_at_events=True)
+        options = {"surrogate": surrogate, "full_gradient": full_gradient, "input_grad_at_events": True}
+        window = of.window.over(*of[:3])
+        return conv2d(input, weight, bias, Cell(**cell), state, window, lengths, "events", **options)
 
     return over_maps(of, run)
 

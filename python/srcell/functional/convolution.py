@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from .._arguments import check_choice, require_dense, require_tensor
 from .._state import AnyState
 from ..events import EventBatch
 from ..ops._convolution import Convolution
-from .layer import NO_RECURRENCE, Parameter, State, UserArguments, autocasts, check_device, flat_size, layer_of
-from .synapse import after_synapse, as_spikes, check_weight_dtype
+from .layer import Parameter, State, autocasts, check_device, flat_size, layer_of
+from .synapse import after_synapse, as_spikes, check_weight_dtype, directly
 
 METHODS = ("auto", "events", "dense")
 MOST = 2**31  # inputs and neurons: an event's index is an int32
@@ -155,10 +155,10 @@ def src_conv2d(
     if input_size is not None:
         input_size = pair("input_size", input_size, 1)
     window = window_of((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups)
-    given = UserArguments(
-        bias, state, (alpha, rho, r, rs, zs_hyp, zs_dep, omega), surrogate, full_gradient, NO_RECURRENCE
-    )
-    return conv2d(input, weight, given, convolution_of(input, weight, window, input_size), lengths, method)
+    cell = alpha, rho, r, rs, zs_hyp, zs_dep, omega
+    sizes = convolution_of(input, weight, window, input_size)
+    options = {"surrogate": surrogate, "full_gradient": full_gradient}
+    return conv2d(input, weight, bias, cell, state, sizes, lengths, method, **options)
 
 
 def operator_method(method: str) -> str:
@@ -169,16 +169,19 @@ def operator_method(method: str) -> str:
 def conv2d(
     input: Tensor | EventBatch,
     weight: Tensor,
-    given: UserArguments,
+    bias: Parameter,
+    cell: Sequence[Parameter],
+    state: State | None,
     convolution: Convolution,
     lengths: Tensor | Sequence[int] | None,
     method: str,
     *,
     input_grad_at_events: bool = False,
+    **options: Any,
 ) -> tuple[Tensor, AnyState]:
     """Run ``src_conv2d`` on arguments that are already checked, for callers inside the package.
 
-    ``input_grad_at_events`` is as in ``synapse.linear``.
+    ``input_grad_at_events`` is as in ``synapse.linear``, further options as in ``layer_of``.
     """
     check_weight_dtype(weight)
     check_device("weight", weight)
@@ -194,15 +197,15 @@ def conv2d(
     if input.device != weight.device:
         raise ValueError(f"input: expected device {weight.device}, as the weight, got {input.device}")
     features = weight.shape[0], convolution.out_height, convolution.out_width
-    layer = layer_of(weight, (input.shape[1], *features), given, lengths)
+    layer = layer_of(weight, (input.shape[1], *features), bias, cell, state, lengths, **options)
     if weight.device.type == "cuda":
         if method == "events":
             raise ValueError('method: expected "auto" or "dense" on a GPU, where torch convolves, got "events"')
         method = "dense"
     method = operator_method(method)
-    spikes, state = after_synapse(
-        flat, weight, layer, method, input_grad_at_events=input_grad_at_events, convolution=convolution
-    )
+    further: dict[str, Any] = {"input_grad_at_events": input_grad_at_events, "convolution": [*convolution]}
+    made = directly(flat, weight, layer, method, **further)
+    spikes, state = made if made else after_synapse(flat, weight, layer, method, **further)
     return spikes.unflatten(2, features), type(state)(*[x.unflatten(-1, features) for x in state])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -33,32 +33,6 @@ Cell = record_type("Cell", PARAMETERS, defaults=[TABLE[name].standard for name i
 Cell.__module__ = __name__  # where pickles of layers look for it
 
 
-class Recurrence(NamedTuple):
-    """The recurrent weights, their surrogate gradient and their delays, as users give them."""
-
-    weight_hh: Tensor | None = None
-    surrogate: str = "relu"
-    delay_hh: Parameter | None = None
-    max_delay: SupportsIndex | None = None
-    delay_width: SupportsIndex = 1
-
-
-NO_RECURRENCE = Recurrence()
-
-
-class UserArguments(NamedTuple):
-    """The arguments of a layer as users give them, except its input and the lengths, which an EventBatch may have."""
-
-    bias: Parameter
-    state: State | None
-    cell: Any
-    """The values of PARAMETERS."""
-    surrogate: str
-    full_gradient: bool
-    recurrence: Recurrence
-    bias_max: float | None = None
-
-
 _DEFAULTS = Cell()
 MOST_ELEMENTS = 2**63 - 1  # not 2**63: torch.jit.trace compares sizes with int64 only
 
@@ -69,61 +43,84 @@ def is_resonant(frequency: object) -> bool:
 
 
 def layer_of(
-    like: Tensor, shape: Sequence[int], given: UserArguments, lengths: Tensor | Sequence[int] | None
+    like: Tensor,
+    shape: Sequence[int],
+    bias: Parameter,
+    cell: Sequence[Parameter],
+    state: State | None = None,
+    lengths: Tensor | Sequence[int] | None = None,
+    *,
+    surrogate: str = "straight_through",
+    full_gradient: bool = False,
+    weight_hh: Tensor | None = None,
+    recurrent_surrogate: str = "relu",
+    delay_hh: Parameter | None = None,
+    max_delay: SupportsIndex | None = None,
+    delay_width: SupportsIndex = 1,
+    bias_max: float | None = None,
 ) -> LayerArguments:
-    """Convert the arguments of a layer whose state has the shape (B, *F).
+    """Convert the arguments of a layer, as users give them, whose state has the shape (B, *F).
 
-    ``like`` gives the device and the dtype of the computation. With a ``bias_max``, neurons of maps have the bias of
-    their channel, the first dimension of F.
+    ``like`` gives the device and the dtype of the computation; ``cell`` has the values of PARAMETERS. With a
+    ``bias_max``, neurons of maps have the bias of their channel, the first dimension of F.
     """
-    bias, state, cell, surrogate, full_gradient, recurrence, bias_max = given
-    weight, recurrent_surrogate, delay, most, width = recurrence
     if type(surrogate) is not str or surrogate not in SURROGATES or type(full_gradient) is not bool:
         check_gradient_mode(surrogate, full_gradient)
     if type(recurrent_surrogate) is not str or recurrent_surrogate not in SURROGATES:
         check_choice("recurrent_surrogate", recurrent_surrogate, SURROGATES)
-    features = shape[1:]
-    tensors: list[Tensor] = []
-    resonant = is_resonant(cell[-1])
-    parameters = cell if resonant else cell[:-1]
+    parameters = cell if is_resonant(cell[-1]) else cell[:-1]
     names = PARAMETERS[: len(parameters)]  # torch 2.4 compiles no zip of unequal lengths
     constants = list(parameters)
+    tensors: Sequence[Parameter] = ()
     if not all(type(value) is float for value in parameters):
         constants = [
             float(default) if isinstance(value, Tensor) else _as_constant(name, value)
             for name, value, default in zip(names, parameters, _DEFAULTS[: len(parameters)], strict=True)
         ]
         if any(isinstance(value, Tensor) for value in parameters):
-            tensors = [
-                _flat_parameter(name, value if isinstance(value, Tensor) else constant, features, like)
-                for name, value, constant in zip(names, parameters, constants, strict=True)
-            ]
+            tensors = parameters
     past_steps, first, factors = 0, None, None
-    if delay is not None or most is not None or type(width) is not int or width != 1:
-        past_steps, first, factors = _delays(recurrence, shape, like)
-    bias = _flat_parameter("bias", bias, features, like)
-    before: list[Tensor | None] = []
-    if state is not None:
-        before += _flat_state(state, shape, like, resonant, past_steps)
-    ends = None if lengths is None else as_lengths(lengths, like.device)
-    if weight is not None:
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"weight_hh: expected a tensor or None, got {type(weight).__name__}")
-        weight = _widened("weight_hh", weight, like)
-    channels = 0
-    if bias_max is not None:
-        bias_max = as_float("bias_max", bias_max)
-        if bias_max == math.inf:
-            bias_max = None
-        elif len(features) > 1:
-            channels = features[0]
+    if delay_hh is not None or max_delay is not None or type(delay_width) is not int or delay_width != 1:
+        past_steps, first, factors = delays_of(delay_hh, max_delay, delay_width, weight_hh, shape, like)
+    if weight_hh is not None and not isinstance(weight_hh, Tensor):
+        raise TypeError(f"weight_hh: expected a tensor or None, got {type(weight_hh).__name__}")
+    bias_max = None if bias_max is None else as_float("bias_max", bias_max)
+    channels = shape[1] if bias_max is not None and len(shape) > 2 else 0
     options = constants, surrogate, full_gradient, recurrent_surrogate, past_steps, bias_max, channels
-    return LayerArguments(bias, tensors, before, ends, weight, first, factors, *options)
+    given = LayerArguments(bias, tensors, state, lengths, weight_hh, first, factors, *options)  # type: ignore[arg-type]
+    return converted(given, like, shape)
 
 
-def _delays(recurrence: Recurrence, shape: Sequence[int], like: Tensor) -> tuple[int, Tensor | None, Tensor | None]:
+def converted(given: LayerArguments, like: Tensor, shape: Sequence[int]) -> LayerArguments:
+    """The record of a layer, as the operators take it: tensors of one dtype and of one element or N, (B, N), and (B,).
+
+    Its state has the shape (B, *F), and may be None; ``like`` gives the device and the dtype of the computation.
+    """
+    features, resonant = shape[1:], len(given.constants) == len(PARAMETERS)
+    names = PARAMETERS[: len(given.constants)]
+    cell = [_flat_parameter(name, x, features, like) for name, x in zip(names, given.cell, strict=False)]
+    bias = _flat_parameter("bias", given.bias, features, like)
+    before: list[Tensor | None] = []
+    if given.state is not None:
+        before += _flat_state(given.state, shape, like, resonant, given.past_steps)  # type: ignore[arg-type]
+    lengths = None if given.lengths is None else as_lengths(given.lengths, like.device)
+    weight = None if given.weight_hh is None else _widened("weight_hh", given.weight_hh, like)
+    bias_max = None if given.bias_max == math.inf else given.bias_max
+    options = given.surrogate, given.recurrent_grad, given.lateral_surrogate, given.past_steps, bias_max
+    channels = 0 if bias_max is None else given.channels
+    terms = given.first_hh, given.factors_hh
+    return LayerArguments(bias, cell, before, lengths, weight, *terms, [*given.constants], *options, channels)
+
+
+def delays_of(
+    delay: Parameter | None,
+    most: SupportsIndex | None,
+    width: SupportsIndex,
+    weight_hh: Tensor | None,
+    shape: Sequence[int],
+    like: Tensor,
+) -> tuple[int, Tensor | None, Tensor | None]:
     """How many steps of spikes a layer keeps for the delays of its recurrent weights, and their terms."""
-    _, _, delay, most, width = recurrence
     width = as_int("delay_width", width, MOST_DELAY, minimum=1)
     if delay is None:
         if most is not None:
@@ -131,7 +128,7 @@ def _delays(recurrence: Recurrence, shape: Sequence[int], like: Tensor) -> tuple
         if width != 1:
             raise ValueError(f"delay_width: expected 1 without delay_hh, got {width}")
         return 0, None, None
-    if recurrence.weight_hh is None:
+    if weight_hh is None:
         raise ValueError("delay_hh: expected weight_hh beside it, got None for weight_hh")
     if most is None:
         raise ValueError("max_delay: expected the largest delay allowed beside delay_hh, got None")

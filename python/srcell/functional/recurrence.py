@@ -13,12 +13,11 @@ from .._renamed import renamed
 from .._state import AnyState
 from ..ops import _gpu
 from ..ops._layer import HALF, LayerArguments
+from ..ops.src import directly
 from ..ops.src import src as src_operator
 from .layer import (
     Parameter,
-    Recurrence,
     State,
-    UserArguments,
     autocasts,
     check_device,
     final_state,
@@ -124,9 +123,22 @@ def src(
         raise ValueError(f"current: expected shape (T, B, *F) of at least three dimensions, got {tuple(current.shape)}")
     check_device("current", current)
     cell = alpha, rho, r, rs, zs_hyp, zs_dep, omega
-    recurrence = Recurrence(weight_hh, recurrent_surrogate, delay_hh, max_delay, delay_width)
-    given = UserArguments(bias, state, cell, surrogate, full_gradient, recurrence)
-    return run_src(current, layer_of(current, current.shape[1:], given, lengths))
+    layer = layer_of(
+        current,
+        current.shape[1:],
+        bias,
+        cell,
+        state,
+        lengths,
+        surrogate=surrogate,
+        full_gradient=full_gradient,
+        weight_hh=weight_hh,
+        recurrent_surrogate=recurrent_surrogate,
+        delay_hh=delay_hh,
+        max_delay=max_delay,
+        delay_width=delay_width,
+    )
+    return run_src(current, layer)
 
 
 def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, AnyState]:
@@ -136,8 +148,14 @@ def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, AnyState]:
     half_spikes = current.dtype in HALF and not autocasts(current)
     if len(features) > 1:
         flat = flat.reshape(steps, batch, flat_size("current", features))
-    spikes, *ended = src_operator(flat, layer, save=False, trace_integrator=False, half_spikes=half_spikes)
-    state = final_state(layer, ended)
+    made = None
+    if not torch.compiler.is_compiling() and flat.is_cpu:
+        made = directly((flat, layer, False, False, False))
+    if made is None:
+        options = {"save": False, "trace_integrator": False, "half_spikes": half_spikes}
+        spikes, *ended = src_operator.dispatch(flat, layer, **options)
+        made = spikes, final_state(layer, ended)
+    spikes, state = made
     if len(features) > 1:
         spikes = spikes.reshape(current.shape)
         state = type(state)(*(x.reshape(*x.shape[:-1], *features) for x in state))

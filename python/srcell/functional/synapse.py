@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -14,21 +14,21 @@ from .._renamed import renamed
 from .._state import AnyState
 from ..events import EventBatch
 from ..ops._convolution import convolve, places
+from ..ops._direct import PLAIN
 from ..ops._layer import HALF, WORK, LayerArguments, work_dtype
 from ..ops._memory import contiguous
 from ..ops.src_dense import METHODS, src_dense, takes_events
+from ..ops.src_dense import directly as dense_directly
+from ..ops.src_events import directly as events_directly
 from ..ops.src_events import src_events
-from .at_once import at_once
 from .layer import (
     INTEGERS,
-    NO_RECURRENCE,
     Cell,
     Parameter,
-    Recurrence,
     State,
-    UserArguments,
     autocasts,
     check_input,
+    converted,
     final_state,
     in_work_dtype,
     layer_of,
@@ -110,33 +110,66 @@ def src_linear(
     if weight.dim() != 2:
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
     check_choice("method", method, METHODS)
-    cell = alpha, rho, r, rs, zs_hyp, zs_dep, omega
-    recurrence = Recurrence(weight_hh, recurrent_surrogate, delay_hh, max_delay, delay_width)
-    given = UserArguments(bias, state, cell, surrogate, full_gradient, recurrence)
-    return linear(input, weight, given, lengths, method=method)
+    check_weight_dtype(weight)
+    lengths = check_input(input, weight, lengths)
+    layer = layer_of(
+        weight,
+        (input.shape[1], weight.shape[0]),
+        bias,
+        (alpha, rho, r, rs, zs_hyp, zs_dep, omega),
+        state,
+        lengths,
+        surrogate=surrogate,
+        full_gradient=full_gradient,
+        weight_hh=weight_hh,
+        recurrent_surrogate=recurrent_surrogate,
+        delay_hh=delay_hh,
+        max_delay=max_delay,
+        delay_width=delay_width,
+    )
+    made = directly(input, weight, layer, method)
+    return made if made else after_synapse(input, weight, layer, method)
+
+
+def directly(
+    input: Tensor | EventBatch,
+    weight: Tensor,
+    layer: LayerArguments,
+    method: str = "auto",
+    way: Any = PLAIN,
+    *,
+    input_grad_at_events: bool = False,
+    convolution: Sequence[int] = (),
+) -> tuple[Tensor, AnyState] | None:
+    """A layer after a synapse, on a CPU, past torch's dispatcher; None or False where it is for ``after_synapse``."""
+    if torch.compiler.is_compiling() or not weight.is_cpu:
+        return None
+    made: tuple[Tensor, AnyState] | None
+    if isinstance(input, Tensor):
+        made = dense_directly((input, weight, layer, method, input_grad_at_events, False, False, convolution), way)
+    elif method == "gemm" or (not convolution and input.shape[2] != weight.shape[1]):
+        return None
+    else:
+        steps, batch, _ = input.shape
+        events = input.offsets, input.indices, input.values
+        made = events_directly((*events, weight, layer, steps, batch, False, False, convolution), way)
+    return made
 
 
 def linear(
-    input: Tensor | EventBatch,
-    weight: Tensor,
-    given: UserArguments,
-    lengths: Tensor | Sequence[int] | None = None,
-    *,
-    method: str = "auto",
-    input_grad_at_events: bool = False,
+    input: Tensor | EventBatch, weight: Tensor, layer: LayerArguments, *, input_grad_at_events: bool = False
 ) -> tuple[Tensor, AnyState]:
-    """Run ``src_linear`` on a weight and a method that are already checked, for callers inside the package.
+    """A layer after a linear synapse by its operator, from a record that may need conversions.
 
     With ``input_grad_at_events`` the gradient of a dense input is unspecified where the input is 0. That suffices if
     the input is the output of a layer with the relu surrogate, which multiplies the gradient by 0 there.
     """
-    made = at_once(input, weight, given, lengths, method, input_grad_at_events=input_grad_at_events)
-    if made is not None:
-        return made
     check_weight_dtype(weight)
-    lengths = check_input(input, weight, lengths)
-    layer = layer_of(weight, (input.shape[1], weight.shape[0]), given, lengths)
-    return after_synapse(input, weight, layer, method, input_grad_at_events=input_grad_at_events)
+    lengths = check_input(input, weight, layer.lengths)
+    shape = input.shape[1], weight.shape[0]
+    # torch 2.4 compiles no _replace of named tuples
+    ready = converted(LayerArguments(*layer[:3], lengths, *layer[4:]), weight, shape)
+    return after_synapse(input, weight, ready, "auto", input_grad_at_events=input_grad_at_events)
 
 
 def check_weight_dtype(weight: Tensor) -> None:
@@ -162,7 +195,7 @@ def after_synapse(
     work, (steps, batch, _) = in_work_dtype(weight), input.shape
     values = None if input.values is None else input.values.to(work.dtype)
     options = {"steps": steps, "batch": batch, "convolution": [*convolution], "save": False, "trace_integrator": False}
-    spikes, *ended = src_events(input.offsets, input.indices, values, work, layer, **options)
+    spikes, *ended = src_events.dispatch(input.offsets, input.indices, values, work, layer, **options)
     return _in_dtype(spikes, weight), final_state(layer, ended)
 
 
@@ -196,7 +229,7 @@ def _after_dense(
         return run_src(_product(input, weight, convolution), layer)
     input, work = in_work_dtype(input), in_work_dtype(weight)
     options = {"method": method, "input_grad_at_events": input_grad_at_events, "convolution": [*convolution]}
-    spikes, *ended = src_dense(input, work, layer, **options, save=False, trace_integrator=False)
+    spikes, *ended = src_dense.dispatch(input, work, layer, **options, save=False, trace_integrator=False)
     return _in_dtype(spikes, weight), final_state(layer, ended)
 
 
@@ -226,8 +259,7 @@ def currents_of(
     # Run each row as a sample of one step from zeros: the integrator is then the current.
     rows = EventBatch(input.offsets, input.indices, input.values, shape=(1, batch * steps, inputs))
     neurons = weight.shape[0] * (places(convolution) or 1)
-    given = UserArguments(-6.0, None, Cell(), "straight_through", False, NO_RECURRENCE)
-    layer = layer_of(weight, (batch * steps, neurons), given, None)
+    layer = layer_of(weight, (batch * steps, neurons), -6.0, Cell())
     _, state = after_synapse(rows, weight, layer, "events", convolution=convolution)
     return state.i.view(batch, steps, neurons).transpose(0, 1)
 

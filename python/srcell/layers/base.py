@@ -14,7 +14,7 @@ from .._parameters import LATER, RESONANCE, TABLE
 from .._state import AnyState, state_type
 from ..events.checks import check_float_dtype
 from ..functional import rest_state, src
-from ..functional.layer import NO_RECURRENCE, Cell, Parameter, Recurrence, State, check_gradient_mode, in_work_dtype
+from ..functional.layer import Cell, Parameter, State, check_gradient_mode, in_work_dtype
 from ..functional.terms import MOST_DELAY
 from ..ops._memory import has_memory
 from .constants import HasConstants
@@ -257,10 +257,10 @@ class Neurons(HasConstants):
             weight = weight.masked_fill(torch.eye(self._neurons, dtype=torch.bool, device=weight.device), 0)
         return weight
 
-    def _recurrence_of(self, suffix: str) -> Recurrence:
+    def _recurrence_of(self, suffix: str) -> tuple[Tensor | None, Tensor | None]:
         """The recurrent weights and their delays to run with, clamped to their domain."""
         if not self.recurrent:
-            return NO_RECURRENCE
+            return None, None
         delay = getattr(self, f"delay_hh{suffix}") if self.delayed else None
         if delay is not None:
             delay = in_work_dtype(delay)
@@ -268,8 +268,7 @@ class Neurons(HasConstants):
                 delay = clamped(delay, "delay_hh", self.max_delay)
             elif delay is not getattr(self, f"delay_hh{suffix}"):  # half precision may have rounded up
                 delay = delay.clamp(0, self.max_delay)
-        most = self.max_delay if self.delayed else None
-        return Recurrence(self._recurrent_weight(suffix), self.recurrent_surrogate, delay, most, self.delay_width)
+        return self._recurrent_weight(suffix), delay
 
     def _cell_of(self, suffix: str) -> Any:
         """The cell parameters to run with; learnt ones are clamped to their domains."""
@@ -394,9 +393,11 @@ class Neurons(HasConstants):
         Its tensors are (1, B, N, *space); a call without steps yields one state, (0, B, N, *space). What is on its way
         through delayed weights is not in it: it follows from the spikes.
         """
-        weight, _, *delays = self._recurrence_of(suffix)
+        weight, delay = self._recurrence_of(suffix)
         arguments = {"bias": over_space(self._acting_bias(suffix), space), **self._cell_over_space(suffix, space)}
-        arguments |= {"weight_hh": weight, **dict(zip(Recurrence._fields[2:], delays, strict=True))}
+        arguments["weight_hh"] = weight
+        if delay is not None:
+            arguments |= {"delay_hh": delay, "max_delay": self.max_delay, "delay_width": self.delay_width}
         recorded = state_type(self.resonates, False)
         for t, now in enumerate(currents().split(1)):
             left = None if lengths is None else (lengths > t).long()

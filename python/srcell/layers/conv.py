@@ -13,7 +13,7 @@ from .._arguments import check_choice
 from .._state import AnyState
 from ..events import EventBatch
 from ..functional.convolution import METHODS, Window, conv2d, convolution_of, operator_method, pair, window_of
-from ..functional.layer import NO_RECURRENCE, State, UserArguments
+from ..functional.layer import State
 from ..functional.synapse import currents_of
 from ..ops._convolution import Convolution
 from .base import Neurons, over_space
@@ -127,8 +127,9 @@ class SRCConv2d(Neurons):
         cell = tuple(self._cell_over_space("", 2).values())
         bias = over_space(self._bias(""), 2)
         bias_max = self.bias_max if self.learn_bias else None
-        given = UserArguments(bias, state, cell, self.surrogate, self.full_gradient, NO_RECURRENCE, bias_max)
-        outputs = conv2d(input, weight, given, sizes, lengths, self.method, input_grad_at_events=input_grad_at_events)
+        options = {"surrogate": self.surrogate, "full_gradient": self.full_gradient, "bias_max": bias_max}
+        options |= {"input_grad_at_events": input_grad_at_events}
+        outputs = conv2d(input, weight, bias, cell, state, sizes, lengths, self.method, **options)
         if self.recorder is not None:
             ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
             held = None if ends is None else torch.as_tensor(ends)

@@ -76,14 +76,14 @@ def _of_layer(module: Neurons, suffix: str) -> dict[str, Tensor]:
     weight, cell = module._weight(suffix), module._cell_of(suffix)._asdict()
     kept = {name: x for name, x in cell.items() if name not in LATER or module._has(name)}
     numbers = {"weight": weight, "bias": module._acting_bias(suffix), **kept}
-    start, recurrence = module._initial_state(suffix, 1), module._recurrence_of(suffix)
+    start, (lateral, delay) = module._initial_state(suffix, 1), module._recurrence_of(suffix)
     if start is not None:
         numbers["initial"] = torch.cat(list(start[:3]))
-    if recurrence.weight_hh is not None:
-        numbers["lateral"] = recurrence.weight_hh
+    if lateral is not None:
+        numbers["lateral"] = lateral
     made = {name: torch.as_tensor(value, dtype=weight.dtype, device="cpu") for name, value in numbers.items()}
     made = {name: (x if x.dim() else x[None]).detach().contiguous() for name, x in made.items()}
-    if isinstance(delay := recurrence.delay_hh, Tensor):
+    if delay is not None:
         each = delay.to(weight.dtype).expand(len(weight))[:, None]
         made |= exported_delays("lateral_delays", each, module.delay_width)
     return made

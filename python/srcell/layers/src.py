@@ -13,17 +13,20 @@ from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self, Unpack  # torch needs it too
 
 from .._arguments import as_float, check_bool, require_dense
+from .._parameters import PARAMETERS, RESONANCE, TABLE
 from .._state import AnyState, state_type
 from ..events import EventBatch
-from ..functional.at_once import at_once
-from ..functional.layer import NO_RECURRENCE, State, UserArguments, check_state
-from ..functional.synapse import currents_of, linear
+from ..functional.layer import State, as_lengths, check_state, delays_of
+from ..functional.synapse import currents_of, directly, linear
+from ..ops._direct import ONE_STEP, STACKED
+from ..ops._layer import LayerArguments
 from .base import Neurons
 from .constants import check_size
 from .description import changed
 from .options import RecurrentOptions, split_recurrent, spread, spread_frequencies, takes_options
 from .recorded import Call
 
+_STANDARDS = [TABLE[name].standard for name in PARAMETERS]
 MOST_MEMORY = 2.0**53  # steps; of a longer time constant the alpha is 1 in float64
 
 
@@ -41,16 +44,34 @@ class _Linear(Neurons):
         super().__init__(hidden_size, shapes, recurrent, **others)
         self.input_size, self.hidden_size = input_size, hidden_size
 
-    def _given(self, suffix: str, state: State | None) -> tuple[Tensor, UserArguments]:
-        """Weight and arguments of a layer, to run with; each parameter is evaluated once a call."""
+    def _record(
+        self, suffix: str, input: Any, state: State | None, lengths: Tensor | Sequence[int] | None, batch_dim: int = 1
+    ) -> tuple[Tensor, LayerArguments]:
+        """Weight and record of a layer, to run with; each parameter is evaluated once a call."""
         weight, bias = getattr(self, self._WEIGHT_NAME.format(suffix)), getattr(self, self._BIAS_NAME.format(suffix))
-        cell = self._cell_of(suffix) if self._cell_tensors else self._cell
-        recurrence = self._recurrence_of(suffix) if self.recurrent else NO_RECURRENCE
+        numbers: Sequence[Any] = self._cell
+        cell: Sequence[Any] = ()
+        if self._cell_tensors:
+            cell = self._cell_of(suffix)
+            numbers = [x if type(x) is float else y for x, y in zip(cell, _STANDARDS, strict=True)]
+        if type(self._cell[-1]) is float and self._cell[-1] == 0 and RESONANCE not in self._cell_tensors:
+            numbers, cell = numbers[:-1], cell[:-1]
+        lateral, past_steps, first, factors = None, 0, None, None
+        if self.recurrent:
+            lateral, delay = self._recurrence_of(suffix)
+            if delay is not None:
+                if isinstance(input, Tensor):
+                    require_dense("input", input)
+                shape = input.shape[batch_dim], self.hidden_size
+                past_steps, first, factors = delays_of(delay, self.max_delay, self.delay_width, lateral, shape, weight)
+        if lengths is not None and (type(lengths) is not Tensor or lengths.dtype != torch.int64):
+            lengths = as_lengths(lengths, weight.device)
         bias_max = self.bias_max if self.learn_bias else None
-        return weight, UserArguments(bias, state, cell, self.surrogate, self.full_gradient, recurrence, bias_max)
-
-    def _may_go_at_once(self) -> bool:
-        return self.recorder is None and not torch.compiler.is_compiling()
+        options = self.surrogate, self.full_gradient, self.recurrent_surrogate, past_steps, bias_max, 0
+        given: Any = bias, cell, state, lengths, lateral, first, factors, numbers, *options
+        if torch.compiler.is_compiling():
+            return weight, LayerArguments(*given)
+        return weight, tuple.__new__(LayerArguments, given)  # without a frame of its own
 
     def _start(self, suffix: str, input: Tensor | EventBatch, batch_dim: int) -> State | None:
         """The initial state that is not zeros, (B, N), or (1, B, N) if the batch is dimension 1 of the input."""
@@ -63,19 +84,27 @@ class _Linear(Neurons):
     def _run(
         self,
         suffix: str,
-        given: tuple[Tensor, UserArguments],
         input: Tensor | EventBatch,
         state: State | None,
         lengths: Tensor | Sequence[int] | None,
         input_grad_at_events: bool = False,
+        *,
+        given: tuple[Tensor, LayerArguments] | None = None,
     ) -> tuple[Tensor, AnyState]:
+        """Run a layer; ``given`` are its weight and its record if C++ has refused to run it directly."""
         if state is None:
             state = self._initial_state(suffix, input.shape[1])
-        weight, (bias, _, *options) = given
-        arguments = UserArguments(bias, state, *options)
-        outputs = linear(input, weight, arguments, lengths, input_grad_at_events=input_grad_at_events)
+        weight, layer = given or self._record(suffix, input, state, lengths)
+        if given is not None:
+            layer = LayerArguments(*layer[:2], state, lengths, *layer[4:])  # type: ignore[arg-type]
+        events = isinstance(input, EventBatch)
+        made = None
+        if given is None and not torch.compiler.is_compiling():
+            record = layer._replace(lengths=input._lengths_or(layer.lengths)) if events else layer
+            made = directly(input, weight, record, input_grad_at_events=input_grad_at_events)
+        outputs = made or linear(input, weight, layer, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:
-            ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
+            ends = input.lengths if events and lengths is None else lengths
             held = None if ends is None else torch.as_tensor(ends)
             currents = partial(currents_of, input, weight, held)
             states = partial(self._states, suffix, currents, state, held)
@@ -279,16 +308,18 @@ class SRC(_Linear):
 
         """
         # One call of C++ where nothing needs converting or checking; otherwise the longer way, which words the errors.
-        events = isinstance(input, EventBatch)
-        given = None
+        events, given = isinstance(input, EventBatch), None
         as_given = events or (isinstance(input, Tensor) and input.dim() == 3 and not self.batch_first)
-        if self.num_layers == 1 and as_given and self._may_go_at_once():
+        if self.num_layers == 1 and as_given and self.recorder is None and not torch.compiler.is_compiling():
+            suffix = self._suffixes[0]
             if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
-                state = self._start(self._suffixes[0], input, 1)
-            given = self._given(self._suffixes[0], state)
-            made = at_once(input, *given, lengths, stacked=True, input_grad_at_events=input_grad_at_events)
-            if made is not None:
-                return made
+                state = self._start(suffix, input, 1)
+            ends = input.lengths if events and lengths is None else lengths
+            if not events or lengths is None or input.lengths is None:
+                given = weight, layer = self._record(suffix, input, state, ends)
+                made = directly(input, weight, layer, "auto", STACKED, input_grad_at_events=input_grad_at_events)
+                if made:
+                    return made
         if isinstance(input, EventBatch):
             lengths = input._lengths_or(lengths)
         elif not isinstance(input, Tensor) or input.dim() not in (2, 3):
@@ -310,8 +341,7 @@ class SRC(_Linear):
         x: Tensor | EventBatch = input
         for k, suffix in enumerate(self._suffixes):
             own_lengths = None if isinstance(x, EventBatch) and x.lengths is not None else lengths
-            of_layer = given or self._given(suffix, None)
-            spikes, after = self._run(suffix, of_layer, x, per_layer[k], own_lengths, input_grad_at_events)
+            spikes, after = self._run(suffix, x, per_layer[k], own_lengths, input_grad_at_events, given=given)
             ended.append(after)
             # The relu surrogate is 0 where a neuron is silent: the gradient there is not used.
             input_grad_at_events = self.surrogate == "relu"
@@ -404,12 +434,13 @@ class SRCCell(_Linear):
 
         """
         given = None
-        if isinstance(input, Tensor) and input.dim() == 2 and self._may_go_at_once():
+        plain = isinstance(input, Tensor) and input.dim() == 2 and self.recorder is None
+        if plain and not torch.compiler.is_compiling():
             if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
                 state = self._start("", input, 0)
-            given = self._given("", state)
-            made = at_once(input, *given, None, one_step=True)
-            if made is not None:
+            given = weight, layer = self._record("", input, state, None, 0)
+            made = directly(input, weight, layer, "auto", ONE_STEP)
+            if made:
                 return made
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
@@ -421,7 +452,7 @@ class SRCCell(_Linear):
                 state = state_of_batch(state, self.resonates, self._past_steps, self.hidden_size)
             spikes, after = self.forward(input[None], state)
             return spikes[0], type(after)(*[x[0] for x in after])
-        spikes, after = self._run("", given or self._given("", None), input.unsqueeze(0), state, None)
+        spikes, after = self._run("", input.unsqueeze(0), state, None, given=given)
         return spikes.squeeze(0), after
 
 

@@ -82,6 +82,7 @@ class LayerArguments(NamedTuple):
 
 
 SHARED = ("layer", LayerArguments)
+OF_OPERATOR = core.Way(False, False, False)
 
 
 def resonates(layer: LayerArguments) -> bool:

@@ -183,9 +183,13 @@ class Operator:
                             if x is not None and x.requires_grad:
                                 return _Call.apply(self, kernel, call, tensors, *flat)  # type: ignore[no-untyped-call]
                     return kernel(call)
-            if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-                raise RuntimeError(f"srcell::{self.name}: torch.jit.trace {NO_TORCHSCRIPT}")
-        return self._overload(*tensors, **self._with_shared(arguments, options))
+        return self.dispatch(*arguments, **options)
+
+    def dispatch(self, *arguments: Any, **options: Any) -> Any:
+        """Call the operator through torch's dispatcher."""
+        if not torch.compiler.is_compiling() and torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            raise RuntimeError(f"srcell::{self.name}: torch.jit.trace {NO_TORCHSCRIPT}")
+        return self._overload(*self.arguments(arguments), **self._with_shared(arguments, options))
 
     def with_arguments_of(self, call: Any, **others: Any) -> Any:
         """Call the operator with those arguments of another's record that have the same names, and with others."""

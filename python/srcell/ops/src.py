@@ -9,7 +9,8 @@ from torch import Tensor
 
 from . import _gpu, _layer
 from ._cpu import core
-from ._layer import STATE
+from ._direct import Direct
+from ._layer import OF_OPERATOR, STATE
 from ._memory import contiguous
 
 
@@ -25,9 +26,12 @@ def keep(call: Any) -> dict[str, Any]:
     return {"current": call.current.new_empty(()).expand(call.current.shape), **_layer.keep(call)}
 
 
-src, src_backward, _ = _layer.declare(
+src, src_backward, gradient = _layer.declare(
     "src", "Tensor current", wanted=["current"], forwards="bool half_spikes=False", keep=keep
 )
+
+
+directly = Direct(src, src_backward, gradient, ["current"], core.src, core.src_backward)
 
 
 @src.kernel("CPU", "CUDA")
@@ -38,7 +42,7 @@ def forward(call: Any) -> tuple[Any, ...]:
     spikes have the dtype of half-precision currents.
     """
     if not _gpu.is_gpu(call.current.device):
-        return _layer.on_cpu(core.src, forward_fake, call)
+        return _layer.on_cpu(core.src, forward_fake, call, OF_OPERATOR)
     (spikes, *ended), like, dtype = forward_fake(call), check_current(call), spikes_dtype(call)
     layer, current = _layer.layer_on_gpu(tuple(call.current.shape), like, call.layer), contiguous(call.current)
     if traced(call):  # these kernels work in the dtype of the computation
@@ -73,7 +77,7 @@ def backward(call: Any) -> tuple[Any, ...]:
     """The kernel; ``output_mask`` tells which gradients of current and of WANTED are wanted."""
     current = call.current
     if not _gpu.is_gpu(current.device):
-        return _layer.on_cpu(core.src_backward, check_backward, call)
+        return _layer.on_cpu(core.src_backward, check_backward, call, OF_OPERATOR)
     grads, saved = check_backward(call)
     layer = _layer.layer_on_gpu(current.shape, check_current(call), call.layer, backward=True)
     if traced(call):

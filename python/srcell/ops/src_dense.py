@@ -17,7 +17,8 @@ from torch.nn import functional
 from . import _gpu, _layer
 from ._convolution import OPTION, convolve, convolve_backward, places, synapse_sizes
 from ._cpu import core, empty, mask_shape
-from ._layer import SAVED, WORK
+from ._direct import Direct
+from ._layer import OF_OPERATOR, SAVED, WORK
 from ._memory import address, contiguous, has_memory, zero_padding
 from .src import backward as run_src_backward
 from .src import forward as run_src
@@ -68,13 +69,16 @@ src_dense, src_dense_backward, gradient = _layer.declare(
 )
 
 
+directly = Direct(src_dense, src_dense_backward, gradient, ["input", "weight"], core.src_dense, core.src_dense_backward)
+
+
 @src_dense.kernel("CPU", "CUDA")
 def forward(call: Any) -> tuple[Any, ...]:
     """The kernel. With ``save``, events keep a mask and whether all are 1; the product keeps the currents."""
     if _gpu.is_gpu(call.input.device):
         made = events_on_gpu(call) if call.method == "events" else by_product(call)
     else:
-        made = _layer.on_cpu(core.src_dense, forward_fake, call) or by_product(call)
+        made = _layer.on_cpu(core.src_dense, forward_fake, call, OF_OPERATOR) or by_product(call)
     if not call.save:
         return made
     *outputs, trace, checkpoints, mask, ones = made
@@ -179,7 +183,7 @@ def backward(call: Any) -> tuple[Any, ...]:
         trace, checkpoints = trace[:of_trace], checkpoints[:size]  # of those that suffice for either method
         if not _gpu.is_gpu(input.device):
             call = call._replace(trace=trace, checkpoints=checkpoints)
-            return _layer.on_cpu(core.src_dense_backward, check_backward, call, bool(ones))
+            return _layer.on_cpu(core.src_dense_backward, check_backward, call, bool(ones), OF_OPERATOR)
         refuse_convolution_on_gpu(call)
         layer, gradients = _layer.layer_on_gpu(sizes, like, of_layer, backward=True), backward_fake(call)[2:]
         run = layer, grads, (trace, checkpoints), gradients

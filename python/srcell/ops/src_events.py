@@ -9,6 +9,8 @@ from torch import Tensor
 from . import _gpu, _layer
 from ._convolution import OPTION, synapse_sizes
 from ._cpu import core, rows_of
+from ._direct import Direct
+from ._layer import OF_OPERATOR
 from ._memory import contiguous
 
 src_events, src_events_backward, gradient = _layer.declare(
@@ -20,6 +22,9 @@ src_events, src_events_backward, gradient = _layer.declare(
 )
 
 
+directly = Direct(src_events, src_events_backward, gradient, ["values", "weight"], core.src_events, core.src_events_backward)
+
+
 @src_events.kernel("CPU", "CUDA")
 def forward(call: Any) -> tuple[Any, ...]:
     """The kernel; with ``trace_integrator`` the trace holds i, which the gradients of cell parameters need.
@@ -28,7 +33,7 @@ def forward(call: Any) -> tuple[Any, ...]:
     """
     weight = call.weight
     if not _gpu.is_gpu(weight.device):
-        return _layer.on_cpu(core.src_events, forward_fake, call)
+        return _layer.on_cpu(core.src_events, forward_fake, call, OF_OPERATOR)
     outputs, (sizes, like) = forward_fake(call), check_synapse(call)
     refuse_convolution_on_gpu(call)
     run = _layer.layer_on_gpu(sizes, like, call.layer), outputs[:-2], outputs[-2:], call.trace_integrator
@@ -67,7 +72,7 @@ def backward(call: Any) -> tuple[Any, ...]:
     """The kernel; ``output_mask`` tells which gradients of values, weight and WANTED are wanted."""
     weight = call.weight
     if not _gpu.is_gpu(weight.device):
-        return _layer.on_cpu(core.src_events_backward, check_backward, call)
+        return _layer.on_cpu(core.src_events_backward, check_backward, call, OF_OPERATOR)
     refuse_convolution_on_gpu(call)
     (sizes, like), (grads, saved) = check_synapse(call), check_backward(call)
     layer, gradients = _layer.layer_on_gpu(sizes, like, call.layer, backward=True), backward_fake(call)[2:]
