@@ -59,10 +59,26 @@ def frames_of_steps() -> list[int]:
     return plain + [frames_of(call) for call in learning]
 
 
+KINDS = {"alpha": {"learnable": ("alpha",)}, "first": {"batch_first": True}, "lateral": {"recurrent": True}}
+
+
+def frames_of_kinds() -> list[int]:
+    """Frames of layers of other kinds, and of two layers, without and with gradients."""
+    made, x = [], (torch.rand(5, 5, 8) < 0.3).float()
+    for layer in (*(SRC(8, 8, **options) for options in KINDS.values()), SRC(8, 8, 2)):
+        with torch.no_grad():
+            made.append(frames_of(lambda layer=layer: layer(x)))
+        made.append(frames_of(lambda layer=layer: layer(x)[0].sum().backward()))
+    return made
+
+
 def test_a_step_enters_few_frames() -> None:
     """In a process of its own: what other tests compiled may make later calls go through torch's dispatcher."""
     made = in_process("import test_calls; print(*test_calls.frames_of_steps())", PYTHONPATH=os.pathsep.join(sys.path))
     assert all(int(frames) <= most for frames, most in zip(made.split(), (6, 6, 10, 10), strict=True)), made
+    made = in_process("import test_calls; print(*test_calls.frames_of_kinds())", PYTHONPATH=os.pathsep.join(sys.path))
+    most = (15, 22) * len(KINDS) + (30, 44)
+    assert all(int(frames) <= limit for frames, limit in zip(made.split(), most, strict=True)), made
 
 
 class Named(torch.Tensor):

@@ -321,17 +321,15 @@ the product of the sizes overflows
     if (size && elements > INT64_MAX / 8 / size) throw => if (elements < 0) throw
 large arrays of small numbers have some too many
     if (bytes < 4) tensor = => if (bytes < 1) tensor =
-== bindings/linear.cpp: calls.py linear.py modules.py
-a mode does not see a call at once
-    || is_watched() || autocasts() => || autocasts()
-autocast does not see a call at once
-    || is_watched() || autocasts() => || is_watched()
-the gradients of a call at once cannot be differentiated again
-    is_watched() || gradients_enabled() => is_watched()
-values that need a gradient get none
-    (x.has_events && reader.learnt()) || =>
-an initial i is lost for the gradient of the parameters
-    layer.state[0] = i0 => layer.state[0] = 0
+== bindings/calls.cpp: calls.py linear.py modules.py
+a mode does not see a direct call
+    (is_watched() || autocasts()) => autocasts()
+autocast does not see a direct call
+    (is_watched() || autocasts()) => is_watched()
+the gradients of a direct call cannot be differentiated again
+    (is_watched() || gradients_enabled()) => is_watched()
+a past that needs a gradient gets that of another state
+    k < states ? k : Py_ssize_t(kPast) => k
 == cuda/scan-inl.h: device cuda.py
 with relu a gradient passes at h = 0
     select(less_equal(h, => select(less(h,

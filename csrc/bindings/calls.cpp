@@ -142,7 +142,8 @@ py::object answer(const LayerCall& layer, const Results& made, py::handle record
     for (py::size_t k = 0; k < kMadeOutputs; ++k)
         if (!made.made[k].is_none()) outputs.append(made.made[k]);
     const bool resonant = layer.resonant(), delayed = layer.has_state(kPast);
-    if (!learns) return py::make_tuple(outputs[0], new_state(outputs[py::slice(1, outputs.size(), 1)], resonant, delayed));
+    if (!learns)
+        return py::make_tuple(outputs[0], new_state(outputs[py::slice(1, outputs.size(), 1)], resonant, delayed));
     Learnt learnt;
     learnt.states = states_of(resonant);
     for (const py::handle tensor : synapse) learnt.add_synapse(tensor);

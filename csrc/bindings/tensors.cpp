@@ -53,7 +53,7 @@ const NumberType& type_of(Number number) { return kNumbers[static_cast<int>(numb
 // Names and objects of torch that each call needs; made once, and never freed.
 struct Torch {
     PyObject *tensor, *parameter, *event_batch;  // types
-    PyObject* states_of[4];  // types, the second and the last resonant, the last two with delays
+    PyObject* states_of[4];                      // types, the second and the last resonant, the last two with delays
     const ExchangeTable* table = nullptr;
     PyObject *is_neg, *resolve_neg, *contiguous, *clone, *new_empty, *data_ptr, *stride, *shape, *dtype, *device, *type,
         *layout, *strided, *view, *from_numpy, *empty_like, *requires_grad, *gradients_enabled, *t;

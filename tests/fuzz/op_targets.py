@@ -675,5 +675,5 @@ def core_layer(draw: Draw) -> None:
         del call[draw.randrange(len(call)) :]
 
     with may_raise(*CORE_ERRORS, OverflowError):
-        made = _core.src(tuple(tuple(x) if x is layer else x for x in call), 1)
+        made = _core.src(tuple(tuple(x) if x is layer else x for x in call), _core.Way(False, False, False), 1)
         assert made is None or len(made) == 8

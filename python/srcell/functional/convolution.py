@@ -157,7 +157,7 @@ def src_conv2d(
     window = window_of((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups)
     cell = alpha, rho, r, rs, zs_hyp, zs_dep, omega
     sizes = convolution_of(input, weight, window, input_size)
-    options = {"surrogate": surrogate, "full_gradient": full_gradient}
+    options: dict[str, Any] = {"surrogate": surrogate, "full_gradient": full_gradient}
     return conv2d(input, weight, bias, cell, state, sizes, lengths, method, **options)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ Cell.__module__ = __name__  # where pickles of layers look for it
 
 
 _DEFAULTS = Cell()
+_OPTIONS = LayerArguments._fields.index("surrogate")
 MOST_ELEMENTS = 2**63 - 1  # not 2**63: torch.jit.trace compares sizes with int64 only
 
 
@@ -102,14 +103,15 @@ def converted(given: LayerArguments, like: Tensor, shape: Sequence[int]) -> Laye
     bias = _flat_parameter("bias", given.bias, features, like)
     before: list[Tensor | None] = []
     if given.state is not None:
-        before += _flat_state(given.state, shape, like, resonant, given.past_steps)  # type: ignore[arg-type]
+        before += _flat_state(given.state, shape, like, resonant, given.past_steps)
     lengths = None if given.lengths is None else as_lengths(given.lengths, like.device)
     weight = None if given.weight_hh is None else _widened("weight_hh", given.weight_hh, like)
     bias_max = None if given.bias_max == math.inf else given.bias_max
-    options = given.surrogate, given.recurrent_grad, given.lateral_surrogate, given.past_steps, bias_max
     channels = 0 if bias_max is None else given.channels
-    terms = given.first_hh, given.factors_hh
-    return LayerArguments(bias, cell, before, lengths, weight, *terms, [*given.constants], *options, channels)
+    # torch 2.4 compiles no _replace of named tuples
+    made: Any = bias, cell, before, lengths, weight, given.first_hh, given.factors_hh, [*given.constants]
+    made = *made, *given[_OPTIONS:-2], bias_max, channels
+    return LayerArguments(*made)
 
 
 def delays_of(

@@ -165,10 +165,8 @@ def linear(
     the input is the output of a layer with the relu surrogate, which multiplies the gradient by 0 there.
     """
     check_weight_dtype(weight)
-    lengths = check_input(input, weight, layer.lengths)
-    shape = input.shape[1], weight.shape[0]
-    # torch 2.4 compiles no _replace of named tuples
-    ready = converted(LayerArguments(*layer[:3], lengths, *layer[4:]), weight, shape)
+    check_input(input, weight, None)
+    ready = converted(layer, weight, (input.shape[1], weight.shape[0]))
     return after_synapse(input, weight, ready, "auto", input_grad_at_events=input_grad_at_events)
 
 

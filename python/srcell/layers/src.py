@@ -96,16 +96,13 @@ class _Linear(Neurons):
             state = self._initial_state(suffix, input.shape[1])
         weight, layer = given or self._record(suffix, input, state, lengths)
         if given is not None:
-            layer = LayerArguments(*layer[:2], state, lengths, *layer[4:])  # type: ignore[arg-type]
-        events = isinstance(input, EventBatch)
+            layer = LayerArguments(*layer[:2], state, *layer[3:])  # type: ignore[arg-type]
         made = None
         if given is None and not torch.compiler.is_compiling():
-            record = layer._replace(lengths=input._lengths_or(layer.lengths)) if events else layer
-            made = directly(input, weight, record, input_grad_at_events=input_grad_at_events)
+            made = directly(input, weight, layer, input_grad_at_events=input_grad_at_events)
         outputs = made or linear(input, weight, layer, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:
-            ends = input.lengths if events and lengths is None else lengths
-            held = None if ends is None else torch.as_tensor(ends)
+            held = None if lengths is None else torch.as_tensor(lengths)
             currents = partial(currents_of, input, weight, held)
             states = partial(self._states, suffix, currents, state, held)
             self.recorder(suffix, Call(outputs[0].detach(), states, input))
@@ -307,53 +304,50 @@ class SRC(_Linear):
             step, with tensors as those of ``state``.
 
         """
+        back, given = False, None
+        if isinstance(input, EventBatch):
+            lengths = input._lengths_or(lengths)
+        elif not isinstance(input, Tensor) or input.dim() != 3:
+            return self._forward_other(input, state, lengths, input_grad_at_events)
+        elif self.batch_first:
+            require_dense("input", input)
+            if input.shape[2] != self.input_size:
+                raise ValueError(f"input: expected shape (B, T, {self.input_size}), got {tuple(input.shape)}")
+            back, input = True, input.transpose(0, 1)
         # One call of C++ where nothing needs converting or checking; otherwise the longer way, which words the errors.
-        events, given = isinstance(input, EventBatch), None
-        as_given = events or (isinstance(input, Tensor) and input.dim() == 3 and not self.batch_first)
-        if self.num_layers == 1 and as_given and self.recorder is None and not torch.compiler.is_compiling():
+        if self.num_layers == 1 and self.recorder is None and not torch.compiler.is_compiling():
             suffix = self._suffixes[0]
             if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
                 state = self._start(suffix, input, 1)
-            ends = input.lengths if events and lengths is None else lengths
-            if not events or lengths is None or input.lengths is None:
-                given = weight, layer = self._record(suffix, input, state, ends)
-                made = directly(input, weight, layer, "auto", STACKED, input_grad_at_events=input_grad_at_events)
-                if made:
-                    return made
-        if isinstance(input, EventBatch):
-            lengths = input._lengths_or(lengths)
-        elif not isinstance(input, Tensor) or input.dim() not in (2, 3):
+            given = weight, layer = self._record(suffix, input, state, lengths)
+            made = directly(input, weight, layer, "auto", STACKED, input_grad_at_events=input_grad_at_events)
+            if made:
+                return (made[0].transpose(0, 1), made[1]) if back else made
+        if isinstance(input, Tensor):
+            require_dense("input", input)
+        per_layer = self._split_state(state)
+        ended: list[AnyState] = []
+        x: Tensor | EventBatch = input
+        for k, suffix in enumerate(self._suffixes):
+            spikes, after = self._run(suffix, x, per_layer[k], lengths, input_grad_at_events, given=given)
+            ended.append(after)
+            # The relu surrogate is 0 where a neuron is silent: the gradient there is not used.
+            input_grad_at_events = self.surrogate == "relu"
+            x = F.dropout(spikes, self.dropout, self.training) if k + 1 < self.num_layers else spikes
+        output = spikes.transpose(0, 1) if back else spikes
+        stacked = (each[0][None] if len(each) == 1 else torch.stack(each) for each in zip(*ended, strict=True))
+        return output, state_type(self.resonates, self.delayed)(*stacked)
+
+    def _forward_other(
+        self, input: Any, state: State | None, lengths: Any, input_grad_at_events: bool
+    ) -> tuple[Tensor, AnyState]:
+        """``forward`` for one sample (T, K), and its errors for what is no input."""
+        if not isinstance(input, Tensor) or input.dim() != 2:
             shape = "(B, T, K)" if self.batch_first else "(T, B, K)"
             got = f"{tuple(input.shape)}" if isinstance(input, Tensor) else type(input).__name__
             if isinstance(input, PackedSequence):
                 got += ": pass the padded tensor, and lengths"
             raise ValueError(f"input: expected an EventBatch or a tensor {shape} or (T, K), got {got}")
-        elif input.dim() == 2:
-            return self._forward_one(input, state, lengths, input_grad_at_events)
-        else:
-            require_dense("input", input)
-            if self.batch_first:
-                if input.shape[2] != self.input_size:
-                    raise ValueError(f"input: expected shape (B, T, {self.input_size}), got {tuple(input.shape)}")
-                input = input.transpose(0, 1)
-        per_layer = self._split_state(state)
-        ended: list[AnyState] = []
-        x: Tensor | EventBatch = input
-        for k, suffix in enumerate(self._suffixes):
-            own_lengths = None if isinstance(x, EventBatch) and x.lengths is not None else lengths
-            spikes, after = self._run(suffix, x, per_layer[k], own_lengths, input_grad_at_events, given=given)
-            ended.append(after)
-            # The relu surrogate is 0 where a neuron is silent: the gradient there is not used.
-            input_grad_at_events = self.surrogate == "relu"
-            x = F.dropout(spikes, self.dropout, self.training) if k + 1 < self.num_layers else spikes
-        output = spikes.transpose(0, 1) if self.batch_first and not events else spikes
-        stacked = (each[0][None] if len(each) == 1 else torch.stack(each) for each in zip(*ended, strict=True))
-        return output, state_type(self.resonates, self.delayed)(*stacked)
-
-    def _forward_one(
-        self, input: Tensor, state: State | None, lengths: Any, input_grad_at_events: bool
-    ) -> tuple[Tensor, AnyState]:
-        """``forward`` for one sample (T, K)."""
         require_dense("input", input)
         if lengths is not None:
             raise ValueError("lengths: expected None beside an input (T, K), got lengths")

@@ -78,7 +78,7 @@ class _Made(torch.autograd.Function):
     def forward(ctx: Any, direct: Direct, call: Sequence[Any], way: core.Way, made: Sequence[Any], *_: Tensor) -> Any:
         outputs, saved, _learnt, ctx.places, ctx.flags = made
         layer, synapse = call[direct.at], [*call[: direct.at]]
-        bias, cell, state = [*layer[:1], [*layer[1]], layer[2]]
+        bias, cell, state = layer.bias, [*layer.cell], layer.state
         for k, x in enumerate(cell):  # loops, because comprehensions enter frames
             if not isinstance(x, Tensor):
                 cell[k] = torch.full((), x, dtype=bias.dtype, device="cpu")
@@ -131,14 +131,14 @@ class _Made(torch.autograd.Function):
         if not torch.compiler.is_compiling():  # compiled autograd
             further = []
             for place in direct.behind:
-                further.append(flags if place is None else ctx.behind[place - at - 1])  # noqa: PERF401
+                further.append(flags if place is None else ctx.behind[place - at - 1])
             record = (*of_outputs, *synapse, *saved, layer, *further)
             made = direct.backward_entry(record, *ctx.ones, ctx.way, torch.get_num_threads())
         if made is None:
             made = _by_operator(ctx, synapse, layer, saved, of_outputs, flags)
         found: list[Tensor | None] = []
         for place, need in zip(ctx.places, needs, strict=True):
-            found.append(made[place] if need else None)  # noqa: PERF401
+            found.append(made[place] if need else None)
         return None, None, None, None, *found
 
 

@@ -58,6 +58,10 @@ WANTED = ("weight_hh", "factors_hh", "past", *PARAMETERS)
 class LayerArguments(NamedTuple):
     """The layer's part of a call, ``call.layer``; its fields have the names in LAYER and OPTIONS.
 
+    In a call that goes directly to C++, floats may stand beside tensors in ``cell``, where ``constants`` has them too,
+    and the state is None or a tuple. Before ``functional.layer.converted``, bias, state and lengths are as users gave
+    them.
+
     Delays of recurrent weights are those of ``ops.delay``, with ``first_hh`` (N,) and ``factors_hh`` (N, terms), and no
     term takes more than ``past_steps`` steps; it is 0 without delays. A state without past starts from zeros there.
 
@@ -66,13 +70,13 @@ class LayerArguments(NamedTuple):
     """
 
     bias: Tensor
-    cell: list[Tensor]
-    state: list[Tensor | None]
-    lengths: Tensor | None
+    cell: Sequence[Any]
+    state: Any
+    lengths: Any
     weight_hh: Tensor | None
     first_hh: Tensor | None
     factors_hh: Tensor | None
-    constants: list[float]
+    constants: Sequence[float]
     surrogate: str
     recurrent_grad: bool
     lateral_surrogate: str

@@ -22,7 +22,9 @@ src_events, src_events_backward, gradient = _layer.declare(
 )
 
 
-directly = Direct(src_events, src_events_backward, gradient, ["values", "weight"], core.src_events, core.src_events_backward)
+directly = Direct(
+    src_events, src_events_backward, gradient, ["values", "weight"], core.src_events, core.src_events_backward
+)
 
 
 @src_events.kernel("CPU", "CUDA")
