@@ -204,7 +204,9 @@ def conv2d(
         method = "dense"
     method = operator_method(method)
     further: dict[str, Any] = {"input_grad_at_events": input_grad_at_events, "convolution": [*convolution]}
-    made = directly(flat, weight, layer, method, **further)
+    made = None
+    if method == "events" or isinstance(flat, EventBatch):  # otherwise most calls are for the product
+        made = directly(flat, weight, layer, method, **further)
     spikes, state = made if made else after_synapse(flat, weight, layer, method, **further)
     return spikes.unflatten(2, features), type(state)(*[x.unflatten(-1, features) for x in state])
 

@@ -227,7 +227,8 @@ def _after_dense(
         return run_src(_product(input, weight, convolution), layer)
     input, work = in_work_dtype(input), in_work_dtype(weight)
     options = {"method": method, "input_grad_at_events": input_grad_at_events, "convolution": [*convolution]}
-    spikes, *ended = src_dense.dispatch(input, work, layer, **options, save=False, trace_integrator=False)
+    # Not by dispatch() alone: C++ may have answered that the product is to be used, which the kernel does.
+    spikes, *ended = src_dense(input, work, layer, **options, save=False, trace_integrator=False)
     return _in_dtype(spikes, weight), final_state(layer, ended)
 
 
