@@ -208,6 +208,13 @@ def test_a_stack_comes_back_as_its_layers_without_dropout(tmp_path: Path) -> Non
         ('{"src_0": {"forward": 1}}', "metadata: layers: src_0: expected .*, got 'forward'"),
         ('{"src_0": {"surrogate": "none"}}', "src_0: surrogate: expected "),
         ('{"src_0": {"learnable": ["weight"]}}', "src_0: learnable: expected "),
+        ('{"src_0": {"each": 3}}', "metadata: layers: src_0: expected names of parameters in each, got 3"),
+        ('{"src_0": {"each": ["x"]}}', "metadata: layers: src_0: expected names of parameters in each"),
+        ('{"src_0": {"bias_max": -7}}', "metadata: layers: src_0: expected bias_max of at least -6, got -7"),
+        (
+            '{"src_0": {"batch_first": true}}',
+            "metadata: expected batch_first of all layers and the readout, or of none",
+        ),
     ],
 )
 def test_settings_that_no_layer_has_are_refused(settings: str, message: str) -> None:

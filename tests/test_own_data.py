@@ -527,10 +527,46 @@ def test_another_network_of_the_same_weights_is_not_that_of_the_run(tmp_path: Pa
     path = tmp_path / "run" / "checkpoint.safetensors"
     tensors, record = read_checkpoint(path)
     others = record["modules"]
-    assert others == described(Described())
+    assert others == record["modules_at_first"] == described(Described())
     for modules in (None, ["srcell 0.3.0, torch 2.4.0", *others[1:3]]):  # as srcell 0.3 and other versions wrote it
-        write_checkpoint(path, tensors, record | {"modules": modules})
+        write_checkpoint(path, tensors, record | {"modules": modules, "modules_at_first": modules})
         resume(tmp_path / "run", model=Described(p=0.3), dataset=(RAGGED, NAMES))
+
+
+def test_a_run_of_a_classifier_resumes_with_its_settings_and_its_encoder(tmp_path: Path) -> None:
+    def made(steps: int = 5, **options: Any) -> SRCClassifier:
+        torch.manual_seed(0)
+        model = SRCClassifier(4, [6], 2, **options)
+        model.encoder = data.RateEncoding(steps=steps)
+        return model
+
+    samples = LabelledImages(torch.rand(10, 2, 2, generator=torch.Generator().manual_seed(0)), torch.arange(10) % 2)
+    images = data.Dataset(samples, samples, 2, (1, 2, 2))
+    train(made(), images, tmp_path / "run", epochs=1, batch_size=5)
+    for options in ({"steps": 4}, {"dropout": 0.5}, {"balance_gradients": True}):
+        with pytest.raises(ValueError, match="expected the network that the run began with"):
+            resume(tmp_path / "run", model=made(**options), dataset=images)
+    resume(tmp_path / "run", model=made(), dataset=images)
+
+
+def test_settings_that_an_observer_changes_are_no_other_network(tmp_path: Path) -> None:
+    class Narrowing(Observer):
+        def on_epoch(self, metrics: Any) -> None:
+            self.delay.delay_width = 4
+            if metrics.epoch == 2:
+                raise KeyboardInterrupt
+
+        def on_ready(self, trainer: Any) -> None:
+            self.delay = trainer.model[0]
+
+    def made() -> srcell.Sequential:
+        return srcell.Sequential(srcell.Delay(3, 9, delay_width=8), srcell.SRC(3, 8), srcell.LinearReadout(8, 2))
+
+    model = made()
+    with pytest.raises(KeyboardInterrupt):
+        train(model, (RAGGED, NAMES), tmp_path, Narrowing(), epochs=3)
+    for again in (model, made()):
+        resume(tmp_path, model=again, dataset=(RAGGED, NAMES))
 
 
 def test_silent_steps_are_not_standardised() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import prod
@@ -231,15 +232,21 @@ def _refusal_of(part: Part) -> Exception:
 
 def checked_names(network: nn.Module, classes: Sequence[str] | None, count: int) -> list[str]:
     """The names of so many classes, as given or as the network has them; empty if there are none."""
-    name = "classes"
-    if classes is None:
-        name, classes = "network.class_names", getattr(network, "class_names", ())
-        if not classes:
+    name, given = "classes", classes
+    if given is None:
+        name, given = "network.class_names", getattr(network, "class_names", ())
+        if not isinstance(given, Sequence) or not given:
             return []
-    names = as_names(name, classes)
-    if len(names) != count:
-        expected = f"{count} names, one for each class" if count else "none, because the network has no readout"
-        raise ValueError(f"{name}: expected {expected}, got {len(names)}: {names!r:.80}")
+    try:
+        names = as_names(name, given)
+        if len(names) != count:
+            expected = f"{count} names, one for each class" if count else "none, because the network has no readout"
+            raise ValueError(f"{name}: expected {expected}, got {len(names)}: {names!r:.80}")
+    except (TypeError, ValueError) as error:
+        if classes is not None:
+            raise
+        warnings.warn(f"{error}: the file has no names of classes, pass others as classes", stacklevel=3)
+        return []
     return names
 
 

@@ -724,6 +724,8 @@ def as_names(name: str, given: Any) -> list[str]:
     if len(set(found)) < len(found):
         raise ValueError(f"{name}: expected names that differ, got {given!r:.80}")
     for text in found:
+        if "\0" in text:
+            raise ValueError(f"{name}: expected text without NUL, got {text!r:.80}")
         try:
             text.encode()
         except UnicodeEncodeError:

@@ -224,7 +224,7 @@ class Network {
   get classNames() {
     const name = (_, label) => this.runtime.text(this.runtime.call("srcell_network_class_name", this.handle, BigInt(label)));
     const names = Array.from({ length: this.classes }, name);
-    return names.includes(null) ? null : names;
+    return !names.length || names.includes(null) ? null : names;
   }
 
   /** Encodes images (B * K pixels in [0, 1]) as events, with the encoder of the exported network; if that is a

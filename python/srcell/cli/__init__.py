@@ -13,7 +13,7 @@ import srcell
 
 from .._interrupted import Interrupted
 from .parser import Parser
-from .terminal import complain, printable_warnings, silence
+from .terminal import fail, printable_warnings, silence
 
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 # The module of each command, which is imported when the command is given, and its line in the help.
@@ -57,19 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The message of an OSError begins with a path, which may equal the name of a setting.
         about_setting = not isinstance(error, OSError)
         named = name_option if about_setting else name_data_options
-        complain(f"srcell: {named(str(error), command.options())}")
+        fail(f"srcell: {named(str(error), command.options())}")
         return 2
     except (MemoryError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         if not isinstance(error, MemoryError) and not any(x in reason for x in ("allocate memory", "out of memory")):
             raise
-        complain(f"srcell: out of memory: smaller sizes or batches need less. {reason}")
+        fail(f"srcell: out of memory: smaller sizes or batches need less. {reason}")
         return 2
     except Interrupted as stopped:
-        complain(f"srcell: {stopped}")
+        fail(f"srcell: {stopped}")
         return 128 + stopped.signal
     except KeyboardInterrupt:
-        complain("srcell: interrupted")
+        fail("srcell: interrupted")
         return 130
     return 0
 

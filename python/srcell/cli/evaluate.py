@@ -18,7 +18,9 @@ def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--binary", action="store_true", help="let layers pass on 1 where s > 0.5 and 0 elsewhere")
     parser.add_argument(
-        "--data-set", metavar="NAME", help="another data set with as many inputs and classes, such as nmnist"
+        "--data-set",
+        metavar="NAME",
+        help="another data set with as many inputs and classes, or with classes of the same names, such as nmnist",
     )
     add_run_options(parser, training=False)
     parser.set_defaults(run=evaluate)

@@ -79,12 +79,14 @@ def silence() -> None:
 
 
 def complain(line: str) -> None:
-    """Write a line, which ``printable`` makes safe, to standard error in one call: lines of processes do not mix.
-
-    If this process fails, torchrun ends its summary with the last line.
-    """
+    """Write a line, which ``printable`` makes safe, to standard error in one call: lines of processes do not mix."""
     sys.stderr.write(f"{printable(line)}\n")
     sys.stderr.flush()
+
+
+def fail(line: str) -> None:
+    """``complain`` of the error with which this process ends; torchrun ends its summary with it."""
+    complain(line)
     if of_torchrun := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         with suppress(OSError):
             Path(of_torchrun).write_text(json.dumps({"message": printable(line), "timestamp": int(time.time())}))

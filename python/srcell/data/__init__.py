@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -138,7 +139,9 @@ def load(
     loader = LOADERS[name]
     options = {"root": root, "download": download, "cache": cache, "prefix": prefix}
     loaded = loader(**{option: options[option] for option in signature(loader).parameters if option in options})
-    return loaded._replace(class_names=class_names(name))
+    with suppress(ImportError):  # the package that has the names
+        return loaded._replace(class_names=class_names(name))
+    return loaded
 
 
 def class_names(name: str) -> tuple[str, ...]:

@@ -101,12 +101,11 @@ def _called(path: Path, name: str) -> Dataset:
 
 def _place_of(error: Exception, path: Path) -> str:
     """The type of an error that a file's code raised, with file and line; "" for what srcell says of its result."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if os.path.isfile(frame.filename)]
-    within = [k for k, frame in enumerate(frames) if os.path.samefile(frame.filename, path)]
-    if not within:
+    own = os.path.abspath(path)
+    lines = [x.lineno for x in traceback.extract_tb(error.__traceback__) if os.path.abspath(x.filename) == own]
+    if not lines:
         return "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
-    last = frames[within[-1]]
-    return f"{type(error).__name__} at {path.name}, line {last.lineno}: "
+    return f"{type(error).__name__} at {path.name}, line {lines[-1]}: "
 
 
 def _read_folder(folder: Path) -> Dataset:

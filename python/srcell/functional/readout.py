@@ -23,6 +23,8 @@ from ..ops.sums import sum_over_time
 from .layer import MOST_ELEMENTS, autocasts, check_device, check_lengths, flat_size, in_work_dtype, without_padding
 from .terms import can_look
 
+# Whether a program is made for any number of steps; a compiled graph is made anew for each.
+_in_program = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # from torch 2.7 on
 CHUNK = 32  # steps that `_scan` sums in one matrix product
 
 
@@ -147,7 +149,7 @@ def leaky_sums(
     """
     x = in_work_dtype(x)
     steps, batch, classes = x.shape
-    if state is None and not return_state and not torch.compiler.is_compiling() and window >= steps:
+    if state is None and not return_state and not _in_program() and window >= steps:
         window = 0
     shape = (window - 1, batch, classes) if window else (batch, classes)
     if state is None:
@@ -189,7 +191,7 @@ def _scan(x: Tensor, alpha: float, before: Tensor) -> Tensor:
     sums, of the chunks' ends and with the leak ``alpha^CHUNK``.
     """
     steps, size = x.shape
-    if torch.compiler.is_compiling():
+    if _in_program():
         return _scan_of_any_length(x, alpha, before)
     if steps <= CHUNK:
         return _sum_chunk(x, alpha, before)
@@ -203,7 +205,8 @@ def _scan(x: Tensor, alpha: float, before: Tensor) -> Tensor:
 
 
 def _scan_of_any_length(x: Tensor, alpha: float, before: Tensor) -> Tensor:
-    """``_scan`` in a graph that does for any number of steps: one matrix sums the ends of all chunks.
+    """``_scan`` in a program for any number of steps: one matrix sums the ends of all chunks, so that the time is
+    quadratic in the number of chunks.
 
     So that torch.export need not know how many chunks there are, the padding has one size, of more chunks than one, and
     the steps are gathered.
@@ -259,16 +262,16 @@ def discounted_sum(spikes: Tensor, alpha: float, lengths: Tensor | Sequence[int]
     spikes = in_work_dtype(spikes)
     steps, batch, neurons = spikes.shape
     base = torch.full((), alpha, dtype=spikes.dtype, device=spikes.device)
-    # torch's operators are what other programs read: graphs, exported or compiled, have them, and read all steps,
-    # because their number may be any.
-    in_graph = torch.compiler.is_compiling() or in_forward_mode()
-    read = steps if in_graph or not window else min(window, steps)
+    # torch's operators are what other programs read: graphs, exported or compiled, have them. Programs for any number
+    # of steps read them all.
+    in_graph, in_program = torch.compiler.is_compiling() or in_forward_mode(), _in_program()
+    read = steps if in_program or not window else min(window, steps)
     step = torch.arange(read, device=spikes.device)
     with _full_precision(spikes):
         if lengths is None:
             age = step.flip(0)
             factors = torch.pow(base, age)
-            if in_graph and window:
+            if in_program and window:
                 spikes = torch.where((age < window)[:, None, None], spikes, 0)
             size = flat_size("spikes", (batch, neurons))
             if size and read and spikes.requires_grad and not in_graph:

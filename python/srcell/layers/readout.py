@@ -258,14 +258,13 @@ class LinearReadout(_Readout):
         return self.linear.in_features
 
     def _dtype_of(self, spikes: Tensor) -> torch.dtype:
-        weight = self.linear.weight  # of a quantised linear, a method
+        weight = getattr(self.linear, "weight", None)  # of a quantised linear, a method
         return torch.promote_types(spikes.dtype, weight.dtype if isinstance(weight, Tensor) else torch.float32)
 
     @property
     def _in_half(self) -> bool:
-        """Whether the weights are half-precision numbers."""
-        weight = self.linear.weight
-        return isinstance(weight, Tensor) and weight.dtype in HALF
+        """Whether the weights are half-precision numbers of a plain ``torch.nn.Linear``."""
+        return type(self.linear) is nn.Linear and self.linear.weight.dtype in HALF
 
     def _projected(self, spikes: Tensor, lengths: Tensor | None) -> Tensor:
         return projected(spikes, in_work_dtype(self.linear.weight), lengths)

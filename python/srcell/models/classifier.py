@@ -21,6 +21,7 @@ from ..functional.readout import scale_neurons
 from ..functional.terms import MOST_DELAY
 from ..layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SRCConv2d, Standardise
 from ..layers.constants import check_size
+from ..layers.description import changed
 from ..layers.init import VOTING_WEIGHT_SCALE, draw_relays, draw_weights
 
 if TYPE_CHECKING:
@@ -94,6 +95,10 @@ class Classifier(nn.Module):
         if balance_gradients and any(has_relu(layer) for layer in self.src_layers()):
             raise ValueError("balance_gradients: expected False with the surrogate 'relu', whose gradients do not grow")
         self.reset_parameters()
+
+    def extra_repr(self) -> str:
+        """The options that differ from the defaults."""
+        return ", ".join(changed(self, {"dropout": 0.0, "balance_gradients": False}))
 
     def reset_parameters(self) -> None:
         """Draw all weights and the delays of the inputs anew, and reset everything else to its initial value."""

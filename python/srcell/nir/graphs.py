@@ -311,7 +311,11 @@ def from_graph(graph: nir.NIRGraph) -> modules.Sequential:
     """
     if not isinstance(graph, nir.NIRGraph):
         raise TypeError(f"graph: expected nir.NIRGraph, got {describe(graph)}")
-    return modules.Sequential(*_Reader(Checked(graph)).modules())
+    made = modules.Sequential(*_Reader(Checked(graph)).modules())
+    kinds = (modules.SRC, modules.LinearReadout, modules.LeakyReadout)
+    if len({module.batch_first for module in made.modules() if isinstance(module, kinds)}) > 1:
+        raise ValueError("metadata: expected batch_first of all layers and the readout, or of none, got both")
+    return made
 
 
 class _Branch(NamedTuple):
@@ -437,6 +441,7 @@ class _Reader:
         steps = [np.zeros(sources) if x.delay is None else self.steps(x.name, x.delay, sources) for x in branches]
         most = int(np.ceil(max(step.max(initial=0) for step in steps)))
         options = {"max_delay": most, "learnable": False} | self.further(branches[0].name, OF_DELAYS)
+        _check_bound(branches[0].name, "max_delay", options["max_delay"], most)
         with _named(branches[0].name), torch.no_grad():
             delay = modules.Delay(sources, taps=len(branches), **options)
             delay.delay.copy_(torch.from_numpy(np.stack(steps, 1)))
@@ -486,6 +491,10 @@ class _Reader:
         kind: Any = modules.SRCConv2d if is_map else modules.SRC
         settings = self.further(name, further_settings(kind).keys() | {EACH})
         each = settings.pop(EACH, ())
+        if not isinstance(each, tuple) or not set(each) <= {*PARAMETERS, "delay_hh"}:
+            raise ValueError(f"metadata: layers: {name}: expected names of parameters in {EACH}, got {each!r:.60}")
+        if "bias_max" in settings and settings.get("learn_bias", True):
+            _check_bound(name, "bias_max", settings["bias_max"], float(values["bias"].max()))
         # Layers take one number for a parameter that all neurons share.
         options: dict[str, Any] = {
             field: x if field in each or bool((x != x[0]).any()) else float(str(x[0].numpy()))  # 0.9 of float32's
@@ -504,7 +513,8 @@ class _Reader:
             options["recurrent"], tensors["weight_hh_l0"] = True, torch.from_numpy(np.array(recurrent.node.weight))
             if recurrent.delay is not None:
                 steps = self.steps(recurrent.name, recurrent.delay, len(weight))
-                shared = "max_delay" in settings and "delay_hh" not in each  # layers with delays say so
+                # Layers with delays say what their largest may be.
+                shared = "max_delay" in settings and "delay_hh" not in each and bool((steps == steps[0]).all())
                 options |= {"delay_hh": float(steps[0]) if shared else torch.from_numpy(steps)}
                 options |= {"max_delay": int(np.ceil(steps.max()))}
         state = torch.stack([values[field] for field in STATE]) if STATE[0] in values else None
@@ -514,7 +524,7 @@ class _Reader:
         for start in starts:
             with _named(name):
                 layer = kind(*sizes, dtype=weight.dtype, **(options | settings | start))
-            if layer.learn_initial_state:
+            if layer.learn_initial_state and state is not None:
                 tensors |= {f"{field.replace('_', '')}{suffix}": values[field] for field in STATE}
             with torch.no_grad():
                 for parameter, value in tensors.items():
@@ -563,6 +573,12 @@ def _named(name: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
+
+
+def _check_bound(name: str, setting: str, bound: Any, largest: float) -> None:
+    """Raise if a setting is a number below the largest value that it bounds."""
+    if isinstance(bound, int | float) and bound < largest:
+        raise ValueError(f"metadata: layers: {name}: expected {setting} of at least {largest:g}, got {bound}")
 
 
 def _settings_of_layers(text: Any) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ The command line and users call it.
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -199,7 +200,7 @@ def _run(
     # Imported here because it needs the extra "train": the command line's help and errors work without it.
     from .run_folder import RunFolder
 
-    if resumed is None:
+    if resumed is None and os.environ.get("GROUP_RANK", "0") == "0":  # of torchrun: on the first machine
         RunFolder.check_new(out)  # before processes wait for each other, so that each of them says it
     with processes(options.own_device) as group, ExitStack() as held:
         folder = None if resumed is None else held.enter_context(_writer(group, out, resumed.lock))
@@ -336,7 +337,7 @@ def evaluate_run(
         prefix = 0 if config.encoding == "camera" else config.prefix
         config = dataclasses.replace(config, dataset=dataset, prefix=prefix)
         other = load_data(config, options, folder.path)
-        if shown.class_names and other.class_names:
+        if other.class_names and set(other.class_names) <= set(shown.class_names):
             other = other.numbered_as(shown.class_names)
         if (other.input_size, other.num_classes) != (shown.input_size, shown.num_classes):
             raise ValueError(

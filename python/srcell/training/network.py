@@ -47,21 +47,20 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
 
 
 def described(model: nn.Module) -> list[str]:
-    """The versions of srcell and torch, and what the repr of each module of a network says, without addresses."""
+    """The versions of srcell and torch, and what the repr of each module and of an encoder says, without addresses."""
     modules = (f"{name or 'model'}: {type(x).__name__}({x.extra_repr()})" for name, x in model.named_modules())
-    lines = (re.sub("0x[0-9a-f]+", "0x", " ".join(line.split())) for line in modules)
+    encoder = f"encoder: {getattr(model, 'encoder', None)!r}"
+    lines = (re.sub("0x[0-9a-f]+", "0x", " ".join(line.split())) for line in (*modules, encoder))
     versions = info()
     return [f"srcell {versions['version']}, torch {versions['torch']}", *lines]
 
 
-def check_described(model: nn.Module, recorded: Any, source: str) -> None:
-    """Raise a ValueError if a network is described otherwise than by a record of the same versions, if there is one."""
-    now = described(model)
+def difference(recorded: Any, now: Sequence[str]) -> str:
+    """What differs between a recorded description and another one of the same versions; "" if nothing is known to."""
     if not isinstance(recorded, list) or recorded[:1] != now[:1]:  # srcell 0.3 recorded none
-        return
-    for was, found in zip_longest(recorded, now, fillvalue="nothing"):
-        if was != found:
-            raise ValueError(f"{source}: expected the network that the run began with, {was!s:.300}, got {found:.300}")
+        return ""
+    pairs = zip_longest(recorded, now, fillvalue="nothing")
+    return next((f"{was!s:.300}, got {found:.300}" for was, found in pairs if was != found), "")
 
 
 def check_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:

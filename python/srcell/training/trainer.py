@@ -26,7 +26,7 @@ from ..models import Classifier
 from .checkpoint import check_storable
 from .config import TrainingConfig
 from .metrics import EpochMetrics, Tally, best_epoch
-from .network import build_model, check_described, check_weights, described, load_weights
+from .network import build_model, check_weights, described, difference, load_weights
 from .optimisation import delay_width, delays_are_fixed, learnt_delays, make_optimizer, make_schedule, rate_pull
 from .options import RunOptions
 from .progress import read_groups, read_history, read_moments
@@ -94,6 +94,7 @@ class Trainer:
         self.sample_counts = {name: len(samples.labels) for name, samples in parts.items()}
         if config.standardise and isinstance(training, LabelledSequences):
             cast(Classifier, model).standardise = Standardise.of(training.values, training.lengths)
+        self._described = described(model) if self._given else []
         self.model: Any = model.to(self._device)
         self._every_step = of_every_step(dataset.train.labels)
         if self._every_step and isinstance(encoding, HeldEncoding) and (encoding.hold, encoding.prefix) != (1, 0):
@@ -221,7 +222,7 @@ class Trainer:
             "seconds": self._seconds,
         }
         if self._given:
-            record["modules"] = described(self.model)
+            record |= {"modules_at_first": self._described, "modules": described(self.model)}
         return tensors, record
 
     def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any], source: str = "checkpoint") -> None:
@@ -255,12 +256,12 @@ class Trainer:
             self._best = {name: x.clone() for name, x in best.items()}
         own = {name: x.clone() for name, x in self.model.state_dict().items()} if self._given else {}
         load_weights(self.model, weights, source)
-        try:
-            if self._given:  # with the weights, because a repr may show them
-                check_described(self.model, record.get("modules"), source)
-        except ValueError:
+        # As it was built, or as the run left it: a repr may show weights, and settings that an observer changes.
+        other = difference(record.get("modules_at_first"), self._described)
+        if self._given and other and difference(record.get("modules"), described(self.model)):
             self.model.load_state_dict(own)
-            raise
+            raise ValueError(f"{source}: expected the network that the run began with, {other}")
+        self._described = record.get("modules_at_first", self._described)
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.history, self._batches_done, self._seconds = history, int(record["batches"]), record["seconds"]
         # The saved sums cover all processes, and will be summed over the processes again: so rank 0 loads them.
