@@ -98,8 +98,8 @@ def converted(given: LayerArguments, like: Tensor, shape: Sequence[int]) -> Laye
     Its state has the shape (B, *F), and may be None; ``like`` gives the device and the dtype of the computation.
     """
     features, resonant = shape[1:], len(given.constants) == len(PARAMETERS)
-    names = PARAMETERS[: len(given.constants)]
-    cell = [_flat_parameter(name, x, features, like) for name, x in zip(names, given.cell, strict=False)]
+    names = PARAMETERS[: len(given.cell)]  # torch 2.4 compiles no zip of unequal lengths
+    cell = [_flat_parameter(name, x, features, like) for name, x in zip(names, given.cell, strict=True)]
     bias = _flat_parameter("bias", given.bias, features, like)
     before: list[Tensor | None] = []
     if given.state is not None:
