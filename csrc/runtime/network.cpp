@@ -41,11 +41,11 @@ int version_of(const TensorFile& file) {
 std::vector<std::string> class_names_of(const TensorFile& file, int64_t classes) {
     const auto text = file.texts.find("classes");
     if (text == file.texts.end()) return {};
-    const auto names = strings_of(text->second);
-    if (!names || static_cast<int64_t>(names->size()) != classes)
-        throw FileError("classes: expected a JSON list of " + std::to_string(classes) + " strings, got " +
-                        shown(text->second));
-    return *names;
+    std::vector<std::string> names = strings_of("classes", text->second);
+    if (static_cast<int64_t>(names.size()) != classes)
+        throw FileError("classes: expected " + std::to_string(classes) + " names, one for each class, got " +
+                        std::to_string(names.size()));
+    return names;
 }
 
 // Throws unless a file may have what a later version brought.

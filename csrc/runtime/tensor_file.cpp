@@ -15,7 +15,9 @@ constexpr size_t kLengthBytes = 8, kMaxHeader = size_t(1) << 20;  // the same bo
 
 class HeaderReader {
   public:
-    HeaderReader(const char* text, size_t size) : at_(text), end_(text + size) {}
+    // `name` is that of the text, for messages.
+    HeaderReader(std::string name, const char* text, size_t size)
+        : name_(std::move(name)), at_(text), end_(text + size) {}
 
     // Calls read(name) for each member of an object; `read` must read the member's value.
     template <class Read>
@@ -54,11 +56,11 @@ class HeaderReader {
 
     void finish() {
         skip();
-        if (at_ != end_) refuse("the end of the header");
+        if (at_ != end_) refuse("the end of the text");
     }
 
     [[noreturn]] void refuse(const std::string& expected) const {
-        throw FileError("header: expected " + expected + " at byte " + std::to_string(read_));
+        throw FileError(name_ + ": expected " + expected + " at byte " + std::to_string(read_));
     }
 
   private:
@@ -150,6 +152,7 @@ class HeaderReader {
         return unit;
     }
 
+    std::string name_;
     const char *at_, *end_;
     size_t read_ = 0;
 };
@@ -233,15 +236,11 @@ std::string quoted(const std::string& text) {
     return made + '"';
 }
 
-std::optional<std::vector<std::string>> strings_of(const std::string& text) {
-    try {
-        HeaderReader reader(text.data(), text.size());
-        std::vector<std::string> found = reader.strings();
-        reader.finish();
-        return found;
-    } catch (const FileError&) {
-        return std::nullopt;
-    }
+std::vector<std::string> strings_of(const std::string& name, const std::string& text) {
+    HeaderReader reader(name, text.data(), text.size());
+    std::vector<std::string> found = reader.strings();
+    reader.finish();
+    return found;
 }
 
 void add_to_hash(uint64_t& sum, const void* bytes, size_t size) {
@@ -302,7 +301,7 @@ TensorFile TensorFile::parse(std::vector<unsigned char> given) {
     if (length > kMaxHeader)
         throw FileError("header: expected at most " + std::to_string(kMaxHeader) + " bytes, got " +
                         std::to_string(length));
-    HeaderReader reader(reinterpret_cast<const char*>(bytes) + kLengthBytes, static_cast<size_t>(length));
+    HeaderReader reader("header", reinterpret_cast<const char*>(bytes) + kLengthBytes, static_cast<size_t>(length));
     const unsigned char* data = bytes + kLengthBytes + length;
     reader.object([&](const std::string& name) {
         if (name == "__metadata__")

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -42,8 +41,8 @@ struct TensorFile {
 
 // A text as a string in JSON.
 std::string quoted(const std::string& text);
-// The strings of a list in JSON; none if the text is something else.
-std::optional<std::vector<std::string>> strings_of(const std::string& text);
+// The strings of a list in JSON, which is the file's text of that name. Throws FileError.
+std::vector<std::string> strings_of(const std::string& name, const std::string& text);
 
 // The Fowler-Noll-Vo hash, taken over words of eight bytes; the size of each array is a word of its own.
 constexpr uint64_t kHashStart = 0xCBF29CE484222325u;
