@@ -70,7 +70,8 @@ def export(
         input_shape: (C, H, W) of the network's input at one step of one sample, if a convolution comes first; a
             classifier knows it.
         classes: the names of the classes, by label, for ``srcell.runtime`` and the commands that read the file; by
-            default the network's attribute ``class_names``, if it has any.
+            default those of the network's attribute ``class_names``, or none, with a warning, if a file cannot have
+            them.
 
     Raises:
         TypeError: the network contains another module, or an ``nn.Sequential`` a layer without ``SpikesOnly``; the
@@ -80,10 +81,10 @@ def export(
             anything but an ``SRC``, a module after a readout, float and integer neurons in one network, a ``Linear``
             before what cannot take it in, another ``batch_first``, a ``Flatten`` that does not start at dimension 2, a
             convolution whose input has no height and width, more than 2^22 neurons in maps, a layer without inputs or
-            neurons, weights that are not float32, a readout's window of more than 2^20 steps or 2^28 spikes; or not
-            one name for each class, or equal ones. Or a
-            parameter holds NaN or an infinity, or a value that the file may not have; the message names it. Or so many
-            layers (about 1,700) that the file's header would exceed 1 MiB.
+            neurons, weights that are not float32, a readout's window of more than 2^20 steps or 2^28 spikes; or
+            ``classes`` that are not one name for each class, or equal ones. Or a parameter holds NaN or an infinity, or
+            a value that the file may not have; the message names it. Or so many layers (about 1,700) that the file's
+            header would exceed 1 MiB.
         ImportError: safetensors, of the extra "train", is not installed.
 
     Example:

@@ -1,7 +1,7 @@
 """Converts users' bias, state, lengths and cell parameters to the form that the operators take, which check the rest.
 
-``src`` and ``src_conv2d`` call it first, ``src_linear`` where a call does not go to C++ at once. Readouts, delays and
-integer neurons use its conversions of lengths and dtypes.
+``src``, ``src_linear`` and ``src_conv2d`` call it first, layers where C++ does not take their record as it is.
+Readouts, delays and integer neurons use its conversions of lengths and dtypes.
 """
 
 from __future__ import annotations
