@@ -64,8 +64,11 @@ def test_a_dense_layer_is_torchs_convolution_followed_by_src(
     grad_spikes = torch.randn(spikes.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     wanted = (input, layer.weight, layer.bias)
     gradients = torch.autograd.grad(expected, wanted, grad_spikes)
-    for made, gradient in zip(torch.autograd.grad(spikes, wanted, grad_spikes), gradients, strict=True):
-        assert gradient.count_nonzero() > 0 and torch.equal(made, gradient)
+    *made, of_bias = torch.autograd.grad(spikes, wanted, grad_spikes)
+    assert all(x.count_nonzero() > 0 for x in gradients) and all(map(torch.equal, made, gradients))
+    torch.testing.assert_close(
+        of_bias, gradients[-1], rtol=1e-10, atol=1e-12
+    )  # torch adds up the places of a channel in another order
 
 
 @pytest.mark.parametrize("of", MAPS)

@@ -504,7 +504,7 @@ def test_bounded_biases_behind_a_synapse_are_bit_identical_to_the_cpu(gpu, dtype
         options = {"weight_hh": weight_hh if recurrent else None, "surrogate": "relu", "full_gradient": True}
         batch = moved(events, weight.device)
         shape = batch.shape[1], weight.shape[0]
-        layer = layer_for(weight, shape, bias, Cell(), None, batch.lengths, bias_max=-5.5, **options)
+        layer = layer_for(weight, shape, bias, Cell(), None, batch.lengths, **options)._replace(bias_max=-5.5)
         spikes, state = after_synapse(batch, weight, layer, "auto")
         return [sign * x for x in (spikes, *state)]
 

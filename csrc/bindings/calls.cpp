@@ -14,9 +14,14 @@ namespace {
 
 bool flag(py::handle object) { return object.ptr() == Py_True; }
 
-bool read_current(Reader& reader, py::handle object, Tensor& current, bool elements = true) {
-    return (elements ? reader.read(object, current) : reader.describe(object, current)) && current.dimensions == 3 &&
-           (current.number == Number::kFloat32 || current.number == Number::kFloat64);
+// Reads currents (T, B, N), or (B, N).
+bool read_current(Reader& reader, py::handle object, bool one_step, Tensor& current, bool elements = true) {
+    if (!(elements ? reader.read(object, current) : reader.describe(object, current))) return false;
+    if (one_step && current.dimensions == 2)
+        current = {current.data, current.number, 3, {1, current.shape[0], current.shape[1]}};
+    else if (one_step || current.dimensions != 3)
+        return false;
+    return is_float(current.number);
 }
 
 // The weight of a synapse: (N, K), or that of a convolution.
@@ -94,7 +99,8 @@ bool read_mask(py::handle object, std::initializer_list<bool*> synapse, Wanted& 
     return true;
 }
 
-py::tuple with_layers(py::list made, const LayerGradients& gradients) {
+py::tuple with_layers(py::list made, LayerGradients& gradients) {
+    gradients.settle();
     for (const py::handle one : gradients.made) made.append(one);
     return py::tuple(made);
 }
@@ -161,7 +167,7 @@ py::object src(const py::handle call, const Way& way, int threads) {
     if (is_for_dispatcher(way)) return py::none();
     Reader reader(way.reader());
     Tensor current;
-    if (!read_current(reader, field(call, 0), current)) return py::none();
+    if (!read_current(reader, field(call, 0), way.one_step, current)) return py::none();
     LayerCall layer = {&reader, current.number, current.shape[0], current.shape[1], current.shape[2], way};
     if (!layer.read(field(call, 1))) return py::none();
     const Layer checked = layer.checked(threads);
@@ -246,7 +252,7 @@ py::object src_backward(const py::handle call, const Way& way, int threads) {
     Tensor current;
     const py::handle of_layer = field(call, kGrads + 3);
     const bool traced = !field(of_layer, kWeightHh).is_none();  // the currents are then not kept
-    if (!read_current(reader, field(call, kGrads), current, !traced)) return py::none();
+    if (!read_current(reader, field(call, kGrads), false, current, !traced)) return py::none();
     LayerCall layer = {&reader, current.number, current.shape[0], current.shape[1], current.shape[2], way};
     Outputs grads = {};
     Saved saved = {};
@@ -260,7 +266,7 @@ py::object src_backward(const py::handle call, const Way& way, int threads) {
     Made made;
     const py::handle like = field(of_layer, kBiasField);
     const Address grad_current = made.add(like, layer.number, layer.of_spikes());
-    const LayerGradients gradients(layer, wanted, like);
+    LayerGradients gradients(layer, wanted, like);
     if (traced)
         traced_backward(checked, grads, gradients.at, nullptr, saved, grad_current, 0);
     else
@@ -295,7 +301,7 @@ py::object src_events_backward(const py::handle call, const Way& way, int thread
     const py::handle like = field(call, kGrads + 3);
     const Address grad_values = want_values ? made.add(like, layer.number, {rows.count}) : made.none();
     const Address grad_weight = want_weight ? made.add(like, layer.number, synapse.shape()) : made.none();
-    const LayerGradients gradients(layer, wanted, like);
+    LayerGradients gradients(layer, wanted, like);
     if (synapse.map()) {
         convolution_backward(checked, grads, gradients.at, {&rows, 0}, *synapse.map(), synapse.address(), saved,
                              {grad_weight, grad_values, 0, false});
@@ -339,7 +345,7 @@ py::object src_dense_backward(const py::handle call, bool ones, const Way& way, 
     const Shape of_input = way.one_step ? Shape{layer.batch, inputs} : Shape{layer.steps, layer.batch, inputs};
     const Address grad_input = want_input ? made.add(like, layer.number, of_input) : made.none();
     const Address grad_weight = want_weight ? made.add(like, layer.number, synapse.shape()) : made.none();
-    const LayerGradients gradients(layer, wanted, like);
+    LayerGradients gradients(layer, wanted, like);
     const bool at_events = want_input && flag(field(call, kGrads + 8));
     const Address elements = address_of(input.data);
     if (synapse.map()) {
@@ -358,7 +364,7 @@ py::object src_dense_backward(const py::handle call, bool ones, const Way& way, 
 Layer layer_on_gpu(const py::handle record, const Sizes& sizes, bool is_double, bool backward) {
     Reader reader(Reader::kAnywhere);
     LayerCall layer = {&reader, is_double ? Number::kFloat64 : Number::kFloat32, sizes[0], sizes[1], sizes[2]};
-    layer.on_host = false;
+    layer.on_host = false;  // Python has put in place what the layer computes with
     if (!layer.read(record, backward) || reader.copied())
         throw std::runtime_error("srcell: expected contiguous tensors that lie in memory");
     return layer.checked(1);

@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "acting.h"
 #include "arguments.h"
 #include "tensors.h"
 
@@ -30,7 +31,10 @@ enum Field {
     kLateralSurrogate,
     kPastSteps,
     kBiasMax,
-    kChannels
+    kChannels,
+    kClamped,
+    kAutapses,
+    kStart
 };
 
 inline py::handle field(const py::handle record, Py_ssize_t at) {
@@ -82,9 +86,12 @@ struct LayerCall {
     Address lengths = 0, weight_hh = 0;
     LateralDelayCall delays = {};
     double bias_max = kUnbounded;
-    int64_t channels = 0;  // 0: each neuron has its own bias, or all have one
+    int64_t channels = 0;  // 0: each neuron has its own parameters, or all have one
     bool relu = false, full_gradient = false, lateral_relu = false;
-    bool has_factors = false;
+    bool has_factors = false, autapses = true;
+    std::vector<bool> clamped = {};   // whether a parameter is clamped to its domain
+    std::vector<Address> given = {};  // the parameters before they are
+    Stand stand = {};
     bool learns_cell = false;        // whether a parameter of the cell needs a gradient
     bool recurrent_weights = false;  // which have no address without neurons
     bool on_host = true;
@@ -99,13 +106,24 @@ struct LayerCall {
         return way.stacked ? Shape{1, batch, delays.past_steps, neurons} : Shape{batch, delays.past_steps, neurons};
     }
 
-    // A tensor of one element or of one for each neuron; called directly not (1,), which srcell.functional reshapes,
-    // unless there is one neuron.
+    int64_t values_of(size_t k) const { return shapes[k].count ? shapes[k].of[0] : 1; }
+    // The neurons that have a value of a parameter in common, unless all have: of a parameter (channels,) a channel's.
+    int64_t copies_of(size_t k) const { return strides[k] && values_of(k) ? neurons / values_of(k) : 1; }
+    // Neighbouring values that have one gradient: parameters (N,) of channels are expanded.
+    int64_t alike(size_t k) const { return strides[k] && channels && values_of(k) == neurons ? neurons / channels : 1; }
+    const ParameterRow* domain_of(size_t k) const {
+        return k && k - 1 < clamped.size() && clamped[k - 1] ? &kParameterTable[k] : nullptr;
+    }
+    bool differs(size_t k) const { return given[k] && (domain_of(k) || copies_of(k) != 1); }
+
+    // A tensor of one element, or of one for each neuron or channel; called directly not (1,), which srcell.functional
+    // reshapes, unless there is one neuron or channel.
     bool read_parameter(py::handle object) {
         Tensor x;
         if (!reader->read(object, x) || x.number != number || x.dimensions > 1) return false;
         const int64_t count = x.dimensions ? x.shape[0] : 1;
-        if (count != neurons && (count != 1 || (way.direct && x.dimensions))) return false;
+        const bool of_channels = x.dimensions && channels && count == channels;
+        if (count != neurons && !of_channels && (count != 1 || (way.direct && x.dimensions))) return false;
         parameters.push_back(address_of(x.data));
         strides.push_back(count == 1 ? 0 : 1);
         shapes.push_back(x.dimensions ? Shape{count} : Shape{});
@@ -163,11 +181,19 @@ struct LayerCall {
         return channels == 0 || (channels > 0 && neurons % channels == 0);
     }
 
+    // Flags of the parameters of the cell, or none.
+    bool read_clamped(py::handle object) {
+        const Items items(object);
+        if (!items.valid || items.size() > static_cast<Py_ssize_t>(constants.size())) return false;
+        for (Py_ssize_t k = 0; k < items.size(); ++k) clamped.push_back(items[k].ptr() == Py_True);
+        return true;
+    }
+
     // Of a backward call i and the past, or i alone.
     bool read_state(py::handle object, bool backward = false) {
         if (way.direct && object.is_none()) return true;
         const Items items(object);
-        if (!items.valid || (way.direct && !backward && (!items.size() || !PyTuple_Check(object.ptr())))) return false;
+        if (!items.valid || (way.direct && !backward && !items.size() && PyTuple_Check(object.ptr()))) return false;
         const bool delayed = delays.past_steps > 0;
         const Py_ssize_t all = (backward ? 1 : states_of(resonant())) + delayed, given = items.size();
         if (given && given != all && given != all - delayed) return false;
@@ -202,7 +228,8 @@ struct LayerCall {
     bool read(py::handle record, bool backward = false) {
         const Items cell(field(record, kCell));
         if (steps < 0 || batch < 0 || !cell.valid || !read_constants(field(record, kConstants)) ||
-            (cell.size() && cell.size() != static_cast<Py_ssize_t>(constants.size())))
+            (cell.size() && cell.size() != static_cast<Py_ssize_t>(constants.size())) ||
+            !read_channels(field(record, kChannels)) || !read_clamped(field(record, kClamped)))
             return false;
         if (!read_parameter(field(record, kBiasField))) return false;
         const int learnt = reader->learnt();
@@ -216,13 +243,43 @@ struct LayerCall {
         learns_cell = reader->learnt() > learnt;
         full_gradient = field(record, kFullGradient).ptr() == Py_True;
         recurrent_weights = !field(record, kWeightHh).is_none();
-        return read_optional(field(record, kLengths), Number::kInt64, {batch}, lengths) &&
-               read_surrogate(field(record, kSurrogate), relu) &&
-               read_surrogate(field(record, kLateralSurrogate), lateral_relu) &&
-               read_optional(field(record, kWeightHh), number, {neurons, neurons}, weight_hh) &&
-               read_delays(field(record, kFirstHh), field(record, kFactorsHh), field(record, kPastSteps)) &&
-               read_bias_max(field(record, kBiasMax)) && read_channels(field(record, kChannels)) &&
-               read_state(field(record, kState), backward);
+        autapses = field(record, kAutapses).ptr() != Py_False;
+        const bool at_rest = is_text(field(record, kStart), "rest");
+        if (!at_rest && !is_text(field(record, kStart), "zeros")) return false;
+        if (!read_optional(field(record, kLengths), Number::kInt64, {batch}, lengths) ||
+            !read_surrogate(field(record, kSurrogate), relu) ||
+            !read_surrogate(field(record, kLateralSurrogate), lateral_relu) ||
+            !read_optional(field(record, kWeightHh), number, {neurons, neurons}, weight_hh) ||
+            !read_delays(field(record, kFirstHh), field(record, kFactorsHh), field(record, kPastSteps)) ||
+            !read_bias_max(field(record, kBiasMax)) || !read_state(field(record, kState), backward))
+            return false;
+        if (on_host)
+            with_type(number == Number::kFloat64, [&](auto zero) { act<decltype(zero)>(at_rest && !backward); });
+        return true;
+    }
+
+    // Puts what the layer computes with in the place of what its arguments hold.
+    template <class T>
+    void act(bool at_rest) {
+        given = parameters;
+        for (size_t k = 0; k < given.size(); ++k)
+            if (differs(k))
+                parameters[k] = address_of(
+                    acting_values(pointer<const T>(given[k]), values_of(k), copies_of(k), domain_of(k), stand));
+        if (!autapses && weight_hh)
+            weight_hh = address_of(without_autapses(pointer<const T>(weight_hh), neurons, stand));
+        if (!at_rest || !state.empty()) return;
+        const auto parameter = [&](size_t k) {
+            const T constant = k == kBias ? T(0) : static_cast<T>(constants[k - 1]);
+            const T* const data = k < parameters.size() ? pointer<const T>(parameters[k]) : nullptr;
+            return Parameter<T>{data, data ? strides[k] : 0, constant};
+        };
+        constexpr double largest = std::numeric_limits<T>::max();
+        const T most = bias_max > largest ? std::numeric_limits<T>::infinity() : static_cast<T>(bias_max);
+        const Address h =
+            address_of(h_at_rest(parameter(kBias), most, parameter(kR), parameter(kRs), batch, neurons, stand));
+        state.assign(kStates, 0);
+        state[kH] = state[kHs] = h;
     }
 
     Layer checked(int threads) const {
@@ -308,7 +365,7 @@ using Wanted = std::array<bool, std::tuple_size_v<Gradients>>;
 struct LayerGradients : Made {
     Gradients at = {};
 
-    LayerGradients(const LayerCall& call, const Wanted& wanted, py::handle like) {
+    LayerGradients(const LayerCall& layer, const Wanted& wanted, py::handle like) : call(layer) {
         const int64_t plane = call.batch * call.neurons;
         unused_ = Block<double>((kStates - 1) * plane + call.neurons);
         for (size_t k = 0, next = 0; k < at.size(); ++k) {
@@ -316,6 +373,11 @@ struct LayerGradients : Made {
             const bool filled = (is_state(k) && call.has_state(k - kOfState)) || k == kOfParameters;
             if (wanted[k] && (filled || has(call, k))) {
                 at[k] = add(like, call.number, shape_of(call, k));
+                if (k >= kOfParameters && call.differs(k - kOfParameters)) {
+                    of_values_[k - kOfParameters] = at[k];
+                    if (call.copies_of(k - kOfParameters) != 1)  // the kernels fill one for each neuron
+                        at[k] = address_of(per_neuron_.take<double>(call.neurons));
+                }
                 continue;
             }
             none();
@@ -325,7 +387,24 @@ struct LayerGradients : Made {
         }
     }
 
+    // Turns the gradients of what the layer computed with into those of its arguments.
+    void settle() {
+        with_type(call.number == Number::kFloat64, [&](auto zero) { settle<decltype(zero)>(); });
+    }
+
   private:
+    template <class T>
+    void settle() {
+        for (size_t k = 0; k < of_values_.size(); ++k)
+            if (of_values_[k])
+                gradients_of_values(pointer<const T>(call.given[k]), call.values_of(k), call.copies_of(k),
+                                    call.alike(k), call.domain_of(k), pointer<const T>(at[kOfParameters + k]),
+                                    pointer<T>(of_values_[k]));
+        T* const of_lateral = pointer<T>(at[kOfLateral]);
+        for (int64_t n = 0; n < call.neurons && of_lateral && !call.autapses; ++n)
+            of_lateral[n * (call.neurons + 1)] = 0;
+    }
+
     static bool is_state(size_t k) { return k >= kOfState && k < kOfState + kPast; }
     static bool has(const LayerCall& call, size_t k) {
         if (k == kOfLateral) return call.recurrent_weights;
@@ -339,7 +418,10 @@ struct LayerGradients : Made {
         return k < kOfParameters ? call.shape_of_state(k - kOfState) : call.shapes[k - kOfParameters];
     }
 
+    const LayerCall& call;
     Block<double> unused_;
+    Stand per_neuron_;
+    std::array<Address, kParameters> of_values_ = {};
 };
 
 // Reads events of `rows` rows, and the type of their values, if they have any.

@@ -11,6 +11,7 @@
 #include "../cpu/dispatch.h"
 #include "../cpu/memory.h"
 #include "../platform/platform.h"
+#include "acting.h"
 #include "arguments.h"
 #include "tensors.h"
 
@@ -81,10 +82,15 @@ py::tuple sine_and_cosine(const Doubles& x) {
     return py::make_tuple(sine, cosine);
 }
 
-// Writes the lowest h with h = tanh(gain h + bias) of each neuron, by bisection; NaN for NaN.
-void rest(int64_t count, Address of_bias, Address of_gain, Address of_h) {
-    const double *const bias = pointer<const double>(of_bias), *const gain = pointer<const double>(of_gain);
-    double* const h = pointer<double>(of_h);
+void rest(int64_t count, Address bias, Address gain, Address h) {
+    find_rest(count, pointer<const double>(bias), pointer<const double>(gain), pointer<double>(h));
+}
+
+}  // namespace
+
+const Kernels& kernels() { return *chosen; }
+
+void find_rest(int64_t count, const double* bias, const double* gain, double* h) {
     const auto size = static_cast<size_t>(count);
     std::vector<double> low(size, -1), high(size, 1), drive(size), above(size);
     const ReleasedGil release;
@@ -106,10 +112,6 @@ void rest(int64_t count, Address of_bias, Address of_gain, Address of_h) {
     }
     for (size_t n = 0; n < size; ++n) h[n] = std::isnan(gain[n] + bias[n]) ? std::nan("") : (low[n] + high[n]) / 2;
 }
-
-}  // namespace
-
-const Kernels& kernels() { return *chosen; }
 
 }  // namespace srcell
 

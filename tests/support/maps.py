@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from srcell import EventBatch, src_conv2d
-from srcell.functional.convolution import Window, conv2d, window_of
-from srcell.functional.layer import Cell
-from srcell.functional.synapse import currents_of
+from srcell.functional.convolution import Window, window_of
+from srcell.functional.layer import Cell, layer_of
+from srcell.functional.synapse import currents_of, directly
 from srcell.reference import src_reference
 from support.inputs import Inputs, Outputs, make_linear_inputs, noise, with_values
 
@@ -105,9 +105,12 @@ def on_maps_at_events(of: Map) -> Function:
         full_gradient: bool = False,
         **cell: Any,
     ) -> Outputs:
-        options = {"surrogate": surrogate, "full_gradient": full_gradient, "input_grad_at_events": True}
+        options = {"surrogate": surrogate, "full_gradient": full_gradient}
+        layer = layer_of(weight, state[0].shape, bias, tuple(Cell(**cell)), state, lengths, **options)
         window = of.window.over(*of[:3])
-        return conv2d(input, weight, bias, Cell(**cell), state, window, lengths, "events", **options)
+        made = directly(input.flatten(2), weight, layer, "events", input_grad_at_events=True, convolution=window)
+        assert made is not None
+        return made[0].unflatten(2, of.features), type(made[1])(*[x.unflatten(1, of.features) for x in made[1]])
 
     return over_maps(of, run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,10 +14,13 @@ from .._arguments import check_choice, require_dense, require_tensor
 from .._state import AnyState
 from ..events import EventBatch
 from ..ops._convolution import Convolution
-from .layer import Parameter, State, autocasts, check_device, flat_size, layer_of
+from ..ops._layer import LayerArguments
+from .layer import Parameter, State, autocasts, check_device, converted, flat_size, layer_of
 from .synapse import after_synapse, as_spikes, check_weight_dtype, directly
 
-METHODS = ("auto", "events", "dense")
+# The methods, with the names that operators have for them.
+OF_OPERATOR = {"auto": "auto", "events": "events", "dense": "gemm"}
+METHODS = tuple(OF_OPERATOR)
 MOST = 2**31  # inputs and neurons: an event's index is an int32
 
 
@@ -147,6 +151,7 @@ def src_conv2d(
 
     """
     require_tensor("weight", weight)
+    check_weight_dtype(weight)
     if weight.dim() != 4 or 0 in weight.shape:
         raise ValueError(f"weight: expected shape (O, C / groups, height, width), got {tuple(weight.shape)}")
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or weight.shape[0] % groups:
@@ -155,75 +160,120 @@ def src_conv2d(
     if input_size is not None:
         input_size = pair("input_size", input_size, 1)
     window = window_of((weight.shape[2], weight.shape[3]), stride, padding, dilation, groups)
-    cell = alpha, rho, r, rs, zs_hyp, zs_dep, omega
-    sizes = convolution_of(input, weight, window, input_size)
+    sizes = convolution_of(input, weight.shape[1] * groups, weight.shape[0], window, input_size)
+    flat = _flat_input(input, weight)
+    lengths = input._lengths_or(lengths) if isinstance(input, EventBatch) else lengths
+    features, cell = (weight.shape[0], *sizes[3:5]), (alpha, rho, r, rs, zs_hyp, zs_dep, omega)
     options: dict[str, Any] = {"surrogate": surrogate, "full_gradient": full_gradient}
-    return conv2d(input, weight, bias, cell, state, sizes, lengths, method, **options)
-
-
-def operator_method(method: str) -> str:
-    """The name that operators have for a method."""
-    return "gemm" if method == "dense" else method
+    layer = layer_of(weight, (input.shape[1], *features), bias, cell, state, lengths, **options)
+    method = _method_for(weight, method)
+    made = directly(flat, weight, layer, method, convolution=sizes)
+    return _as_maps(made or after_synapse(flat, weight, layer, method, convolution=sizes), features)
 
 
 def conv2d(
     input: Tensor | EventBatch,
     weight: Tensor,
-    bias: Parameter,
-    cell: Sequence[Parameter],
-    state: State | None,
+    layer: LayerArguments,
     convolution: Convolution,
-    lengths: Tensor | Sequence[int] | None,
     method: str,
     *,
     input_grad_at_events: bool = False,
-    **options: Any,
 ) -> tuple[Tensor, AnyState]:
-    """Run ``src_conv2d`` on arguments that are already checked, for callers inside the package.
-
-    ``input_grad_at_events`` is as in ``synapse.linear``, further options as in ``layer_of``.
-    """
+    """A layer after a convolution that is checked, from a record that may need conversions; as ``synapse.linear``."""
+    features = weight.shape[0], convolution.out_height, convolution.out_width
+    further: dict[str, Any] = {"input_grad_at_events": input_grad_at_events, "convolution": convolution}
+    if not torch.compiler.is_compiling():
+        ready = layer if layer.state is None else _with_flat_state(layer, features)
+        if ready is not None:
+            flat = input if isinstance(input, EventBatch) else input.flatten(2)
+            made = directly(flat, weight, ready, OF_OPERATOR[method], **further)
+            if made is not None:
+                return _as_maps(made, features)
     check_weight_dtype(weight)
+    flat, method = _flat_input(input, weight), _method_for(weight, method)
+    layer = converted(layer, weight, (input.shape[1], *features))
+    return _as_maps(after_synapse(flat, weight, layer, method, **further), features)
+
+
+def _method_for(weight: Tensor, method: str) -> str:
+    """The name that operators have for a method on the device of the weight."""
+    if weight.device.type == "cuda":
+        if method == "events":
+            raise ValueError('method: expected "auto" or "dense" on a GPU, where torch convolves, got "events"')
+        return "gemm"
+    return OF_OPERATOR[method]
+
+
+def _flat_input(input: Tensor | EventBatch, weight: Tensor) -> Tensor | EventBatch:
+    """The input (T, B, K) of a convolution, whose dtype and device are checked."""
     check_device("weight", weight)
-    if isinstance(input, EventBatch):
-        lengths = input._lengths_or(lengths)
-        flat: Tensor | EventBatch = input
-    else:
+    if isinstance(input, Tensor):
         input = as_spikes(input, weight.dtype)
         if not input.is_floating_point() or (input.dtype != weight.dtype and not autocasts(input)):
             raise TypeError(f"input: expected {weight.dtype}, as the weight, got {input.dtype}")
         flat_size("input", input.shape[2:])
-        flat = input.flatten(2)
+        input = input.flatten(2)
     if input.device != weight.device:
         raise ValueError(f"input: expected device {weight.device}, as the weight, got {input.device}")
-    features = weight.shape[0], convolution.out_height, convolution.out_width
-    layer = layer_of(weight, (input.shape[1], *features), bias, cell, state, lengths, **options)
-    if weight.device.type == "cuda":
-        if method == "events":
-            raise ValueError('method: expected "auto" or "dense" on a GPU, where torch convolves, got "events"')
-        method = "dense"
-    method = operator_method(method)
-    further: dict[str, Any] = {"input_grad_at_events": input_grad_at_events, "convolution": [*convolution]}
-    made = None
-    if method == "events" or isinstance(flat, EventBatch):  # otherwise most calls are for the product
-        made = directly(flat, weight, layer, method, **further)
-    spikes, state = made if made else after_synapse(flat, weight, layer, method, **further)
-    return spikes.unflatten(2, features), type(state)(*[x.unflatten(-1, features) for x in state])
+    return input
+
+
+def _with_flat_state(layer: LayerArguments, features: tuple[int, ...]) -> LayerArguments | None:
+    """The record with its state as (B, N), or None if that of a map needs to be checked."""
+    flat = []
+    for x in layer.state:
+        if type(x) is not Tensor or x.is_nested or x.layout != torch.strided or x.shape[1:] != features:
+            return None
+        flat.append(x.flatten(1))
+    return LayerArguments(*layer[:2], tuple(flat), *layer[3:])  # type: ignore[arg-type]
+
+
+def _as_maps(made: tuple[Tensor, AnyState], features: Sequence[int]) -> tuple[Tensor, AnyState]:
+    (spikes, state), maps = made, []
+    for x in state:
+        maps.append(x.reshape(len(x), *features))
+    return spikes.reshape(*spikes.shape[:2], *features), type(state)(*maps)
 
 
 def convolution_of(
-    input: Tensor | EventBatch, weight: Tensor, window: Window, input_size: tuple[int, int] | None
+    input: Tensor | EventBatch,
+    channels: int,
+    out_channels: int,
+    window: tuple[Any, ...],
+    input_size: tuple[int, int] | None,
 ) -> Convolution:
-    """The convolution over the maps of an input, whose shape is checked."""
-    channels = weight.shape[1] * window.groups
+    """The convolution over the maps of an input, whose shape is checked; ``window`` has the fields of a Window."""
     if isinstance(input, EventBatch):
         height, width = _map_size(input, channels, input_size)
     else:
         if not isinstance(input, Tensor) or input.dim() != 5 or input.shape[2] != channels:
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
             raise ValueError(f"input: expected an EventBatch or a tensor (T, B, {channels}, H, W), got {got}")
-        require_dense("input", input)
+        if input.layout != torch.strided or input.is_nested:
+            require_dense("input", input)
         height, width = input.shape[3:]
+    if torch.compiler.is_compiling():
+        return _over_maps(Window(*window), channels, height, width)
+    return _over(window, channels, height, width, out_channels)
+
+
+@functools.lru_cache(maxsize=1024)
+def _over(fields: tuple[Any, ...], channels: int, height: int, width: int, out_channels: int) -> Convolution:
+    """``_over_maps``, with the sizes checked that kernels take."""
+    window = Window(*fields)
+    made = _over_maps(window, channels, height, width)
+    for name, sizes in (("stride", window.stride), ("padding", window.pads()), ("dilation", window.dilation)):
+        if any(size is not None and size > MOST for size in sizes):
+            raise ValueError(f"{name}: expected at most 2^31 beside an input, got {sizes}")
+    inputs, neurons = channels * height * width, out_channels * made.out_height * made.out_width
+    if inputs > MOST or neurons > MOST:
+        raise ValueError(f"input: expected at most 2^31 inputs and as many neurons, got {inputs} and {neurons}")
+    return made
+
+
+def _over_maps(window: Window, channels: int, height: int, width: int) -> Convolution:
+    """The convolution over maps of this size, which the kernel must fit in."""
     least = [
         1 if pad is None else max(1, span + 1 - 2 * pad)
         for span, pad in zip(window.spans(), window.pads(), strict=True)
@@ -232,15 +282,7 @@ def convolution_of(
         raise ValueError(
             f"input: expected a height of at least {least[0]} and a width of at least {least[1]}, got {(height, width)}"
         )
-    made = window.over(channels, height, width)
-    if not torch.compiler.is_compiling():
-        for name, sizes in (("stride", window.stride), ("padding", window.pads()), ("dilation", window.dilation)):
-            if any(size is not None and size > MOST for size in sizes):
-                raise ValueError(f"{name}: expected at most 2^31 beside an input, got {sizes}")
-        inputs, neurons = channels * height * width, weight.shape[0] * made.out_height * made.out_width
-        if inputs > MOST or neurons > MOST:
-            raise ValueError(f"input: expected at most 2^31 inputs and as many neurons, got {inputs} and {neurons}")
-    return made
+    return window.over(channels, height, width)
 
 
 def _map_size(input: EventBatch, channels: int, given: tuple[int, int] | None) -> tuple[int, int]:

@@ -34,7 +34,7 @@ Cell.__module__ = __name__  # where pickles of layers look for it
 
 
 _DEFAULTS = Cell()
-_OPTIONS = LayerArguments._fields.index("surrogate")
+_OPTIONS, _BOUND = (LayerArguments._fields.index(name) for name in ("surrogate", "bias_max"))
 MOST_ELEMENTS = 2**63 - 1  # not 2**63: torch.jit.trace compares sizes with int64 only
 
 
@@ -58,12 +58,10 @@ def layer_of(
     delay_hh: Parameter | None = None,
     max_delay: SupportsIndex | None = None,
     delay_width: SupportsIndex = 1,
-    bias_max: float | None = None,
 ) -> LayerArguments:
     """Convert the arguments of a layer, as users give them, whose state has the shape (B, *F).
 
-    ``like`` gives the device and the dtype of the computation; ``cell`` has the values of PARAMETERS. With a
-    ``bias_max``, neurons of maps have the bias of their channel, the first dimension of F.
+    ``like`` gives the device and the dtype of the computation; ``cell`` has the values of PARAMETERS.
     """
     if type(surrogate) is not str or surrogate not in SURROGATES or type(full_gradient) is not bool:
         check_gradient_mode(surrogate, full_gradient)
@@ -85,9 +83,7 @@ def layer_of(
         past_steps, first, factors = delays_of(delay_hh, max_delay, delay_width, weight_hh, shape, like)
     if weight_hh is not None and not isinstance(weight_hh, Tensor):
         raise TypeError(f"weight_hh: expected a tensor or None, got {type(weight_hh).__name__}")
-    bias_max = None if bias_max is None else as_float("bias_max", bias_max)
-    channels = shape[1] if bias_max is not None and len(shape) > 2 else 0
-    options = constants, surrogate, full_gradient, recurrent_surrogate, past_steps, bias_max, channels
+    options = constants, surrogate, full_gradient, recurrent_surrogate, past_steps
     given = LayerArguments(bias, tensors, state, lengths, weight_hh, first, factors, *options)  # type: ignore[arg-type]
     return converted(given, like, shape)
 
@@ -99,18 +95,18 @@ def converted(given: LayerArguments, like: Tensor, shape: Sequence[int]) -> Laye
     """
     features, resonant = shape[1:], len(given.constants) == len(PARAMETERS)
     names = PARAMETERS[: len(given.cell)]  # torch 2.4 compiles no zip of unequal lengths
-    cell = [_flat_parameter(name, x, features, like) for name, x in zip(names, given.cell, strict=True)]
-    bias = _flat_parameter("bias", given.bias, features, like)
+    channels = given.channels
+    cell = [_flat_parameter(name, x, features, like, channels) for name, x in zip(names, given.cell, strict=True)]
+    bias = _flat_parameter("bias", given.bias, features, like, channels)
     before: list[Tensor | None] = []
     if given.state is not None:
         before += _flat_state(given.state, shape, like, resonant, given.past_steps)
     lengths = None if given.lengths is None else as_lengths(given.lengths, like.device)
     weight = None if given.weight_hh is None else _widened("weight_hh", given.weight_hh, like)
     bias_max = None if given.bias_max == math.inf else given.bias_max
-    channels = 0 if bias_max is None else given.channels
     # torch 2.4 compiles no _replace of named tuples
     made: Any = bias, cell, before, lengths, weight, given.first_hh, given.factors_hh, [*given.constants]
-    made = *made, *given[_OPTIONS:-2], bias_max, channels
+    made = *made, *given[_OPTIONS:_BOUND], bias_max, *given[_BOUND + 1 :]
     return LayerArguments(*made)
 
 
@@ -162,15 +158,15 @@ def _as_constant(name: str, value: Parameter) -> float:
     return as_float(name, value)
 
 
-def _flat_parameter(name: str, value: Parameter, features: Sequence[int], like: Tensor) -> Tensor:
-    """A parameter as a tensor of one element or of N."""
+def _flat_parameter(name: str, value: Parameter, features: Sequence[int], like: Tensor, channels: int = 0) -> Tensor:
+    """A parameter as a tensor of one element or of N, or of that many channels."""
     if not isinstance(value, Tensor):
         dtype, number = work_dtype(like), _as_constant(name, value)
         if not abs(number) <= torch.finfo(dtype).max:
             raise ValueError(f"{name}: expected a finite value of {dtype}, got {value}")
         return torch.full((), number, dtype=dtype, device=like.device)
     value = _widened(name, value, like)
-    if len(features) == 1 and value.dim() == 1 and value.shape[0] == features[0]:
+    if value.dim() == 1 and value.shape[0] == (channels or (features[0] if len(features) == 1 else -1)):
         return value
     if value.numel() == 1:
         return value.reshape(())

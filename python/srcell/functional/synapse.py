@@ -15,8 +15,9 @@ from .._state import AnyState
 from ..events import EventBatch
 from ..ops._convolution import convolve, places
 from ..ops._direct import PLAIN
-from ..ops._layer import HALF, WORK, LayerArguments, work_dtype
-from ..ops._memory import contiguous
+from ..ops._layer import HALF, WORK, LayerArguments, Like, check_layer, work_dtype
+from ..ops._memory import contiguous, has_memory, zero_padding
+from ..ops.src import directly as currents_directly
 from ..ops.src_dense import METHODS, src_dense, takes_events
 from ..ops.src_dense import directly as dense_directly
 from ..ops.src_events import directly as events_directly
@@ -141,12 +142,16 @@ def directly(
     input_grad_at_events: bool = False,
     convolution: Sequence[int] = (),
 ) -> tuple[Tensor, AnyState] | None:
-    """A layer after a synapse, on a CPU, past torch's dispatcher; None or False where it is for ``after_synapse``."""
+    """A layer after a synapse, on a CPU, past torch's dispatcher; None where it is for ``after_synapse``."""
     if torch.compiler.is_compiling() or not weight.is_cpu:
         return None
     made: tuple[Tensor, AnyState] | None
     if isinstance(input, Tensor):
         made = dense_directly((input, weight, layer, method, input_grad_at_events, False, False, convolution), way)
+        if made is False:
+            if layer.lengths is not None:
+                input = zero_padding(input, layer.lengths)
+            made = currents_directly((_product(input, weight, convolution), layer, False, False, False), way)
     elif method == "gemm" or (not convolution and input.shape[2] != weight.shape[1]):
         return None
     else:
@@ -221,15 +226,27 @@ def _after_dense(
         input = as_spikes(input, weight.dtype)
         if input.dtype != weight.dtype and not autocast:
             raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
-    # On a GPU src_dense resolves "auto" to the product as well, because measuring the density would synchronise.
-    if method == "gemm" or (method == "auto" and (autocast or half)):
+    if method == "auto":
+        method = "gemm" if autocast or half else _resolved(input, layer.lengths, convolution)
+    if method == "gemm":
         input, _ = without_padding(input, layer.lengths)
-        return run_src(_product(input, weight, convolution), layer)
+        current = _product(input, weight, convolution)
+        check_layer(current.shape, Like("input", work_dtype(current), current.device), layer)
+        return run_src(current, layer)
     input, work = in_work_dtype(input), in_work_dtype(weight)
     options = {"method": method, "input_grad_at_events": input_grad_at_events, "convolution": [*convolution]}
-    # Not by dispatch() alone: C++ may have answered that the product is to be used, which the kernel does.
-    spikes, *ended = src_dense(input, work, layer, **options, save=False, trace_integrator=False)
+    spikes, *ended = src_dense.dispatch(input, work, layer, **options, save=False, trace_integrator=False)
     return _in_dtype(spikes, weight), final_state(layer, ended)
+
+
+def _resolved(input: Tensor, lengths: Tensor | None, convolution: Sequence[int]) -> str:
+    """The method of "auto", which stays where the input cannot be read: the operator then resolves it."""
+    # On a GPU measuring the density would synchronise: the operator uses the product there.
+    if torch.compiler.is_compiling() or not input.is_cpu or not has_memory(input):
+        return "auto"
+    if lengths is not None and (not has_memory(lengths) or lengths.shape != input.shape[1:2]):
+        return "auto"
+    return "events" if takes_events(contiguous(in_work_dtype(input)), "auto", lengths, convolution) else "gemm"
 
 
 def _product(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..ops._cpu import core
 from ..ops._memory import has_memory
 
 MOST_DELAY = 65535
@@ -27,6 +28,13 @@ def check_delays(name: str, delay: Tensor, most: int, device: torch.device) -> N
         low, high = bounds.tolist()
         if not 0 <= low <= high <= most:
             raise ValueError(f"{name}: expected values in [0, max_delay] = [0, {most}], got {low:.9g} to {high:.9g}")
+
+
+def tables_directly(
+    delay: Tensor, inputs: int, width: int, most: int, clamped: bool
+) -> tuple[Tensor, Tensor | None] | None:
+    """``tables`` of delays (K,) or () on a CPU, clamped or checked; None for all that is for ``tables``."""
+    return None if torch.compiler.is_compiling() else core.delay_terms(delay, inputs, width, most, clamped)
 
 
 def can_look(delay: Tensor) -> bool:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, SupportsIndex, cast
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack  # torch needs it too
 
-from .._arguments import as_float, as_int, check_bool, check_choice, present_device
-from .._parameters import LATER, RESONANCE, TABLE
+from .._arguments import as_float, as_int, check_bool, check_choice, present_device, require_dense
+from .._parameters import LATER, PARAMETERS, RESONANCE, TABLE
 from .._state import AnyState, state_type
 from ..events.checks import check_float_dtype
 from ..functional import rest_state, src
-from ..functional.layer import Cell, Parameter, State, check_gradient_mode, in_work_dtype
-from ..functional.terms import MOST_DELAY
+from ..functional.layer import (
+    Cell,
+    Parameter,
+    State,
+    as_lengths,
+    check_gradient_mode,
+    check_state,
+    delays_of,
+    in_work_dtype,
+)
+from ..functional.terms import MOST_DELAY, tables_directly
+from ..ops._acting import without_autapses
+from ..ops._layer import LayerArguments, work_dtype
 from ..ops._memory import has_memory
 from .constants import HasConstants
 from .description import changed, shown_parameter
@@ -248,39 +259,93 @@ class Neurons(HasConstants):
         bounded = self.learn_bias and self.bias_max <= torch.finfo(bias.dtype).max
         return bias.clamp(max=self.bias_max) if bounded else bias
 
+    def _record(
+        self,
+        suffix: str,
+        input: Any,
+        state: State | None,
+        lengths: Tensor | Sequence[int] | None,
+        batch_dim: int = 1,
+        *,
+        stacked: bool = False,
+        space: Sequence[int] = (),
+    ) -> tuple[Tensor, LayerArguments]:
+        """Weight and record of a layer, to run with; each parameter is evaluated once a call.
+
+        A learnt initial state is (B, N, *space), with a dimension before B if ``stacked``.
+        """
+        weight, bias = getattr(self, self._WEIGHT_NAME.format(suffix)), getattr(self, self._BIAS_NAME.format(suffix))
+        numbers, cell, bounded = [*self._cell], [], []
+        if self._cell_tensors:
+            cell = [*self._cell]
+            for k, name in enumerate(PARAMETERS):  # loops, because comprehensions enter frames
+                if name in self._cell_tensors:
+                    cell[k], numbers[k] = getattr(self, name + suffix), TABLE[name].standard
+            for name in PARAMETERS if self.learnable else ():
+                bounded.append(name in self.learnable and name not in UNBOUNDED)
+        if type(self._cell[-1]) is float and self._cell[-1] == 0 and RESONANCE not in self._cell_tensors:
+            numbers, cell, bounded = numbers[:-1], cell[:-1], bounded[:-1]
+        batch = 0
+        if self._delay_hh is not None or (state is None and self.learn_initial_state):
+            if isinstance(input, Tensor):
+                require_dense("input", input)
+            batch = input.shape[batch_dim]
+        lateral, past_steps, first, factors = None, 0, None, None
+        if self.recurrent:
+            lateral = getattr(self, f"weight_hh{suffix}")
+        if self._delay_hh is not None:
+            most, width, delay = self.max_delay, self._delay_width, getattr(self, f"delay_hh{suffix}")
+            terms = None
+            if delay.dtype == weight.dtype:
+                terms = tables_directly(delay, self._neurons, width, most, "delay_hh" in self.learnable)
+            if terms is None:
+                shape, delay = (batch, self._neurons), self._acting_delay(delay)
+                past_steps, first, factors = delays_of(delay, most, width, lateral, shape, weight)
+            else:
+                past_steps, (first, factors) = most + width, terms
+        if lengths is not None and (type(lengths) is not Tensor or lengths.dtype != torch.int64):
+            lengths = as_lengths(lengths, weight.device)
+        if state is None and self.learn_initial_state:
+            state = self._learnt_state(suffix, (1,) * stacked, batch, space)
+        elif state is not None and not isinstance(state, tuple):
+            check_state(state, self.resonates, self._past_steps)
+        bound, start = self.bias_max if self.learn_bias else None, self.initial_state
+        channels = self._neurons if space else 0
+        options = self.surrogate, self.full_gradient, self.recurrent_surrogate, past_steps, bound, channels
+        further: Any = bounded, not self.recurrent or self.autapses, start
+        given: Any = bias, cell, state, lengths, lateral, first, factors, numbers, *options, *further
+        if torch.compiler.is_compiling():
+            return weight, LayerArguments(*given)
+        return weight, tuple.__new__(LayerArguments, given)  # without a frame of its own
+
     def _recurrent_weight(self, suffix: str) -> Tensor | None:
-        """The recurrent weights to run with: without autapses the diagonal is 0 and gets no gradient."""
+        """The recurrent weights that act: without autapses the diagonal is 0."""
         if not self.recurrent:
             return None
         weight: Tensor = getattr(self, f"weight_hh{suffix}")
-        if not self.autapses:
-            weight = weight.masked_fill(torch.eye(self._neurons, dtype=torch.bool, device=weight.device), 0)
-        return weight
+        return weight if self.autapses else without_autapses(weight)
 
-    def _recurrence_of(self, suffix: str) -> tuple[Tensor | None, Tensor | None]:
-        """The recurrent weights and their delays to run with, clamped to their domain."""
-        if not self.recurrent:
-            return None, None
-        delay = getattr(self, f"delay_hh{suffix}") if self.delayed else None
-        if delay is not None:
-            delay = in_work_dtype(delay)
-            if "delay_hh" in self.learnable:
-                delay = clamped(delay, "delay_hh", self.max_delay)
-            elif delay is not getattr(self, f"delay_hh{suffix}"):  # half precision may have rounded up
-                delay = delay.clamp(0, self.max_delay)
-        return self._recurrent_weight(suffix), delay
+    def _delay_of(self, suffix: str) -> Tensor | None:
+        """The delays of the recurrent weights to run with, clamped to their domain."""
+        return None if self._delay_hh is None else self._acting_delay(getattr(self, f"delay_hh{suffix}"))
+
+    def _acting_delay(self, given: Tensor) -> Tensor:
+        delay = in_work_dtype(given)
+        if "delay_hh" in self.learnable:
+            return clamped(delay, 0.0, float(self.max_delay))
+        # Half precision may have rounded up.
+        return delay if delay is given else delay.clamp(0, self.max_delay)
 
     def _cell_of(self, suffix: str) -> Any:
-        """The cell parameters to run with; learnt ones are clamped to their domains."""
+        """The cell parameters that act: learnt ones are clamped to their domains."""
         if not self._cell_tensors:
             return self._cell
         tensors: dict[str, Tensor] = {}
         for name in self._cell_tensors:
             tensor = getattr(self, f"{name}{suffix}")
             bounded = name in self.learnable and name not in UNBOUNDED
-            tensors[name] = clamped(tensor, name, self.max_delay) if bounded else tensor
-        # torch.compile of torch 2.4 cannot trace _replace and _asdict of NamedTuples.
-        return Cell(*[tensors.get(name, value) for name, value in zip(Cell._fields, self._cell, strict=True)])
+            tensors[name] = in_work_dtype(tensor).clamp(*domain(name)) if bounded else tensor
+        return self._cell._replace(**tensors)
 
     @property
     def stacked(self) -> bool:
@@ -362,8 +427,10 @@ class Neurons(HasConstants):
         if self.initial_state == "zeros":
             made = state_type(self.resonates, False)
             return made(*[torch.zeros_like(bias)] * len(made._fields))
-        state = rest_state(self._acting_bias(suffix), **dict(zip(Cell._fields, self._cell_of(suffix), strict=True)))
-        return type(state)(*[x.to(bias.dtype) for x in state])
+        cell, dtype = self._cell_of(suffix), work_dtype(bias)
+        # As the kernels round them.
+        gains = {name: torch.as_tensor(getattr(cell, name), dtype=dtype, device=bias.device) for name in ("r", "rs")}
+        return rest_state(self._acting_bias(suffix), omega=cell.omega, **gains)
 
     def _initial_state(self, suffix: str, batch: int, *space: int) -> AnyState | None:
         """The state (B, N) before the first step, or (B, N, *space) for a convolutional layer; None for zeros.
@@ -371,14 +438,21 @@ class Neurons(HasConstants):
         It has no past, which is zero.
         """
         if self.learn_initial_state:
-            learnt = [getattr(self, f"{name}{suffix}") for name in INITIAL]
-            still = [torch.zeros_like(learnt[0])] if self.resonates else []
-            state = state_type(self.resonates, False)(*learnt, *still)
-        elif self.initial_state == "zeros":
+            return self._learnt_state(suffix, (), batch, space)
+        if self.initial_state == "zeros":
             return None
-        else:
-            state = self._fixed_state(suffix)
+        state = self._fixed_state(suffix)
         return type(state)(*[over_space(x, len(space)).expand(batch, -1, *space) for x in state])
+
+    def _learnt_state(self, suffix: str, layers: Sequence[int], batch: int, space: Sequence[int]) -> AnyState:
+        """The learnt state (*layers, B, N, *space)."""
+        made = []
+        for name in INITIAL:
+            x = getattr(self, name + suffix)
+            made.append((over_space(x, len(space)) if space else x).expand(*layers, batch, -1, *space))
+        if self.resonates:
+            made.append(torch.zeros_like(made[0]))
+        return state_type(self.resonates, False)(*made)
 
     def _states(
         self,
@@ -393,13 +467,15 @@ class Neurons(HasConstants):
         Its tensors are (1, B, N, *space); a call without steps yields one state, (0, B, N, *space). What is on its way
         through delayed weights is not in it: it follows from the spikes.
         """
-        weight, delay = self._recurrence_of(suffix)
+        given, weight, delay = currents(), self._recurrent_weight(suffix), self._delay_of(suffix)
+        if state is None:
+            state = self._initial_state(suffix, given.shape[1], *given.shape[3:])
         arguments = {"bias": over_space(self._acting_bias(suffix), space), **self._cell_over_space(suffix, space)}
         arguments["weight_hh"] = weight
         if delay is not None:
             arguments |= {"delay_hh": delay, "max_delay": self.max_delay, "delay_width": self.delay_width}
         recorded = state_type(self.resonates, False)
-        for t, now in enumerate(currents().split(1)):
+        for t, now in enumerate(given.split(1)):
             left = None if lengths is None else (lengths > t).long()
             _, state = src(now, state=state, lengths=left, **arguments)
             own = state[: len(recorded._fields)]

@@ -12,11 +12,11 @@ from typing_extensions import Unpack  # torch needs it too
 from .._arguments import check_choice
 from .._state import AnyState
 from ..events import EventBatch
-from ..functional.convolution import METHODS, Window, conv2d, convolution_of, operator_method, pair, window_of
+from ..functional.convolution import METHODS, OF_OPERATOR, Window, conv2d, convolution_of, pair, window_of
 from ..functional.layer import State
 from ..functional.synapse import currents_of
 from ..ops._convolution import Convolution
-from .base import Neurons, over_space
+from .base import Neurons
 from .constants import check_size
 from .description import changed
 from .options import Options, takes_options
@@ -120,26 +120,18 @@ class SRCConv2d(Neurons):
             ValueError: a wrong shape or value; the message names the argument.
 
         """
-        weight = self._weight("")
-        sizes = convolution_of(input, weight, self._window(), self.input_size)
-        if state is None:
-            state = self._initial_state("", input.shape[1], sizes.out_height, sizes.out_width)
-        cell = tuple(self._cell_over_space("", 2).values())
-        bias = over_space(self._bias(""), 2)
-        bias_max = self.bias_max if self.learn_bias else None
-        options = {"surrogate": self.surrogate, "full_gradient": self.full_gradient, "bias_max": bias_max}
-        options |= {"input_grad_at_events": input_grad_at_events}
-        outputs = conv2d(input, weight, bias, cell, state, sizes, lengths, self.method, **options)
+        window = self.kernel_size, self.stride, self.padding, self.dilation, self.groups
+        sizes = convolution_of(input, self.in_channels, self.out_channels, window, self.input_size)
+        if isinstance(input, EventBatch):
+            lengths = input._lengths_or(lengths)
+        weight, layer = self._record("", input, state, lengths, space=(sizes.out_height, sizes.out_width))
+        outputs = conv2d(input, weight, layer, sizes, self.method, input_grad_at_events=input_grad_at_events)
         if self.recorder is not None:
-            ends = input.lengths if isinstance(input, EventBatch) and lengths is None else lengths
-            held = None if ends is None else torch.as_tensor(ends)
+            held = None if lengths is None else torch.as_tensor(lengths)
             currents = partial(_currents, input, weight, held, self.method, sizes)
             states = partial(self._states, "", currents, state, held, 2)
             self.recorder("", Call(outputs[0].detach(), states, input))
         return outputs
-
-    def _window(self) -> Window:
-        return Window(self.kernel_size, self.stride, self.padding, self.dilation, self.groups)
 
     def geometry(self, height: int, width: int) -> list[int]:
         """The numbers of an exported convolution over maps of this size.
@@ -148,7 +140,8 @@ class SRCConv2d(Neurons):
         columns of zeros before the first, and dilation, each vertical and then horizontal. The map is empty where the
         input is smaller than the kernel.
         """
-        return [*self._window().over(self.in_channels, height, width)]
+        window = Window(self.kernel_size, self.stride, self.padding, self.dilation, self.groups)
+        return [*window.over(self.in_channels, height, width)]
 
     def extra_repr(self) -> str:
         """The sizes, and the options that differ from the defaults."""
@@ -163,5 +156,5 @@ def _currents(
 ) -> Tensor:
     """The currents of a call, (T, B, O, H', W')."""
     flat = input if isinstance(input, EventBatch) else input.flatten(2)
-    made = currents_of(flat, weight, lengths, operator_method(method), sizes)
+    made = currents_of(flat, weight, lengths, OF_OPERATOR[method], sizes)
     return made.view(*made.shape[:2], weight.shape[0], sizes.out_height, sizes.out_width)

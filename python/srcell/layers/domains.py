@@ -13,23 +13,18 @@ from .._arguments import as_float, as_int, describe, require_dense
 from .._parameters import PARAMETERS, RESONANCE, TABLE
 from ..functional.layer import Parameter
 from ..functional.terms import MOST_DELAY
+from ..ops._acting import outward
 from ..ops._memory import has_memory
 from .options import CELL_DEFAULTS, Spread, SpreadFrequencies
 
-# The bounds to which learnable parameters are clamped, as texts. To torch.compile a text is a constant; it would make
-# the floats of a table inputs of its graph, and with ``dynamic=True`` it cannot pass one of them to two graphs of an
-# autograd.Function.
-_BOUNDS = {row.name: (repr(row.least_learnt), repr(row.most_learnt)) for row in TABLE.values()}
 # Learnable parameters that are not clamped.
-UNBOUNDED = tuple(name for name, bounds in _BOUNDS.items() if bounds == ("-inf", "inf"))
+UNBOUNDED = tuple(row.name for row in TABLE.values() if (row.least_learnt, row.most_learnt) == (-math.inf, math.inf))
 
 
 def domain(name: str, max_delay: int = MOST_DELAY) -> tuple[float, float]:
     """The bounds to which a learnable parameter is clamped, in every call and by ``constrain_``."""
-    if name == "delay_hh":
-        return 0, max_delay
-    low, high = _BOUNDS[name]
-    return float(low), float(high)
+    row = TABLE.get(name)  # none for delay_hh
+    return (row.least_learnt, row.most_learnt) if row else (0, max_delay)
 
 
 class _Clamped(torch.autograd.Function):
@@ -40,21 +35,18 @@ class _Clamped(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, name: str, max_delay: int) -> Tensor:
-        low, high = domain(name, max_delay)
+    def forward(x: Tensor, low: float, high: float) -> Tensor:
         return x.clamp(low, high)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, str, int], output: Tensor) -> None:
-        x, ctx.name, ctx.max_delay = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
+        x, ctx.low, ctx.high = inputs
         ctx.save_for_backward(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (x,), (grad,) = ctx.saved_tensors, grads
-        low, high = domain(ctx.name, ctx.max_delay)
-        outward = ((x > high) & (grad < 0)) | ((x < low) & (grad > 0))
-        return grad.masked_fill(outward, 0), None, None
+        return grad.masked_fill(outward(x, grad, ctx.low, ctx.high), 0), None, None
 
 
 clamped: Callable[..., Tensor] = _Clamped.apply

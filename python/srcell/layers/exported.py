@@ -76,12 +76,13 @@ def _of_layer(module: Neurons, suffix: str) -> dict[str, Tensor]:
     weight, cell = module._weight(suffix), module._cell_of(suffix)._asdict()
     kept = {name: x for name, x in cell.items() if name not in LATER or module._has(name)}
     numbers = {"weight": weight, "bias": module._acting_bias(suffix), **kept}
-    start, (lateral, delay) = module._initial_state(suffix, 1), module._recurrence_of(suffix)
-    if start is not None:
-        numbers["initial"] = torch.cat(list(start[:3]))
+    lateral, delay = module._recurrent_weight(suffix), module._delay_of(suffix)
     if lateral is not None:
         numbers["lateral"] = lateral
     made = {name: torch.as_tensor(value, dtype=weight.dtype, device="cpu") for name, value in numbers.items()}
+    start = module._initial_state(suffix, 1)
+    if start is not None:
+        made["initial"] = torch.cat(list(start[:3])).cpu()
     made = {name: (x if x.dim() else x[None]).detach().contiguous() for name, x in made.items()}
     if delay is not None:
         each = delay.to(weight.dtype).expand(len(weight))[:, None]

@@ -13,10 +13,9 @@ from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self, Unpack  # torch needs it too
 
 from .._arguments import as_float, check_bool, require_dense
-from .._parameters import PARAMETERS, RESONANCE, TABLE
 from .._state import AnyState, state_type
 from ..events import EventBatch
-from ..functional.layer import State, as_lengths, check_state, delays_of
+from ..functional.layer import State, check_state
 from ..functional.synapse import currents_of, directly, linear
 from ..ops._direct import ONE_STEP, STACKED
 from ..ops._layer import LayerArguments
@@ -26,7 +25,6 @@ from .description import changed
 from .options import RecurrentOptions, split_recurrent, spread, spread_frequencies, takes_options
 from .recorded import Call
 
-_STANDARDS = [TABLE[name].standard for name in PARAMETERS]
 MOST_MEMORY = 2.0**53  # steps; of a longer time constant the alpha is 1 in float64
 
 
@@ -44,43 +42,6 @@ class _Linear(Neurons):
         super().__init__(hidden_size, shapes, recurrent, **others)
         self.input_size, self.hidden_size = input_size, hidden_size
 
-    def _record(
-        self, suffix: str, input: Any, state: State | None, lengths: Tensor | Sequence[int] | None, batch_dim: int = 1
-    ) -> tuple[Tensor, LayerArguments]:
-        """Weight and record of a layer, to run with; each parameter is evaluated once a call."""
-        weight, bias = getattr(self, self._WEIGHT_NAME.format(suffix)), getattr(self, self._BIAS_NAME.format(suffix))
-        numbers: Sequence[Any] = self._cell
-        cell: Sequence[Any] = ()
-        if self._cell_tensors:
-            cell = self._cell_of(suffix)
-            numbers = [x if type(x) is float else y for x, y in zip(cell, _STANDARDS, strict=True)]
-        if type(self._cell[-1]) is float and self._cell[-1] == 0 and RESONANCE not in self._cell_tensors:
-            numbers, cell = numbers[:-1], cell[:-1]
-        lateral, past_steps, first, factors = None, 0, None, None
-        if self.recurrent:
-            lateral, delay = self._recurrence_of(suffix)
-            if delay is not None:
-                if isinstance(input, Tensor):
-                    require_dense("input", input)
-                shape = input.shape[batch_dim], self.hidden_size
-                past_steps, first, factors = delays_of(delay, self.max_delay, self.delay_width, lateral, shape, weight)
-        if lengths is not None and (type(lengths) is not Tensor or lengths.dtype != torch.int64):
-            lengths = as_lengths(lengths, weight.device)
-        bias_max = self.bias_max if self.learn_bias else None
-        options = self.surrogate, self.full_gradient, self.recurrent_surrogate, past_steps, bias_max, 0
-        given: Any = bias, cell, state, lengths, lateral, first, factors, numbers, *options
-        if torch.compiler.is_compiling():
-            return weight, LayerArguments(*given)
-        return weight, tuple.__new__(LayerArguments, given)  # without a frame of its own
-
-    def _start(self, suffix: str, input: Tensor | EventBatch, batch_dim: int) -> State | None:
-        """The initial state that is not zeros, (B, N), or (1, B, N) if the batch is dimension 1 of the input."""
-        if isinstance(input, Tensor):
-            require_dense("input", input)
-        made = self._initial_state(suffix, input.shape[batch_dim])
-        assert made is not None
-        return type(made)(*[x[None] for x in made]) if batch_dim else made
-
     def _run(
         self,
         suffix: str,
@@ -92,8 +53,6 @@ class _Linear(Neurons):
         given: tuple[Tensor, LayerArguments] | None = None,
     ) -> tuple[Tensor, AnyState]:
         """Run a layer; ``given`` are its weight and its record if C++ has refused to run it directly."""
-        if state is None:
-            state = self._initial_state(suffix, input.shape[1])
         weight, layer = given or self._record(suffix, input, state, lengths)
         if given is not None:
             layer = LayerArguments(*layer[:2], state, *layer[3:])  # type: ignore[arg-type]
@@ -317,12 +276,11 @@ class SRC(_Linear):
         # One call of C++ where nothing needs converting or checking; otherwise the longer way, which words the errors.
         if self.num_layers == 1 and self.recorder is None and not torch.compiler.is_compiling():
             suffix = self._suffixes[0]
-            if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
-                state = self._start(suffix, input, 1)
-            given = weight, layer = self._record(suffix, input, state, lengths)
+            given = weight, layer = self._record(suffix, input, state, lengths, stacked=True)
             made = directly(input, weight, layer, "auto", STACKED, input_grad_at_events=input_grad_at_events)
             if made:
                 return (made[0].transpose(0, 1), made[1]) if back else made
+            state = layer.state
         if isinstance(input, Tensor):
             require_dense("input", input)
         per_layer = self._split_state(state)
@@ -430,12 +388,11 @@ class SRCCell(_Linear):
         given = None
         plain = isinstance(input, Tensor) and input.dim() == 2 and self.recorder is None
         if plain and not torch.compiler.is_compiling():
-            if state is None and (self.learn_initial_state or self.initial_state != "zeros"):
-                state = self._start("", input, 0)
             given = weight, layer = self._record("", input, state, None, 0)
             made = directly(input, weight, layer, "auto", ONE_STEP)
             if made:
                 return made
+            state = layer.state
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
             got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
             raise ValueError(f"input: expected a tensor (B, {self.input_size}) or ({self.input_size},), got {got}")

@@ -63,7 +63,7 @@ def places(convolution: Sequence[int]) -> int:
 def convolve(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> Tensor:
     """The currents (T, B, N) of an input (T, B, K)."""
     maps, options = _as_torch_takes_it(input, weight, convolution)
-    neurons = weight.shape[0] * places(convolution)
+    neurons = weight.shape[0] * convolution[3] * convolution[4]
     return functional.conv2d(maps, weight, None, **options).reshape(*input.shape[:2], neurons)
 
 

@@ -83,7 +83,7 @@ class _Made(torch.autograd.Function):
             if not isinstance(x, Tensor):
                 cell[k] = torch.full((), x, dtype=bias.dtype, device="cpu")
         i0 = past = None
-        if state is not None:
+        if state:
             i0 = state[0] if cell else None
             if len(state) > len(STATES[len(layer.constants) == CONSTANTS[1], False]):
                 past = state[-1]

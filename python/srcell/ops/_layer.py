@@ -17,6 +17,7 @@ from torch import Tensor
 from .._parameters import PARAMETERS
 from .._state import TYPES
 from . import _gpu
+from ._acting import acting
 from ._cpu import core
 from ._memory import Optionals, address, contiguous, or_contiguous
 from ._operator import Operator, flattened
@@ -27,6 +28,7 @@ STATE = STATES[True, True]
 CONSTANTS = len(PARAMETERS) - 1, len(PARAMETERS)  # how many there are without and with resonance
 Optional = TypeVar("Optional", bound=Tensor | None)  # a tensor, or None where the argument may be absent
 SURROGATES = ("relu", "straight_through")
+STARTS = ("zeros", "rest")
 HALF = (torch.float16, torch.bfloat16)
 WORK = (torch.float32, torch.float64)
 
@@ -46,7 +48,8 @@ def listed(kind: str, names: Iterable[str]) -> str:
 LAYER = f"Tensor bias, Tensor[] cell, Tensor[] state, {listed('Tensor? ', OPTIONAL)}"
 LAYER_BACKWARD = f"Tensor bias, {listed('Tensor? ', (*LISTS['cell'], *LISTS['state'], *OPTIONAL))}"
 OPTIONS = "float[] constants, str surrogate, bool recurrent_grad, str lateral_surrogate, int past_steps"
-DEFAULTED = "float? bias_max=None, int channels=0"  # programs exported by srcell 0.2 have none of them
+# Programs exported by srcell 0.2 have none of these, those of 0.3 the first two.
+DEFAULTED = "float? bias_max=None, int channels=0, bool[] clamped=[], bool autapses=True, str start='zeros'"
 OUTPUTS = listed("Tensor ", ("spikes", *STATE))
 SAVED = "Tensor trace, Tensor checkpoints"
 GRAD_OUTPUTS = listed("Tensor? grad_", ("spikes", *STATE))
@@ -65,8 +68,12 @@ class LayerArguments(NamedTuple):
     Delays of recurrent weights are those of ``ops.delay``, with ``first_hh`` (N,) and ``factors_hh`` (N, terms), and no
     term takes more than ``past_steps`` steps; it is 0 without delays. A state without past starts from zeros there.
 
-    A bias above ``bias_max`` acts as ``bias_max``, and its gradient is 0 if a descent step would raise it further. The
-    neurons of each of ``channels`` have the same bias, so the sign of their gradients' sum counts; 0 without channels.
+    A bias above ``bias_max`` acts as ``bias_max``, and its gradient is 0 if a descent step would raise it further. In
+    the same way parameters of the cell whose flag in ``clamped`` is set act clamped to their domains; there are at most
+    as many flags as ``constants``. The neurons of each of ``channels`` have the same parameters, which may be
+    (channels,), so the sign of their gradients' sum counts; 0 without channels. Without ``autapses`` the diagonal of
+    ``weight_hh`` acts as 0 and has no gradient. A layer without a state starts from zeros, or at ``"rest"``, the silent
+    fixed point of its parameters, which has no gradient.
     """
 
     bias: Tensor
@@ -83,6 +90,9 @@ class LayerArguments(NamedTuple):
     past_steps: int
     bias_max: float | None = None
     channels: int = 0
+    clamped: Sequence[bool] = ()
+    autapses: bool = True
+    start: str = "zeros"
 
 
 SHARED = ("layer", LayerArguments)
@@ -177,7 +187,7 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
     if len(layer.constants) not in CONSTANTS:
         raise ValueError(f"constants: expected {CONSTANTS[0]} or {CONSTANTS[1]} values, got {len(layer.constants)}")
     state = OF_STATE if backward else states_of(layer)
-    vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,))
+    vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,), *[(layer.channels,)] * (layer.channels > 0))
     check_tensor("bias", layer.bias, like, *vectors)
     if len(layer.cell) not in (0, len(layer.constants)):
         raise ValueError(f"cell: expected 0 or {len(layer.constants)} tensors, got {len(layer.cell)}")
@@ -201,6 +211,10 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
         raise ValueError(f"bias_max: expected a number or None, got {layer.bias_max}")
     if layer.channels < 0 or (layer.channels and isinstance(neurons, int) and neurons % layer.channels):
         raise ValueError(f"channels: expected 0 or a divisor of {neurons} neurons, got {layer.channels}")
+    if len(layer.clamped) > len(layer.constants):
+        raise ValueError(f"clamped: expected at most {len(layer.constants)} flags, got {len(layer.clamped)}")
+    if layer.start not in STARTS:
+        raise ValueError(f"start: expected one of {', '.join(STARTS)}, got {layer.start!r}")
 
 
 def on_cpu(kernel: Callable[..., Any], check: Callable[[Any], Any], call: Any, *options: Any) -> tuple[Any, ...]:
@@ -320,11 +334,16 @@ def all_contiguous(record: Any) -> Any:
 
 
 def layer_on_gpu(sizes: Sizes, like: Like, given: LayerArguments, *, backward: bool = False) -> _gpu.Layer:
-    """The layer of a checked call on a GPU."""
-    given = all_contiguous(given)
+    """The layer of a checked call on a GPU, with the values that it computes with."""
+    given = all_contiguous(acting(given, sizes, at_rest=not backward))
     struct = core.layer_on_gpu(given, tuple(sizes), like.dtype == torch.float64, backward)
     turn = _gpu.gpu_of(like.name, given.bias).make_turn(struct, given.bias) if resonates(given) else None
     return _gpu.Layer(sizes, given, struct, turn)
+
+
+def gradients_on_gpu(call: Any, layer: _gpu.Layer, synapse: int) -> list[Tensor | None]:
+    """Tensors for the gradients that kernels on a GPU fill, of what the layer computes with."""
+    return empty_gradients(call._replace(layer=layer.given), tuple(layer.sizes), synapse)
 
 
 def saved_sizes(layer: LayerArguments, sizes: Sizes, traced: bool) -> tuple[int, int]:

@@ -5,12 +5,12 @@ It is an operator because torch 2.4 takes exponential time to compile the steps 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ._acting import resting
 from ._cpu import core
 from ._layer import Like, check_tensor
 from ._memory import address, contiguous
@@ -38,16 +38,7 @@ def check(call: Any) -> tuple[Tensor, Tensor]:
 @rest.kernel("CompositeExplicitAutograd")
 def forward(call: Any) -> Tensor:
     """The same in torch's own operators, for other devices."""
-    bias, gain = check(call)
-    # h - tanh(gain h + b) is negative at -1 and increases from there to the lowest root, or to its first turning point.
-    turning = ((-gain.clamp(min=1).sqrt().acosh() - bias) / gain).clamp(-1, 1)
-    rising = (gain > 1) & (turning > torch.tanh(gain * turning + bias))
-    low, high = torch.full_like(bias, -1), torch.where(rising, turning, torch.ones_like(bias))
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = middle < torch.tanh(gain * middle + bias)
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return torch.where((gain + bias).isnan(), math.nan, (low + high) / 2).contiguous()
+    return resting(*check(call))
 
 
 @rest.fake

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _gpu, _layer
+from ._acting import of_arguments
 from ._cpu import core
 from ._direct import Direct
 from ._layer import OF_OPERATOR, STATE
@@ -83,10 +84,11 @@ def backward(call: Any) -> tuple[Any, ...]:
     if traced(call):
         grads = [None if x is None else x.to(layer.given.bias.dtype) for x in grads]
     given = None if traced(call) else contiguous(current)
-    gradients = _layer.empty_gradients(call, layer.sizes, 1)
+    gradients = _layer.gradients_on_gpu(call, layer, 1)
     run = layer, grads, saved, gradients
     grad_current = _gpu.gpu_of("current", current).current_gradient(run, given)
-    return grad_current.to(current.dtype) if call.output_mask[0] else None, *gradients
+    made = of_arguments(call.layer, gradients)
+    return grad_current.to(current.dtype) if call.output_mask[0] else None, *made
 
 
 def check_backward(call: Any) -> tuple[list[Tensor | None], list[Tensor]]:

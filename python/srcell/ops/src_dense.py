@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import _gpu, _layer
+from ._acting import of_arguments
 from ._convolution import OPTION, convolve, convolve_backward, places, synapse_sizes
 from ._cpu import core, empty, mask_shape
 from ._direct import Direct
@@ -185,10 +186,12 @@ def backward(call: Any) -> tuple[Any, ...]:
             call = call._replace(trace=trace, checkpoints=checkpoints)
             return _layer.on_cpu(core.src_dense_backward, check_backward, call, bool(ones), OF_OPERATOR)
         refuse_convolution_on_gpu(call)
-        layer, gradients = _layer.layer_on_gpu(sizes, like, of_layer, backward=True), backward_fake(call)[2:]
+        layer = _layer.layer_on_gpu(sizes, like, of_layer, backward=True)
+        gradients = _layer.gradients_on_gpu(call, layer, 2)
         run = layer, grads, (trace, checkpoints), gradients
         wanted = want_input, want_weight, call.input_grad_at_events
-        return *_gpu.gpu_of("input", input).dense_backward(run, input, mask, contiguous(weight), wanted), *gradients
+        of_synapse = _gpu.gpu_of("input", input).dense_backward(run, input, mask, contiguous(weight), wanted)
+        return *of_synapse, *of_arguments(of_layer, gradients)
     current, trace = trace.view(sizes), trace if traced(call) else trace[:0]
     kept = current, trace, checkpoints, of_layer, [True, *call.output_mask[2:]]
     grad_current, *others = run_src_backward(src_backward.record(*grads, *kept))

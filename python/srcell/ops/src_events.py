@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from . import _gpu, _layer
+from ._acting import of_arguments
 from ._convolution import OPTION, synapse_sizes
 from ._cpu import core, rows_of
 from ._direct import Direct
@@ -77,9 +78,11 @@ def backward(call: Any) -> tuple[Any, ...]:
         return _layer.on_cpu(core.src_events_backward, check_backward, call, OF_OPERATOR)
     refuse_convolution_on_gpu(call)
     (sizes, like), (grads, saved) = check_synapse(call), check_backward(call)
-    layer, gradients = _layer.layer_on_gpu(sizes, like, call.layer, backward=True), backward_fake(call)[2:]
+    layer = _layer.layer_on_gpu(sizes, like, call.layer, backward=True)
+    gradients = _layer.gradients_on_gpu(call, layer, 2)
     run, gpu = (layer, grads, saved, gradients), _gpu.gpu_of("weight", weight)
-    return *gpu.events_backward(run, rows_of(call), contiguous(weight), call.output_mask[:2]), *gradients
+    of_synapse = gpu.events_backward(run, rows_of(call), contiguous(weight), call.output_mask[:2])
+    return *of_synapse, *of_arguments(call.layer, gradients)
 
 
 def check_backward(call: Any) -> tuple[list[Tensor | None], list[Tensor]]:
