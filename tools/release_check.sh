@@ -4,8 +4,8 @@
 #     tools/release_check.sh [SUBJECT ...]    by default all but `tests`, which `torch` runs too
 #
 # BIN is the bin folder of an environment with the extra `dev`. The subjects are the functions below; CONTRIBUTING.md says
-# which belongs to which folder. Two run at a time, and each prints its output when it ends. Every subject runs, also after
-# a failure; a summary follows.
+# which belongs to which folder. Two run at a time, `speed` alone, and each prints its output when it ends. Every subject runs,
+# also after a failure; a summary follows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 BIN=$(realpath "${BIN:?}")
@@ -91,6 +91,11 @@ sdist() {
     tools/test_sdist.sh "$PYTHON"
 }
 
+# Calls of small layers beside torch's; after all other subjects, because it measures time.
+speed() {
+    python bench/guard.py
+}
+
 # Networks, streams and sounds that threads share, without a GIL. FREE_THREADED names the Python, by default python3.14t.
 free_threading() {
     local python=${FREE_THREADED:-python3.14t} folder
@@ -105,7 +110,7 @@ free_threading() {
     rm -r "$folder"
 }
 
-subjects=(torch fuzz threads systems browser cuda sdist free_threading tests)  # the longest first
+subjects=(torch fuzz threads systems browser cuda sdist free_threading speed tests)  # the longest first
 [ $# -gt 0 ] || set -- "${subjects[@]:0:${#subjects[@]}-1}"
 for subject in "$@"; do
     [[ " ${subjects[*]} " == *" $subject "* ]] ||
@@ -129,10 +134,12 @@ check() {
     printf '%-16s%-8s%6d s\n' "$1" "$result" $((SECONDS - start)) >"$logs/$1"
 }
 for subject in "$@"; do
+    [ "$subject" = speed ] && continue
     while [ "$(jobs -rp | wc -l)" -gt 1 ]; do wait -n || true; done
     check "$subject" </dev/null &
 done
 wait
+[[ " $* " != *" speed "* ]] || check speed
 echo "release-check: the summary"
 cat "${@/#/$logs/}"
 [ "$(cat "${@/#/$logs/}" | grep -cE '^[a-z_]+ +(passed|skipped) +[0-9]+ s$')" = $# ]

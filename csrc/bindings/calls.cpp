@@ -144,17 +144,18 @@ struct Learnt {
 py::object answer(const LayerCall& layer, const Results& made, py::handle record, bool learns,
                   std::initializer_list<py::handle> synapse) {
     if (!layer.way.direct) return py::tuple(made.made);
-    py::list outputs;
-    for (py::size_t k = 0; k < kMadeOutputs; ++k)
-        if (!made.made[k].is_none()) outputs.append(made.made[k]);
     const bool resonant = layer.resonant(), delayed = layer.has_state(kPast);
-    if (!learns)
-        return py::make_tuple(outputs[0], new_state(outputs[py::slice(1, outputs.size(), 1)], resonant, delayed));
+    const Py_ssize_t states = states_of(resonant);
+    py::tuple outputs(static_cast<py::size_t>(!learns ? states + delayed : 1 + states + delayed));
+    py::size_t next = 0;
+    for (py::size_t k = learns ? 0 : 1; k < kMadeOutputs; ++k)
+        if (!made.made[k].is_none()) outputs[next++] = made.made[k];
+    if (!learns) return py::make_tuple(made.made[0], new_state(outputs, resonant, delayed));
     Learnt learnt;
-    learnt.states = states_of(resonant);
+    learnt.states = states;
     for (const py::handle tensor : synapse) learnt.add_synapse(tensor);
     learnt.add_layer(record);
-    return py::make_tuple(py::tuple(outputs), py::tuple(made.made[py::slice(kMadeOutputs, made.made.size(), 1)]),
+    return py::make_tuple(outputs, py::tuple(made.made[py::slice(kMadeOutputs, made.made.size(), 1)]),
                           py::tuple(learnt.tensors), py::tuple(learnt.places), py::tuple(learnt.flags));
 }
 

@@ -227,6 +227,8 @@ struct LayerCall {
 
     bool read(py::handle record, bool backward = false) {
         const Items cell(field(record, kCell));
+        constants.reserve(kParameters), parameters.reserve(kParameters), strides.reserve(kParameters);
+        shapes.reserve(kParameters);
         if (steps < 0 || batch < 0 || !cell.valid || !read_constants(field(record, kConstants)) ||
             (cell.size() && cell.size() != static_cast<Py_ssize_t>(constants.size())) ||
             !read_channels(field(record, kChannels)) || !read_clamped(field(record, kClamped)))

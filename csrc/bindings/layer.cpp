@@ -5,6 +5,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
 #include "layer.h"
 
 #include "../cpu/event_rows.h"
@@ -77,8 +81,10 @@ void traced_forward(const Layer& layer, const Outputs& outputs, const EventRows*
     check_returned(returned, layer, rows);
 }
 
-void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows* rows,
-                     const Saved& saved, Address grad_current, Address grad_weight) {
+namespace {
+
+void backward_of_events(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows* rows,
+                        const Saved& saved, Address grad_current, Address grad_weight) {
     const int64_t returned = layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         std::optional<SynapseGradient<T>> synapse;
@@ -94,6 +100,56 @@ void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& 
         return run_backward(kernels(), p, Blocks());
     });
     check_returned(returned, layer, rows);
+}
+
+// The inputs of a few events, ascending, and the place of each event's input among them. Both are empty if the events
+// are not few, or if one has no valid input: the kernels then find it.
+struct OccurringInputs {
+    explicit OccurringInputs(const EventRows& rows) {
+        constexpr int64_t kInputsPerEvent = 4;  // so many at least
+        if (!rows.count || rows.count > rows.inputs / kInputsPerEvent) return;
+        const auto* const indices = pointer<const int32_t>(rows.indices);
+        for (int64_t k = 0; k < rows.count; ++k) places.push_back(read_once(indices + k));
+        inputs = places;
+        std::sort(inputs.begin(), inputs.end());
+        inputs.erase(std::unique(inputs.begin(), inputs.end()), inputs.end());
+        if (inputs.front() < 0 || inputs.back() >= rows.inputs) inputs.clear();
+        for (int32_t& place : places)
+            if (!inputs.empty())
+                place = static_cast<int32_t>(std::lower_bound(inputs.begin(), inputs.end(), place) - inputs.begin());
+    }
+
+    // The gradient (N, K), from that of these inputs.
+    template <class T>
+    void spread(const T* of_these, int64_t neurons, int64_t all, T* gradient) const {
+        std::memset(gradient, 0, static_cast<size_t>(neurons * all) * sizeof(T));
+        for (int64_t n = 0; n < neurons; ++n)
+            for (const int32_t input : inputs) gradient[n * all + input] = *of_these++;
+    }
+
+    std::vector<int32_t> inputs, places;
+};
+
+}  // namespace
+
+void traced_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, const EventRows* rows,
+                     const Saved& saved, Address grad_current, Address grad_weight) {
+    if (rows && grad_weight) {
+        // The sums over all inputs take longer than a short call.
+        const OccurringInputs occurring(*rows);
+        if (const auto count = static_cast<int64_t>(occurring.inputs.size())) {
+            EventRows few = *rows;
+            few.indices = address_of(occurring.places.data()), few.inputs = count;
+            layer.visit([&](const auto& cell) {
+                using T = number_of<decltype(cell)>;
+                const Block<T> of_these(layer.shape.neurons * count);
+                backward_of_events(layer, grads, gradients, &few, saved, grad_current, address_of(of_these.data()));
+                occurring.spread(of_these.data(), layer.shape.neurons, rows->inputs, pointer<T>(grad_weight));
+            });
+            return;
+        }
+    }
+    backward_of_events(layer, grads, gradients, rows, saved, grad_current, grad_weight);
 }
 
 void convolution_forward(const Layer& layer, const Outputs& outputs, const ConvolvedRows& input, const Convolution& map,

@@ -38,6 +38,9 @@ LABELS = {
     "gathered-200": "PyTorch, gathered, up to 200",
     "compiled-200": "PyTorch, compiled, up to 200",
     "picked-200": "PyTorch, picked, up to 200",
+    "with-delays": "srcell, recurrent weights with delays",
+    "for-sequences": "SRC.for_sequences",
+    "maps": "SRCConv2d, 4 channels on 8 x 8 maps",
     "runtime": "srcell.runtime, exported",
     "rnn": "nn.RNN (another cell)",
     "gru": "nn.GRU (another cell)",
@@ -129,6 +132,7 @@ def _make_cases() -> dict[str, tuple[Workload, ...]]:
         batch=32,
         channels=(2, 12),
     )
+    modules = ("srcell", "with-delays", "for-sequences", "rnn", "gru")
     step = Workload("calls", "step", 784, (100,), ("srcell", "runtime", "rnn", "gru"), steps=1, batch=1)
     return {
         "recurrence": _varied(recurrence, "recurrence", recurrence.rows, neurons=sizes, full_gradient=(False, True)),
@@ -156,7 +160,8 @@ def _make_cases() -> dict[str, tuple[Workload, ...]]:
         # Tiny workloads, which measure the overhead of a call.
         "calls": (
             *_varied(step, "calls", step.rows, neurons=((100,), (512, 100))),
-            Workload("calls", "module", 8, (8,), ("srcell", "rnn", "gru"), density=0.3, steps=5, batch=1),
+            Workload("calls", "module", 8, (8,), modules, density=0.3, steps=5, batch=1),
+            Workload("calls", "module", 64, (256,), ("maps",), density=0.05, steps=5, batch=1),
             Workload("calls", "import", 0, (0,), ("srcell", "torch"), density=0, steps=0, batch=0),
         ),
         "one-thread": _varied(small, "one-thread", eager, neurons=sizes, threads=(1,)),

@@ -351,10 +351,19 @@ def _module_rows(setting: Workload) -> Callable[[str], Row]:
     x = Spikes(setting).dense
     modules: dict[str, Callable[..., nn.Module]] = {
         "srcell": partial(SRC, **setting.modes),
+        "with-delays": partial(SRC, recurrent=True, delay_hh=2.5, max_delay=4, **setting.modes),
+        "for-sequences": partial(SRC.for_sequences, **setting.modes),
         "rnn": nn.RNN,
         "gru": nn.GRU,
     }
-    return lambda name: _module_row(modules[name](setting.inputs, *setting.neurons), x)
+
+    def row(name: str) -> Row:
+        if name == "maps":
+            layer, maps = SRCConv2d(1, 4, 3, padding=1, **setting.modes), x.unflatten(2, (1, 8, 8))
+            return Row(lambda: layer(maps)[0].flatten(2), list(layer.parameters()))
+        return _module_row(modules[name](setting.inputs, *setting.neurons), x)
+
+    return row
 
 
 def _import_rows(setting: Workload) -> Callable[[str], Row]:

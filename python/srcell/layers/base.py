@@ -54,7 +54,7 @@ class Neurons(HasConstants):
     A module may hold several layers; the names of each layer's tensors then end in its suffix.
     """
 
-    _WEIGHT_NAME, _BIAS_NAME = "weight_ih{}", "bias{}"
+    _WEIGHT_NAME, _BIAS_NAME = "weight_ih", "bias"
     recorder: Callable[[str, Call], None] | None = None
     """While ``srcell.record`` records, a function that gets each call with its layer's suffix; None otherwise."""
 
@@ -115,12 +115,12 @@ class Neurons(HasConstants):
         )
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         for suffix, shape in weight_shapes.items():
-            self.register_parameter(self._WEIGHT_NAME.format(suffix), nn.Parameter(torch.empty(shape, **factory)))
+            self.register_parameter(self._WEIGHT_NAME + suffix, nn.Parameter(torch.empty(shape, **factory)))
             b = torch.empty(neurons, **factory)
             if self.learn_bias:
-                self.register_parameter(self._BIAS_NAME.format(suffix), nn.Parameter(b))
+                self.register_parameter(self._BIAS_NAME + suffix, nn.Parameter(b))
             else:
-                self.register_buffer(self._BIAS_NAME.format(suffix), b, persistent=False)
+                self.register_buffer(self._BIAS_NAME + suffix, b, persistent=False)
             if self.recurrent:
                 self.register_parameter(f"weight_hh{suffix}", nn.Parameter(torch.empty(neurons, neurons, **factory)))
             for name, value in self._stored().items():
@@ -242,15 +242,15 @@ class Neurons(HasConstants):
         bias, device = self._bias(suffix), self._weight(suffix).device
         if bias.device != device:
             bias = torch.empty_like(bias, device=device)
-            self.register_buffer(self._BIAS_NAME.format(suffix), bias, persistent=False)
+            self.register_buffer(self._BIAS_NAME + suffix, bias, persistent=False)
         bias.fill_(self.bias_init)
 
     def _weight(self, suffix: str) -> Tensor:
-        tensor: Tensor = getattr(self, self._WEIGHT_NAME.format(suffix))
+        tensor: Tensor = getattr(self, self._WEIGHT_NAME + suffix)
         return tensor
 
     def _bias(self, suffix: str) -> Tensor:
-        tensor: Tensor = getattr(self, self._BIAS_NAME.format(suffix))
+        tensor: Tensor = getattr(self, self._BIAS_NAME + suffix)
         return tensor
 
     def _acting_bias(self, suffix: str) -> Tensor:
@@ -274,16 +274,18 @@ class Neurons(HasConstants):
 
         A learnt initial state is (B, N, *space), with a dimension before B if ``stacked``.
         """
-        weight, bias = getattr(self, self._WEIGHT_NAME.format(suffix)), getattr(self, self._BIAS_NAME.format(suffix))
-        numbers, cell, bounded = [*self._cell], [], []
-        if self._cell_tensors:
-            cell = [*self._cell]
+        weight, bias = getattr(self, self._WEIGHT_NAME + suffix), getattr(self, self._BIAS_NAME + suffix)
+        numbers: Sequence[Any] = self._cell
+        cell: Sequence[Any] = ()
+        bounded: Sequence[bool] = ()
+        tensors = self._cell_tensors
+        if tensors:
+            numbers, cell, bounded = [*numbers], [*numbers], []
             for k, name in enumerate(PARAMETERS):  # loops, because comprehensions enter frames
-                if name in self._cell_tensors:
+                if name in tensors:
                     cell[k], numbers[k] = getattr(self, name + suffix), TABLE[name].standard
-            for name in PARAMETERS if self.learnable else ():
                 bounded.append(name in self.learnable and name not in UNBOUNDED)
-        if type(self._cell[-1]) is float and self._cell[-1] == 0 and RESONANCE not in self._cell_tensors:
+        if numbers[-1] == 0 and RESONANCE not in tensors:
             numbers, cell, bounded = numbers[:-1], cell[:-1], bounded[:-1]
         batch = 0
         if self._delay_hh is not None or (state is None and self.learn_initial_state):
@@ -309,11 +311,12 @@ class Neurons(HasConstants):
             state = self._learnt_state(suffix, (1,) * stacked, batch, space)
         elif state is not None and not isinstance(state, tuple):
             check_state(state, self.resonates, self._past_steps)
-        bound, start = self.bias_max if self.learn_bias else None, self.initial_state
-        channels = self._neurons if space else 0
-        options = self.surrogate, self.full_gradient, self.recurrent_surrogate, past_steps, bound, channels
-        further: Any = bounded, not self.recurrent or self.autapses, start
-        given: Any = bias, cell, state, lengths, lateral, first, factors, numbers, *options, *further
+        given: Any = (
+            *(bias, cell, state, lengths, lateral, first, factors, numbers),
+            *(self.surrogate, self.full_gradient, self.recurrent_surrogate, past_steps),
+            *(self.bias_max if self.learn_bias else None, self._neurons if space else 0, bounded),
+            *(lateral is None or self.autapses, self.initial_state),
+        )
         if torch.compiler.is_compiling():
             return weight, LayerArguments(*given)
         return weight, tuple.__new__(LayerArguments, given)  # without a frame of its own
