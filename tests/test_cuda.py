@@ -16,8 +16,10 @@ from srcell import SRC, EventBatch, IntegerSRC, delay, rate_encode
 from srcell.functional import src, src_linear
 from srcell.functional.layer import Cell
 from srcell.functional.layer import layer_of as layer_for
+from srcell.functional.recurrence import run_src
 from srcell.functional.synapse import after_synapse
 from srcell.ops import _gpu
+from srcell.ops._direct import Direct
 from srcell.ops._layer import LayerArguments
 from srcell.ops.src import src as src_operator
 from support.gpu import (
@@ -467,6 +469,7 @@ def test_a_build_without_cuda_kernels_raises_an_error_with_the_remedy(monkeypatc
 
     monkeypatch.setattr(_gpu, "is_gpu", lambda device: True)
     monkeypatch.setattr(_gpu, "cuda_module", missing)
+    monkeypatch.setattr(Direct, "__call__", lambda *_: None)  # only calls on a CPU go directly
     with pytest.raises(RuntimeError, match=r"current: is on cpu, for which this build .* SRCELL_CUDA=ON pip install"):
         src(torch.zeros(2, 1, 3), -6.0)
 
@@ -511,6 +514,37 @@ def test_bounded_biases_behind_a_synapse_are_bit_identical_to_the_cpu(gpu, dtype
     weight_hh = given["weight_hh"] if recurrent else torch.zeros((), dtype=dtype)
     _, (_, grad, _) = check_against_the_cpu(gpu, run, leaves(given["weight"], bias, weight_hh))
     assert ((grad == 0) <= (bias > -5.5)).all() and (grad.any() or not per_neuron)
+
+
+@FLOATS
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("synapse", ["currents", "events", "dense"])
+def test_what_acts_instead_of_the_arguments_is_bit_identical_to_the_cpu(gpu, dtype, synapse, recurrent):
+    """Clamped parameters, no autapses, and a start at rest."""
+    given, events = make_case("graded", (40, 20, 37), recurrent=recurrent, dtype=dtype)
+    alpha, bias = torch.linspace(-0.3, 1.3, 37, dtype=dtype), torch.linspace(-7, -3, 37, dtype=dtype)
+    rho = torch.tensor(-1.0 if synapse == "dense" else 3.0, dtype=dtype)
+    currents = torch.randn(40, 20, 37, dtype=dtype, generator=torch.Generator().manual_seed(7)) * 3
+
+    def run(weight, weight_hh, bias, alpha, rho):
+        batch, like = moved(events, weight.device), weight if synapse != "currents" else currents.to(weight.device)
+        cell = Cell(alpha=alpha, rho=rho)
+        options = {"weight_hh": weight_hh if recurrent else None, "surrogate": "relu", "full_gradient": True}
+        layer = layer_for(like, (20, 37), bias, cell, None, batch.lengths, **options)
+        start = "rest" if dtype == torch.float32 else "zeros"  # by torch's tanh, whose last bits in float64 are its own
+        layer = layer._replace(bias_max=-4.0, clamped=[True, True], autapses=False, start=start)
+        if synapse == "currents":
+            spikes, state = run_src(like + 0 * weight.sum(), layer)
+        else:
+            x = batch if synapse == "events" else batch.to_dense(dtype)
+            spikes, state = after_synapse(x, weight, layer, "events")
+        return [spikes, *state]
+
+    weight_hh = given["weight_hh"] if recurrent else torch.zeros((), dtype=dtype)
+    leaf = leaves(given["weight"], weight_hh, bias, alpha, rho)
+    made, (_, lateral, _, of_alpha, _) = check_against_the_cpu(gpu, run, leaf)
+    assert made[0].any() and of_alpha.any() and (of_alpha[alpha > 1] >= 0).all() and (of_alpha[alpha < 0] <= 0).all()
+    assert not recurrent or not lateral.diagonal().any()
 
 
 @pytest.mark.parametrize("name", ["src", "src float16", "src_dense events", "src_dense gemm", "src_events"])

@@ -16,6 +16,7 @@ from torch import Tensor
 from srcell import EventBatch, integer_src_linear
 from srcell.functional import src, src_linear
 from srcell.ops import _gpu, encode
+from srcell.ops._direct import Direct
 from support.inputs import CONSTANTS, PARAMETERS, STATE, WHOLE_STATE, Inputs, Outputs, with_values
 from support.inputs import delayed as with_delays
 from support.inputs import resonant as with_resonance
@@ -60,6 +61,7 @@ class Host:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_gpu, "is_gpu", lambda device: True)
             patch.setattr(_gpu, "cuda_module", lambda: self.module)
+            patch.setattr(Direct, "__call__", lambda *_: None)  # only calls on a CPU go directly
             patch.setattr(_gpu.Gpu, "launch", launch)
             patch.setattr(
                 EventBatch, "to", lambda events, device: events._map(torch.clone)

@@ -13,6 +13,7 @@ from .._arguments import check_choice, require_tensor
 from .._renamed import renamed
 from .._state import AnyState
 from ..events import EventBatch
+from ..ops import _gpu
 from ..ops._convolution import convolve, places
 from ..ops._direct import PLAIN
 from ..ops._layer import HALF, WORK, LayerArguments, Like, check_layer, work_dtype
@@ -242,7 +243,7 @@ def _after_dense(
 def _resolved(input: Tensor, lengths: Tensor | None, convolution: Sequence[int]) -> str:
     """The method of "auto", which stays where the input cannot be read: the operator then resolves it."""
     # On a GPU measuring the density would synchronise: the operator uses the product there.
-    if torch.compiler.is_compiling() or not input.is_cpu or not has_memory(input):
+    if torch.compiler.is_compiling() or _gpu.is_gpu(input.device) or not has_memory(input):
         return "auto"
     if lengths is not None and (not has_memory(lengths) or lengths.shape != input.shape[1:2]):
         return "auto"
