@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from srcell import EventBatch, src_conv2d
 from srcell.functional.convolution import Window, window_of
 from srcell.functional.layer import Cell, layer_of
-from srcell.functional.synapse import currents_of, directly
+from srcell.functional.synapse import after_synapse, currents_of, directly
 from srcell.reference import src_reference
 from support.inputs import Inputs, Outputs, make_linear_inputs, noise, with_values
 
@@ -107,10 +107,10 @@ def on_maps_at_events(of: Map) -> Function:
     ) -> Outputs:
         options = {"surrogate": surrogate, "full_gradient": full_gradient}
         layer = layer_of(weight, state[0].shape, bias, tuple(Cell(**cell)), state, lengths, **options)
-        window = of.window.over(*of[:3])
-        made = directly(input.flatten(2), weight, layer, "events", input_grad_at_events=True, convolution=window)
-        assert made is not None
-        return made[0].unflatten(2, of.features), type(made[1])(*[x.unflatten(1, of.features) for x in made[1]])
+        given: Any = input.flatten(2), weight, layer, "events"
+        further: Any = {"input_grad_at_events": True, "convolution": of.window.over(*of[:3])}
+        spikes, after = directly(*given, **further) or after_synapse(*given, **further)
+        return spikes.unflatten(2, of.features), type(after)(*[x.unflatten(1, of.features) for x in after])
 
     return over_maps(of, run)
 
