@@ -330,6 +330,18 @@ the gradients of a direct call cannot be differentiated again
     (is_watched() || gradients_enabled()) => is_watched()
 a past that needs a gradient gets that of another state
     k < states ? k : Py_ssize_t(kPast) => k
+== bindings/acting.h: acting.py modules.py
+a value below its domain is not clamped
+    x < low ? low : x > high ? high : x => x > high ? high : x
+gradients pass outwards
+    if (above || below) => if (above)
+autapses act
+    made[n * (neurons + 1)] = 0; => (void)made;
+neighbours with other gains start alike
+    b != biases.back() || gain != gains.back() => b != biases.back()
+== bindings/layer.cpp: calls.py linear.py
+the gradient of an input that does not occur is left as it was
+    std::memset(gradient, 0, static_cast<size_t>(neurons * all) * sizeof(T)); =>
 == cuda/scan-inl.h: device cuda.py
 with relu a gradient passes at h = 0
     select(less_equal(h, => select(less(h,
