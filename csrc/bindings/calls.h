@@ -277,7 +277,9 @@ struct LayerCall {
             return Parameter<T>{data, data ? strides[k] : 0, constant};
         };
         constexpr double largest = std::numeric_limits<T>::max();
-        const T most = bias_max > largest ? std::numeric_limits<T>::infinity() : static_cast<T>(bias_max);
+        const T most = std::abs(bias_max) <= largest
+                           ? static_cast<T>(bias_max)
+                           : std::copysign(std::numeric_limits<T>::infinity(), T(bias_max > 0 ? 1 : -1));
         const Address h =
             address_of(h_at_rest(parameter(kBias), most, parameter(kR), parameter(kRs), batch, neurons, stand));
         state.assign(kStates, 0);

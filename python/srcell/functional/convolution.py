@@ -232,7 +232,7 @@ def _with_flat_state(layer: LayerArguments, features: tuple[int, ...]) -> LayerA
 def _as_maps(made: tuple[Tensor, AnyState], features: Sequence[int]) -> tuple[Tensor, AnyState]:
     (spikes, state), maps = made, []
     for x in state:
-        maps.append(x.reshape(len(x), *features))
+        maps.append(x.reshape(x.shape[0], *features))  # len() would make a constant of a dynamic batch
     return spikes.reshape(*spikes.shape[:2], *features), type(state)(*maps)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from .._parameters import PARAMETERS
+from .._parameters import PARAMETERS, TABLE
 from .._state import TYPES
 from ._delays import under_way
 from ._graph import Body, Values, active_steps, constant, dtype_of, empty, ir, op, scan, whole
@@ -73,20 +73,34 @@ def src(
     past_steps: int,
     half_spikes: bool = False,
     bias_max: float | None = None,
+    channels: int = 0,
+    clamped: Sequence[bool] = (),
+    autapses: bool = True,
+    start: str = "zeros",
     **options: Any,
 ) -> list[Any]:
     """``torch.ops.srcell.src``. In a network exported on a GPU, currents may have half precision."""
     work, half = dtype_of(bias), dtype_of(current)
     if half != work:
         current = op.Cast(current, to=work)
+    if channels:
+        bias, *cell = (over_channels(x, channels, current) for x in (bias, *cell))
+    cell = [clip(x, name) if flag else x for x, name, flag in zip_flags(cell, clamped)]
     parameters = cell_of(bias, cell, constants, bias_max)
     zero, axis = constant(0, work), whole([2])
     states = len(TYPES[parameters.turn is not None, False]._fields)
-    start = list(state[:states]) or [op.Expand(zero, op.Shape(current, start=1))] * states
+    begin = list(state[:states])
+    if not begin:
+        begin = [op.Expand(zero, op.Shape(current, start=1))] * states
+        if start == "rest":
+            h = op.Expand(h_at_rest(parameters, work), op.Shape(current, start=1))
+            begin[1:3] = [h, h]
+    if weight_hh is not None and not autapses:
+        weight_hh = op.Where(op.EyeLike(weight_hh, dtype=ir.DataType.BOOL), zero, weight_hh)
     arrive = None
     if first_hh is not None:
         no_past, arrive = under_way(current, first_hh, factors_hh, past_steps, work)
-        start.append(state[states] if len(state) > states else no_past)
+        begin.append(state[states] if len(state) > states else no_past)
     inputs = [current] if lengths is None else [current, active_steps(current, lengths)]
     from_neurons = None if weight_hh is None else op.Transpose(weight_hh, perm=[1, 0])
 
@@ -105,12 +119,40 @@ def src(
             after = [body.Where(*triple) for triple in zip(runs, after, before, strict=True)]
         return after, [spikes]
 
-    end, (spikes,) = scan(step, start, inputs, [work])
+    end, (spikes,) = scan(step, begin, inputs, [work])
     if half_spikes and half != work:
         spikes = op.Cast(spikes, to=half)
     none = empty(work)
     without_q = [none] * (len(TYPES[True, False]._fields) - states)
     return [spikes, *end[:states], *without_q, *(end[states:] or [none]), empty(work), empty(work)]
+
+
+def over_channels(x: Any, channels: int, current: Any) -> Any:
+    """A parameter of channels as one of neurons; any other unchanged."""
+    if len(x.shape) != 1 or x.shape[0] != channels:
+        return x
+    copies = op.Div(op.Shape(current, start=2, end=3), whole([channels]))
+    return op.Reshape(op.Expand(op.Unsqueeze(x, whole([1])), op.Concat(whole([channels]), copies, axis=0)), whole([-1]))
+
+
+def zip_flags(cell: Sequence[Any], clamped: Sequence[bool]) -> list[tuple[Any, str, bool]]:
+    """The parameters, each with its name and whether it is clamped."""
+    flags = [*clamped, *[False] * (len(cell) - len(clamped))]
+    return list(zip(cell, PARAMETERS, flags, strict=False))
+
+
+def clip(x: Any, name: str) -> Any:
+    """A parameter clamped to its domain."""
+    row, dtype = TABLE[name], dtype_of(x)
+    return op.Clip(x, constant(row.least_learnt, dtype), constant(row.most_learnt, dtype))
+
+
+def h_at_rest(cell: SimpleNamespace, work: Any) -> Any:
+    """The h of neurons at rest, one or one for each."""
+    bias, r, rs = (op.Cast(x, to=ir.DataType.DOUBLE) for x in (cell.bias, cell.r, cell.rs))
+    gain = op.Add(r, rs)
+    shape = op.Shape(op.Add(bias, gain))
+    return op.Cast(rest(op.Expand(bias, shape), op.Expand(gain, shape)), to=work)
 
 
 def src_dense(
@@ -124,10 +166,7 @@ def src_dense(
     first_hh: Any | None,
     factors_hh: Any | None,
     *,
-    constants: Sequence[float],
-    past_steps: int,
     convolution: Sequence[int] = (),
-    bias_max: float | None = None,
     **options: Any,
 ) -> list[Any]:
     """``torch.ops.srcell.src_dense``: one product for all steps, whatever ``method`` is."""
@@ -137,7 +176,7 @@ def src_dense(
         current = op.MatMul(input, op.Transpose(weight, perm=[1, 0]))
     current.dtype = dtype_of(bias)  # torch's exporter gives only inputs of operators theirs
     of_layer = bias, cell, state, lengths, weight_hh, first_hh, factors_hh
-    outputs = src(current, *of_layer, constants=constants, past_steps=past_steps, bias_max=bias_max)
+    outputs = src(current, *of_layer, **options)
     return [*outputs, empty(ir.DataType.INT64), empty(ir.DataType.INT64)]
 
 

@@ -135,14 +135,14 @@ class _Made(torch.autograd.Function):
             record = (*of_outputs, *synapse, *saved, layer, *further)
             made = direct.backward_entry(record, *ctx.ones, ctx.way, torch.get_num_threads())
         if made is None:
-            made = _by_operator(ctx, synapse, layer, saved, of_outputs, flags)
+            made = _through_dispatcher(ctx, synapse, layer, saved, of_outputs, flags)
         found: list[Tensor | None] = []
         for place, need in zip(ctx.places, needs, strict=True):
             found.append(made[place] if need else None)
         return None, None, None, None, *found
 
 
-def _by_operator(
+def _through_dispatcher(
     ctx: Any,
     synapse: Sequence[Tensor | None],
     layer: LayerArguments,
