@@ -107,6 +107,15 @@ def lively(net: Any) -> Any:
     return net
 
 
+def outside(layer: SRC) -> SRC:
+    """The layer with values that act otherwise."""
+    with torch.no_grad():
+        layer.alpha_l0.fill_(1.2)
+        layer.zs_hyp_l0.fill_(-0.1)
+        layer.weight_hh_l0.diagonal().fill_(5.0)
+    return layer
+
+
 def with_biases(layer: SRC) -> SRC:
     """The layer with biases on both sides of its bound."""
     with torch.no_grad():
@@ -168,6 +177,17 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
         **dtype,
     ),
     "bounded biases": lambda **dtype: with_biases(SRC(INPUTS, 20, initial_state="rest", **dtype)),
+    "outside their domains, rest": lambda **dtype: outside(
+        SRC(
+            *(INPUTS, 20),
+            recurrent=True,
+            autapses=False,
+            initial_state="rest",
+            learnable=("alpha", "zs_hyp"),
+            full_gradient=True,
+            **dtype,
+        )
+    ),
     "a fixed bias": lambda **dtype: SRC(INPUTS, 20, learn_bias=False, bias_init=-5.5, **dtype),
     "currents": lambda **dtype: GivenCurrents(),
 }

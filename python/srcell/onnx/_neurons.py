@@ -132,7 +132,10 @@ def over_channels(x: Any, channels: int, current: Any) -> Any:
     if len(x.shape) != 1 or x.shape[0] != channels:
         return x
     copies = op.Div(op.Shape(current, start=2, end=3), whole([channels]))
-    return op.Reshape(op.Expand(op.Unsqueeze(x, whole([1])), op.Concat(whole([channels]), copies, axis=0)), whole([-1]))
+    made = op.Expand(op.Unsqueeze(x, whole([1])), op.Concat(whole([channels]), copies, axis=0))
+    made = op.Reshape(made, whole([-1]))
+    made.dtype = dtype_of(x)
+    return made
 
 
 def zip_flags(cell: Sequence[Any], clamped: Sequence[bool]) -> list[tuple[Any, str, bool]]:
@@ -144,7 +147,9 @@ def zip_flags(cell: Sequence[Any], clamped: Sequence[bool]) -> list[tuple[Any, s
 def clip(x: Any, name: str) -> Any:
     """A parameter clamped to its domain."""
     row, dtype = TABLE[name], dtype_of(x)
-    return op.Clip(x, constant(row.least_learnt, dtype), constant(row.most_learnt, dtype))
+    made = op.Clip(x, constant(row.least_learnt, dtype), constant(row.most_learnt, dtype))
+    made.dtype = dtype
+    return made
 
 
 def h_at_rest(cell: SimpleNamespace, work: Any) -> Any:
