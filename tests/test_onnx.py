@@ -110,8 +110,8 @@ def lively(net: Any) -> Any:
 def outside(layer: SRC) -> SRC:
     """The layer with values that act otherwise."""
     with torch.no_grad():
-        layer.alpha_l0.fill_(1.2)
-        layer.zs_hyp_l0.fill_(-0.1)
+        layer.alpha_l0.fill_(-0.2)
+        layer.zs_hyp_l0.fill_(1.1)
         layer.weight_hh_l0.diagonal().fill_(5.0)
     return layer
 
