@@ -187,7 +187,9 @@ def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bo
     if len(layer.constants) not in CONSTANTS:
         raise ValueError(f"constants: expected {CONSTANTS[0]} or {CONSTANTS[1]} values, got {len(layer.constants)}")
     state = OF_STATE if backward else states_of(layer)
-    vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,), *[(layer.channels,)] * (layer.channels > 0))
+    vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,))
+    if layer.channels:
+        vectors = (*vectors, (layer.channels,))
     check_tensor("bias", layer.bias, like, *vectors)
     if len(layer.cell) not in (0, len(layer.constants)):
         raise ValueError(f"cell: expected 0 or {len(layer.constants)} tensors, got {len(layer.cell)}")
