@@ -555,7 +555,7 @@ an output_mask that is too long is accepted
     if len(mask) != expected: => if len(mask) < expected:
 == ops/src_dense.py: linear.py linear_gradients.py works.py
 a call within a transform chooses another method than the one around it
-    and valid and not call.save => and valid
+    "auto" and not call.save: => "auto":
 == ops/src_events.py: linear_gradients.py linear.py operators.py
 the gradients of values and weights are asked for crosswise
     wanted=["values", "weight"] => wanted=["weight", "values"]

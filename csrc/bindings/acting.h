@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "../cpu/block.h"
+#include "../cpu/traced_backward.h"
 #include "arguments.h"
 
 namespace srcell {
@@ -14,22 +14,9 @@ namespace srcell {
 // Writes the lowest h with h = tanh(gain h + bias) of each neuron, by bisection; NaN for NaN.
 void find_rest(int64_t count, const double* bias, const double* gain, double* h);
 
-// Memory for values in place of those of arguments.
-class Stand {
-  public:
-    template <class T>
-    T* take(int64_t count) {
-        blocks_.emplace_back(count * static_cast<int64_t>(sizeof(T)));
-        return reinterpret_cast<T*>(blocks_.back().data());
-    }
-
-  private:
-    std::vector<Block<char>> blocks_;
-};
-
 // The values of a parameter as they act on each of `copies` neurons, clamped if there is a `row`.
 template <class T>
-const T* acting_values(const T* given, int64_t count, int64_t copies, const ParameterRow* row, Stand& stand) {
+const T* acting_values(const T* given, int64_t count, int64_t copies, const ParameterRow* row, Blocks& stand) {
     const T low = row ? static_cast<T>(row->least_learnt) : T(), high = row ? static_cast<T>(row->most_learnt) : T();
     const auto acting = [&](T x) { return !row ? x : x < low ? low : x > high ? high : x; };
     const auto inside = [&](T x) { return !row || !(x < low || x > high); };
@@ -63,7 +50,7 @@ void gradients_of_values(const T* given, int64_t count, int64_t copies, int64_t 
 
 // Recurrent weights with a diagonal of 0.
 template <class T>
-const T* without_autapses(const T* weight, int64_t neurons, Stand& stand) {
+const T* without_autapses(const T* weight, int64_t neurons, Blocks& stand) {
     int64_t n = 0;
     while (n < neurons && weight[n * (neurons + 1)] == 0) ++n;
     if (n == neurons) return weight;
@@ -76,7 +63,7 @@ const T* without_autapses(const T* weight, int64_t neurons, Stand& stand) {
 // The h of each neuron of a batch at rest. Neighbours that are alike are solved once.
 template <class T>
 const T* h_at_rest(const Parameter<T>& bias, T bias_max, const Parameter<T>& r, const Parameter<T>& rs, int64_t batch,
-                   int64_t neurons, Stand& stand) {
+                   int64_t neurons, Blocks& stand) {
     std::vector<double> biases, gains;
     std::vector<size_t> place(static_cast<size_t>(neurons));
     for (int64_t n = 0; n < neurons; ++n) {

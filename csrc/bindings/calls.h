@@ -91,7 +91,7 @@ struct LayerCall {
     bool has_factors = false, autapses = true;
     std::vector<bool> clamped = {};   // whether a parameter is clamped to its domain
     std::vector<Address> given = {};  // the parameters before they are
-    Stand stand = {};
+    Blocks stand = {};
     bool learns_cell = false;        // whether a parameter of the cell needs a gradient
     bool recurrent_weights = false;  // which have no address without neurons
     bool on_host = true;
@@ -424,7 +424,7 @@ struct LayerGradients : Made {
 
     const LayerCall& call;
     Block<double> unused_;
-    Stand per_neuron_;
+    Blocks per_neuron_;
     std::array<Address, kParameters> of_values_ = {};
 };
 

@@ -12,7 +12,7 @@
 namespace srcell {
 namespace {
 
-constexpr int64_t kMostDelay = 65535;
+constexpr int64_t kMostDelay = 65535;  // MOST_DELAY of srcell.functional
 
 // Writes the start of each sample's arrivals, (B + 1,), and returns the number of all.
 int64_t count_delayed(const DelayCall& delay, const EventRows& rows, Address starts) {

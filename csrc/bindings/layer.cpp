@@ -108,6 +108,7 @@ struct OccurringInputs {
     explicit OccurringInputs(const EventRows& rows) {
         constexpr int64_t kInputsPerEvent = 4;  // so many at least
         if (!rows.count || rows.count > rows.inputs / kInputsPerEvent) return;
+        const ReleasedGil release;
         const auto* const indices = pointer<const int32_t>(rows.indices);
         for (int64_t k = 0; k < rows.count; ++k) places.push_back(read_once(indices + k));
         inputs = places;
@@ -122,6 +123,7 @@ struct OccurringInputs {
     // The gradient (N, K), from that of these inputs.
     template <class T>
     void spread(const T* of_these, int64_t neurons, int64_t all, T* gradient) const {
+        const ReleasedGil release;
         std::memset(gradient, 0, static_cast<size_t>(neurons * all) * sizeof(T));
         for (int64_t n = 0; n < neurons; ++n)
             for (const int32_t input : inputs) gradient[n * all + input] = *of_these++;

@@ -17,9 +17,9 @@ from ..ops import _gpu
 from ..ops._convolution import convolve, places
 from ..ops._direct import PLAIN
 from ..ops._layer import HALF, WORK, LayerArguments, Like, check_layer, work_dtype
-from ..ops._memory import contiguous, has_memory, zero_padding
+from ..ops._memory import contiguous, zero_padding
 from ..ops.src import directly as currents_directly
-from ..ops.src_dense import METHODS, src_dense, takes_events
+from ..ops.src_dense import METHODS, resolved, src_dense, takes_events
 from ..ops.src_dense import directly as dense_directly
 from ..ops.src_events import directly as events_directly
 from ..ops.src_events import src_events
@@ -227,8 +227,10 @@ def _after_dense(
         input = as_spikes(input, weight.dtype)
         if input.dtype != weight.dtype and not autocast:
             raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
-    if method == "auto":
-        method = "gemm" if autocast or half else _resolved(input, layer.lengths, convolution)
+    if method == "auto" and (autocast or half):
+        method = "gemm"
+    elif method == "auto" and not (torch.compiler.is_compiling() or _gpu.is_gpu(input.device)):
+        method = resolved(input, layer.lengths, convolution)
     if method == "gemm":
         input, _ = without_padding(input, layer.lengths)
         current = _product(input, weight, convolution)
@@ -239,16 +241,6 @@ def _after_dense(
     options = {"method": method, "input_grad_at_events": input_grad_at_events, "convolution": [*convolution]}
     spikes, *ended = src_dense.dispatch(input, work, layer, **options, save=False, trace_integrator=False)
     return _in_dtype(spikes, weight), final_state(layer, ended)
-
-
-def _resolved(input: Tensor, lengths: Tensor | None, convolution: Sequence[int]) -> str:
-    """The method of "auto", which stays where the input cannot be read: the operator then resolves it."""
-    # On a GPU measuring the density would synchronise: the operator uses the product there.
-    if torch.compiler.is_compiling() or _gpu.is_gpu(input.device) or not has_memory(input):
-        return "auto"
-    if lengths is not None and (not has_memory(lengths) or lengths.shape != input.shape[1:2]):
-        return "auto"
-    return "events" if takes_events(contiguous(in_work_dtype(input)), "auto", lengths, convolution) else "gemm"
 
 
 def _product(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> Tensor:

@@ -85,7 +85,8 @@ def src(
         current = op.Cast(current, to=work)
     if channels:
         bias, *cell = (over_channels(x, channels, current) for x in (bias, *cell))
-    cell = [clip(x, name) if flag else x for x, name, flag in zip_flags(cell, clamped)]
+    flags = [*clamped, *[False] * (len(cell) - len(clamped))]
+    cell = [clip(x, name) if flag else x for x, name, flag in zip(cell, PARAMETERS, flags, strict=False)]
     parameters = cell_of(bias, cell, constants, bias_max)
     zero, axis = constant(0, work), whole([2])
     states = len(TYPES[parameters.turn is not None, False]._fields)
@@ -136,12 +137,6 @@ def over_channels(x: Any, channels: int, current: Any) -> Any:
     made = op.Reshape(made, whole([-1]))
     made.dtype = dtype_of(x)
     return made
-
-
-def zip_flags(cell: Sequence[Any], clamped: Sequence[bool]) -> list[tuple[Any, str, bool]]:
-    """The parameters, each with its name and whether it is clamped."""
-    flags = [*clamped, *[False] * (len(cell) - len(clamped))]
-    return list(zip(cell, PARAMETERS, flags, strict=False))
 
 
 def clip(x: Any, name: str) -> Any:

@@ -44,18 +44,23 @@ def takes_events(input: Tensor, method: str, lengths: Tensor | None, convolution
     return core.takes_events(*sizes, places(convolution))
 
 
+def resolved(input: Tensor, lengths: Tensor | None, convolution: Sequence[int] = ()) -> str:
+    """The method that "auto" stands for; still "auto" if a tensor is not valid or cannot be read."""
+    valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
+    if not valid or not has_memory(input) or not (lengths is None or has_memory(lengths)):
+        return "auto"
+    return "events" if takes_events(contiguous(input), "auto", lengths, convolution) else "gemm"
+
+
 def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
     """The options of a call whose gradient is needed, with "auto" resolved: its backward call uses the same method.
 
     A call that already has ``save`` comes from the call at an outer level of a transform. That one could not resolve
     "auto", so this one must not.
     """
-    options, input, lengths = _layer.options_of_gradient(call, needs), call.input, call.layer.lengths
-    valid = input.dim() == 3 and input.dtype in WORK and (lengths is None or lengths.shape == input.shape[1:2])
-    readable = has_memory(input) and (lengths is None or has_memory(lengths))
-    if call.method == "auto" and valid and not call.save and readable:
-        by_events = takes_events(contiguous(input), "auto", lengths, call.convolution)
-        options["method"] = "events" if by_events else "gemm"
+    options = _layer.options_of_gradient(call, needs)
+    if call.method == "auto" and not call.save:
+        options["method"] = resolved(call.input, call.layer.lengths, call.convolution)
     return options
 
 
