@@ -280,7 +280,7 @@ SEEN_BY_KERNELS = [
     *(Refusal("output_mask", with_mask("src_events", count)) for count in (11, 13)),
     *(Refusal("output_mask", with_mask("src_dense by events", count)) for count in (11, 13)),
     *(Refusal(name, with_saved(k, lambda x: x[:-1])) for k, name in enumerate(("trace", "checkpoints", "mask"))),
-    Refusal("mask", with_saved(2, Tensor.float)),
+    Refusal("mask", with_saved(2, Tensor.float), TypeError),
     Refusal("ones", with_saved(3, lambda ones: ones[None])),
     Refusal("spikes", OperatorCall("count_spikes", torch.ones(400, 10, 10, dtype=torch.int8)), TypeError),
     Refusal("spikes", OperatorCall("count_spikes", torch.ones(400, 10, 10, dtype=torch.float16)), TypeError),

@@ -37,15 +37,16 @@ struct ManagedVersioned {
 };
 constexpr uint32_t kMajor = 1;  // the version of these structures
 constexpr int32_t kCpu = 1;
-constexpr uint8_t kSigned = 0, kUnsigned = 1, kFloating = 2;
+constexpr uint8_t kSigned = 0, kUnsigned = 1, kFloating = 2, kBoolean = 6;
 
-// Of each Number but kOther.
+// Of each Number of a tensor.
 struct NumberType {
     const char* name;
     uint8_t code, bytes;
 };
 constexpr NumberType kNumbers[] = {{"float32", kFloating, 4}, {"float64", kFloating, 8}, {"int32", kSigned, 4},
-                                   {"int64", kSigned, 8},     {"int16", kSigned, 2},     {"uint8", kUnsigned, 1}};
+                                   {"int64", kSigned, 8},     {"int16", kSigned, 2},     {"uint8", kUnsigned, 1},
+                                   {"bool", kBoolean, 1}};
 constexpr int kNumberTypes = std::size(kNumbers);
 
 const NumberType& type_of(Number number) { return kNumbers[static_cast<int>(number)]; }
@@ -385,12 +386,32 @@ bool nobody_watches(const py::list& tensors) {
     return !is_watched();
 }
 
+// The table as srcell.ops reads it: by name the rows, each with its flags.
+py::dict table() {
+    const auto name_of = [](Number number) {
+        if (number == Number::kFloat) return "float";
+        return number == Number::kAny ? "any" : type_of(number).name;
+    };
+    py::dict made;
+    for (const auto& [name, rows, count] : kTable) {
+        py::list listed;
+        for (size_t k = 0; k < count; ++k) {
+            const auto flag = [&](Presence presence) { return (rows[k].presence & presence) != 0; };
+            listed.append(py::make_tuple(rows[k].name, name_of(rows[k].number), rows[k].shapes, flag(kOptional),
+                                         flag(kLeads), flag(kList)));
+        }
+        made[name] = py::tuple(listed);
+    }
+    return made;
+}
+
 }  // namespace
 
 }  // namespace srcell
 
 void bind_tensors(pybind11::module_& m) {
     using namespace pybind11::literals;
+    m.attr("table") = srcell::table();
     m.def("check_capsule", &srcell::check_capsule, "capsule"_a);
     m.def("nobody_watches", &srcell::nobody_watches, "tensors"_a);
 }

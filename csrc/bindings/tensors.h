@@ -10,13 +10,13 @@
 #include <initializer_list>
 #include <vector>
 
+#include "table.h"
+
 namespace srcell {
 
 namespace py = pybind11;
 
 constexpr int kMostDimensions = 4;  // of the tensors of any operator
-
-enum class Number { kFloat32, kFloat64, kInt32, kInt64, kInt16, kUInt8, kOther };
 
 // The sizes of a tensor.
 struct Shape {

@@ -267,4 +267,5 @@ integer_constants: tuple[typing.Any, ...]
 isa: str
 parameters: tuple[typing.Any, ...]
 segment: int
+table: dict[str, typing.Any]
 version: str

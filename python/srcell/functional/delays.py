@@ -13,7 +13,7 @@ from .._arguments import as_float, as_int, describe, require_dense
 from .._renamed import renamed
 from ..events import EventBatch
 from ..events.checks import MAX_INPUTS
-from ..ops._layer import HALF, WORK, work_dtype
+from ..ops._table import HALF, WORK, work_dtype
 from ..ops.delay import delay_dense, delay_events
 from .layer import INTEGERS, check_device, check_lengths, in_work_dtype
 from .synapse import as_spikes

@@ -11,9 +11,9 @@ from torch import Tensor
 from .._arguments import as_float, as_int, describe, require_dense, require_tensor
 from .._integer import IntegerCell, IntegerState
 from ..events import EventBatch
-from ..ops._layer import Like, check_tensor
+from ..ops._table import Argument, Checked
 from ..ops.integer import check_cell, integer_src
-from .layer import as_lengths, check_input
+from .layer import as_lengths, lengths_beside
 from .terms import can_look
 
 MOST_BITS = 16
@@ -70,7 +70,7 @@ def integer_src_linear(
             raise TypeError(f"clamped: expected a tensor, got {describe(clamped)}")
         if clamped.numel() != 1:
             raise ValueError(f"clamped: expected a tensor of one element, got shape {tuple(clamped.shape)}")
-        check_tensor("clamped", clamped, Like("a count", torch.int64, weight.device), clamped.shape)
+        Checked("weight", weight.device).one(Argument("clamped", "int64", (("...",),)), clamped)
     spikes, ended, count = run_integer(input, weight, None, None, state, cell, lengths, floats=False)
     if clamped is not None:
         clamped += count
@@ -95,7 +95,7 @@ def run_integer(
     integers. ``scale``, float32 of shape (), is the integer that a weight of 1 becomes. ``rho`` is the range of i in
     the surrogate gradient, in units of the latent weights. With ``floats`` the spikes are float32.
     """
-    lengths = check_input(input, weight, lengths)
+    lengths = lengths_beside(input, weight, lengths)
     offsets = indices = dense = None
     if isinstance(input, Tensor):
         dense = input.to(torch.float32)

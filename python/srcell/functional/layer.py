@@ -17,9 +17,10 @@ from .._arguments import as_float, as_int, check_bool, check_choice, require_den
 from .._parameters import PARAMETERS, RESONANCE, TABLE
 from .._state import AnyState, SRCState, state_type
 from ..events import EventBatch
-from ..ops._layer import HALF, STATE, STATES, SURROGATES, LayerArguments, Like, check_integers, work_dtype
+from ..ops._layer import LENGTHS, STATE, STATES, SURROGATES, LayerArguments
 from ..ops._memory import has_memory, zero_padding
 from ..ops._operator import record_type
+from ..ops._table import HALF, Checked, work_dtype
 from .terms import MOST_DELAY, check_delays, tables
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -243,8 +244,8 @@ def check_lengths(
 
     With ``steps``, lengths on the CPU are also checked to be in [0, steps].
     """
-    like = Like("the input", torch.int64, device)
-    lengths = check_integers("lengths", as_lengths(lengths, device), torch.int64, batch, like)
+    lengths = as_lengths(lengths, device)
+    Checked("the input", device, B=batch).one(LENGTHS, lengths)
     if steps is not None and device.type == "cpu" and not torch.compiler.is_compiling():
         wrong = ((lengths < 0) | (lengths > steps)).any()
         if has_memory(wrong) and bool(wrong):
@@ -267,10 +268,10 @@ def without_padding(
     return zero_padding(input, lengths), lengths
 
 
-def check_input(
+def lengths_beside(
     input: Tensor | EventBatch, weight: Tensor, lengths: Tensor | Sequence[int] | None
 ) -> Tensor | Sequence[int] | None:
-    """Check the input of a linear synapse except for its dtype; return the lengths, which an EventBatch may have."""
+    """Check what operators do not see of a linear synapse; return the lengths, which an EventBatch may have."""
     check_device("weight", weight)
     if isinstance(input, EventBatch):
         lengths = input._lengths_or(lengths)
@@ -278,11 +279,9 @@ def check_input(
         require_dense("input", input)
     else:
         raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
-    if weight.dim() != 2 or len(input.shape) != 3 or input.shape[2] != weight.shape[1]:
-        got = f"{tuple(input.shape)} for {tuple(weight.shape)}"
-        raise ValueError(f"input: expected shape (T, B, K) for a weight (N, K), got {got}")
-    if input.device != weight.device:
-        raise ValueError(f"input: expected device {weight.device}, as weight has, got {input.device}")
+    checked = Checked()
+    checked.place("weight", weight, ("N", "K"))
+    checked.place("input", input, ("T", "B", "K"))
     return lengths
 
 

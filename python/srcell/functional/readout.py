@@ -14,8 +14,8 @@ from .._arguments import as_float, as_int, check_bool, require_floats
 from .._private import in_forward_mode
 from .._pytree import of_tensors
 from ..ops._cpu import BLOCK_BYTES
-from ..ops._layer import Like, check_tensor
 from ..ops._memory import zero_padding
+from ..ops._table import Argument, Checked
 from ..ops.count import count_spikes as count_spikes_operator
 from ..ops.project import project
 from ..ops.scale import scale
@@ -26,6 +26,8 @@ from .terms import can_look
 # Whether a program is made for any number of steps; a compiled graph is made anew for each.
 _in_program = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # from torch 2.7 on
 CHUNK = 32  # steps that `_scan` sums in one matrix product
+
+STATE, STATE_OF_WINDOW = (Argument("state", "float", (shape,)) for shape in (("B", "C"), ("W", "B", "C")))
 
 
 def leaky_readout(
@@ -157,7 +159,8 @@ def leaky_sums(
     elif not isinstance(state, Tensor):
         raise TypeError(f"state: expected a tensor, got {type(state).__name__}")
     else:
-        check_tensor("state", state, Like("x", x.dtype, x.device), shape)
+        checked = Checked("x", x.device, x.dtype, W=window - 1, B=batch, C=classes)
+        checked.one(STATE_OF_WINDOW if window else STATE, state)
     if window:
         inputs = torch.cat([state, x])
         sums = _window_sums(inputs, alpha, window)

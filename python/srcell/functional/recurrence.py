@@ -12,7 +12,8 @@ from .._arguments import require_tensor
 from .._renamed import renamed
 from .._state import AnyState
 from ..ops import _gpu
-from ..ops._layer import HALF, LayerArguments
+from ..ops._layer import LayerArguments
+from ..ops._table import HALF
 from ..ops.src import directly
 from ..ops.src import src as src_operator
 from .layer import (

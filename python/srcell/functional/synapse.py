@@ -16,8 +16,9 @@ from ..events import EventBatch
 from ..ops import _gpu
 from ..ops._convolution import convolve, places
 from ..ops._direct import PLAIN
-from ..ops._layer import HALF, WORK, LayerArguments, Like, check_layer, work_dtype
+from ..ops._layer import LayerArguments, checked_layer
 from ..ops._memory import contiguous, zero_padding
+from ..ops._table import HALF, WORK, Checked, work_dtype
 from ..ops.src import directly as currents_directly
 from ..ops.src_dense import METHODS, resolved, src_dense, takes_events
 from ..ops.src_dense import directly as dense_directly
@@ -29,11 +30,11 @@ from .layer import (
     Parameter,
     State,
     autocasts,
-    check_input,
     converted,
     final_state,
     in_work_dtype,
     layer_of,
+    lengths_beside,
     without_padding,
 )
 from .recurrence import run_src
@@ -113,7 +114,7 @@ def src_linear(
         raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
     check_choice("method", method, METHODS)
     check_weight_dtype(weight)
-    lengths = check_input(input, weight, lengths)
+    lengths = lengths_beside(input, weight, lengths)
     layer = layer_of(
         weight,
         (input.shape[1], weight.shape[0]),
@@ -171,7 +172,7 @@ def linear(
     the input is the output of a layer with the relu surrogate, which multiplies the gradient by 0 there.
     """
     check_weight_dtype(weight)
-    check_input(input, weight, None)
+    lengths_beside(input, weight, None)
     ready = converted(layer, weight, (input.shape[1], weight.shape[0]))
     return after_synapse(input, weight, ready, "auto", input_grad_at_events=input_grad_at_events)
 
@@ -235,7 +236,9 @@ def _after_dense(
         input, _ = without_padding(input, layer.lengths)
         current = _product(input, weight, convolution)
         if not torch.compiler.is_compiling():
-            check_layer(current.shape, Like("input", work_dtype(current), current.device), layer)
+            steps, batch, neurons = current.shape
+            checked = Checked("input", current.device, work_dtype(current), T=steps, B=batch, N=neurons)
+            checked_layer(checked, layer)
         return run_src(current, layer)
     input, work = in_work_dtype(input), in_work_dtype(weight)
     options = {"method": method, "input_grad_at_events": input_grad_at_events, "convolution": [*convolution]}

@@ -26,8 +26,9 @@ from ..functional.layer import (
 )
 from ..functional.terms import MOST_DELAY, tables_directly
 from ..ops._acting import without_autapses
-from ..ops._layer import LayerArguments, work_dtype
+from ..ops._layer import LayerArguments
 from ..ops._memory import has_memory
+from ..ops._table import work_dtype
 from .constants import HasConstants
 from .description import changed, shown_parameter
 from .domains import UNBOUNDED, check_learnable, check_max_delay, check_parameter, clamped, domain, is_zero

@@ -15,7 +15,7 @@ from ..functional.delays import check_input, delayed
 from ..functional.layer import check_lengths, in_work_dtype
 from ..functional.synapse import as_spikes
 from ..functional.terms import MOST_DELAY, check_delays
-from ..ops._layer import WORK
+from ..ops._table import WORK
 from .constants import refuse_script
 from .description import changed
 

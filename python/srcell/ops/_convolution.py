@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ._table import TABLE, Checked
+
 
 class Convolution(NamedTuple):
     """The numbers of a convolution over maps of one size; (y, x) of what is vertical and horizontal."""
@@ -33,23 +35,24 @@ class Convolution(NamedTuple):
 OPTION = "SymInt[] convolution=[]"
 
 
-def synapse_sizes(call: Any) -> tuple[int, int]:
-    """Check the weight of a call, (N, K), or (O, C / groups, height, width) of a convolution; return K and N."""
-    weight: Tensor = call.weight
+def checked_synapse(operator: str, call: Any, **letters: Any) -> Checked:
+    """A call whose synapse is checked, with N and K: a weight, or the kernel of a convolution."""
+    checked, rows = Checked(**letters), TABLE[operator]
     if not call.convolution:
-        if weight.dim() != 2:
-            raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
-        return weight.shape[1], weight.shape[0]
+        return checked.rows(rows, call)
     if len(call.convolution) != len(Convolution._fields):
         got = len(call.convolution)
         raise ValueError(f"convolution: expected {len(Convolution._fields)} numbers or none, got {got}")
-    sizes = Convolution(*call.convolution)
-    if weight.dim() != 4 or weight.shape[1] < 1 or sizes.channels % weight.shape[1]:
-        expected = f"(O, C / groups, height, width) for C = {sizes.channels}"
-        raise ValueError(f"weight: expected shape {expected}, got {tuple(weight.shape)}")
+    sizes, (kernel,) = Convolution(*call.convolution), TABLE["kernel"]
+    checked.letters["K"] = sizes.channels * sizes.height * sizes.width
+    checked.rows([kernel if row.name == "weight" else row for row in rows], call)
+    shape = call.weight.shape
+    if shape[1] < 1 or sizes.channels % shape[1]:
+        raise ValueError(f"weight: expected I, of a group, to divide {sizes.channels} channels, got {tuple(shape)}")
     if call.layer.weight_hh is not None:
         raise ValueError("weight_hh: expected None with a convolution, got a tensor")
-    return sizes.channels * sizes.height * sizes.width, weight.shape[0] * sizes.out_height * sizes.out_width
+    checked.letters["N"] = shape[0] * sizes.out_height * sizes.out_width
+    return checked
 
 
 def places(convolution: Sequence[int]) -> int:

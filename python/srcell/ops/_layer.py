@@ -1,5 +1,5 @@
-"""The arguments that all operators of a layer share, the declaration of such operators and of their gradients, and the
-checks of a tensor's shape, dtype and device.
+"""The arguments that all operators of a layer share, their checks, and the declaration of such operators and of their
+gradients.
 
 The operators use this; it knows no synapse and runs no kernel. The compiled modules check values, because they read
 them.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,21 +21,21 @@ from ._acting import acting
 from ._cpu import core
 from ._memory import Optionals, address, contiguous, or_contiguous
 from ._operator import Operator, flattened
+from ._table import TABLE, Argument, Checked, declared
 
 # Resonant neurons have all parameters, and a q; with delayed recurrent weights there is a past.
 STATES: dict[tuple[bool, bool], tuple[str, ...]] = {kind: made._fields for kind, made in TYPES.items()}
 STATE = STATES[True, True]
 CONSTANTS = len(PARAMETERS) - 1, len(PARAMETERS)  # how many there are without and with resonance
-Optional = TypeVar("Optional", bound=Tensor | None)  # a tensor, or None where the argument may be absent
 SURROGATES = ("relu", "straight_through")
 STARTS = ("zeros", "rest")
-HALF = (torch.float16, torch.bfloat16)
-WORK = (torch.float32, torch.float64)
 
 # The layer's part of the schemas; a call's record has it as one `LayerArguments`. If one cell parameter is a tensor,
 # all are passed as tensors; `constants` are still checked, so that a float among them is checked on a GPU too.
 # A backward operator's schema has optional tensors instead of the lists, and of the state only what the gradient needs.
-OPTIONAL = ("lengths", "weight_hh", "first_hh", "factors_hh")
+(PARAMETER,) = TABLE["parameter"]
+LENGTHS = TABLE["layer"][0]
+OUTPUT = {row.name: row for row in TABLE["outputs"]}
 OF_STATE = ("i", "past")  # what a gradient needs of the state before the first step
 LISTS = {"cell": PARAMETERS, "state": tuple(f"{name}0" for name in OF_STATE)}
 
@@ -45,13 +45,13 @@ def listed(kind: str, names: Iterable[str]) -> str:
     return ", ".join(f"{kind}{name}" for name in names)
 
 
-LAYER = f"Tensor bias, Tensor[] cell, Tensor[] state, {listed('Tensor? ', OPTIONAL)}"
-LAYER_BACKWARD = f"Tensor bias, {listed('Tensor? ', (*LISTS['cell'], *LISTS['state'], *OPTIONAL))}"
+LAYER = f"Tensor bias, Tensor[] cell, Tensor[] state, {declared(TABLE['layer'])}"
+LAYER_BACKWARD = f"Tensor bias, {listed('Tensor? ', (*LISTS['cell'], *LISTS['state']))}, {declared(TABLE['layer'])}"
 OPTIONS = "float[] constants, str surrogate, bool recurrent_grad, str lateral_surrogate, int past_steps"
 # Programs exported by srcell 0.2 have none of these, those of 0.3 the first two.
 DEFAULTED = "float? bias_max=None, int channels=0, bool[] clamped=[], bool autapses=True, str start='zeros'"
 OUTPUTS = listed("Tensor ", ("spikes", *STATE))
-SAVED = "Tensor trace, Tensor checkpoints"
+SAVED = TABLE["kept"][:2]
 GRAD_OUTPUTS = listed("Tensor? grad_", ("spikes", *STATE))
 GRADIENTS = ("weight_hh", "factors_hh", *(f"{x}0" for x in STATE), "bias", *PARAMETERS)
 # What of a layer has a gradient only if its flag in ``output_mask`` is set.
@@ -109,71 +109,6 @@ def states_of(layer: LayerArguments) -> tuple[str, ...]:
     return STATES[resonates(layer), layer.past_steps > 0]
 
 
-def state_shape(name: str, sizes: Sizes, layer: LayerArguments) -> tuple[int, ...]:
-    """The shape of a tensor of the state."""
-    _, batch, neurons = sizes
-    return (batch, layer.past_steps, neurons) if name == "past" else (batch, neurons)
-
-
-Sizes = tuple[int, ...]
-"""T, B and N, or T, B and K."""
-
-
-class Like(NamedTuple):
-    """The argument whose dtype and device the others must have."""
-
-    name: str
-    dtype: torch.dtype
-    device: torch.device
-
-
-def work_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of the computation: float64 for float64, otherwise float32."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def check_floats(name: str, x: Tensor, dimensions: str = "", *, half: bool = False) -> Like:
-    """Check a tensor's dtype, and its dimensions; return what others must have: beside half precision, float32."""
-    if dimensions and x.dim() != dimensions.count(",") + 1:
-        raise ValueError(f"{name}: expected shape ({dimensions}), got {tuple(x.shape)}")
-    if x.dtype not in WORK and not (half and x.dtype in HALF):
-        raise TypeError(f"{name}: expected dtype float32 or float64, got {x.dtype}")
-    return Like(name, work_dtype(x), x.device)
-
-
-def check_tensor(name: str, x: Optional, like: Like, *shapes: tuple[int, ...]) -> Optional:
-    """Return the tensor; raise unless it is None, or has the dtype and device of ``like`` and one of the shapes."""
-    if x is not None and x.dtype != like.dtype:
-        raise TypeError(f"{name}: expected dtype {like.dtype}, as {like.name} has, got {x.dtype}")
-    return _check_device_and_shape(name, x, like, *shapes)
-
-
-def check_integers(name: str, x: Optional, dtype: torch.dtype, count: int, like: Like) -> Optional:
-    """``check_tensor`` for a vector of ``count`` integers of this dtype on the device of ``like``."""
-    if x is not None and x.dtype != dtype:
-        raise TypeError(f"{name}: expected dtype {str(dtype).removeprefix('torch.')}, got {x.dtype}")
-    return _check_device_and_shape(name, x, like, (count,))
-
-
-def _check_device_and_shape(name: str, x: Optional, like: Like, *shapes: tuple[int, ...]) -> Optional:
-    if x is None:
-        return x
-    if x.device != like.device:
-        raise ValueError(f"{name}: expected device {like.device}, as {like.name} has, got {x.device}")
-    if x.shape not in shapes:
-        expected = " or ".join(str(shape) for shape in shapes)
-        raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
-    return x
-
-
-def check_events(call: Any, like: Like) -> None:
-    """Check offsets and indices of a call for B * T rows, and values, if it has some."""
-    count = call.indices.numel()
-    check_integers("offsets", call.offsets, torch.int64, call.steps * call.batch + 1, like)
-    check_integers("indices", call.indices, torch.int32, count, like)
-    check_tensor("values", getattr(call, "values", None), like, (count,))
-
-
 def check_mask(mask: Sequence[bool], expected: int) -> Sequence[bool]:
     """Return the ``output_mask`` of a backward call; raise unless it has that many flags."""
     if len(mask) != expected:
@@ -181,34 +116,50 @@ def check_mask(mask: Sequence[bool], expected: int) -> Sequence[bool]:
     return mask
 
 
-def check_layer(sizes: Sizes, like: Like, layer: LayerArguments, *, backward: bool = False) -> None:
-    """Check a call's layer, except for values, which fake tensors do not have; a backward call's state is OF_STATE."""
-    _, batch, neurons = sizes
+def checked_layer(checked: Checked, layer: LayerArguments, *, backward: bool = False) -> Checked:
+    """Check the layer of a call whose synapse is checked, except for values, which fake tensors do not have.
+
+    A backward call's state is OF_STATE.
+    """
+    steps, batch, neurons = checked["TBN"]
+    if steps < 0 or batch < 0 or neurons < 0:  # min() would guard an exported graph on their order
+        raise ValueError(f"{checked.leader}: expected sizes of at least 0, got {(steps, batch, neurons)}")
+    with_sizes(checked, layer)
     if len(layer.constants) not in CONSTANTS:
         raise ValueError(f"constants: expected {CONSTANTS[0]} or {CONSTANTS[1]} values, got {len(layer.constants)}")
-    state = OF_STATE if backward else states_of(layer)
-    vectors: tuple[tuple[int, ...], ...] = ((neurons,), (), (1,))
-    if layer.channels:
-        vectors = (*vectors, (layer.channels,))
-    check_tensor("bias", layer.bias, like, *vectors)
+    checked.one(PARAMETER, layer.bias)
     if len(layer.cell) not in (0, len(layer.constants)):
         raise ValueError(f"cell: expected 0 or {len(layer.constants)} tensors, got {len(layer.cell)}")
     for name, x in zip(PARAMETERS, layer.cell, strict=False):
-        if x is None:
-            raise ValueError(f"{name}: expected a tensor, as for the parameters after it, got None")
-        check_tensor(name, x, like, *vectors)
+        checked.one(PARAMETER, x, name)
+    state = OF_STATE if backward else states_of(layer)
     if not backward and len(layer.state) not in (0, len(state), len(state) - (layer.past_steps > 0)):
         raise ValueError(f"state: expected 0 or {len(state)} tensors, got {len(layer.state)}")
-    for name, given in zip(state, layer.state, strict=False):
-        check_tensor(f"{name}0" if backward else f"state.{name}", given, like, state_shape(name, sizes, layer))
-    if sizes[0] < 0 or batch < 0 or neurons < 0:  # min() would guard an exported graph on their order
-        raise ValueError(f"{like.name}: expected sizes of at least 0, got {sizes}")
-    check_integers("lengths", layer.lengths, torch.int64, batch, like)
+    for name, x in zip(state, layer.state, strict=False):
+        checked.one(OUTPUT[name], x, f"{name}0" if backward else f"state.{name}")
+    checked.rows(TABLE["layer"], layer)
+    _check_options(layer, neurons)
+    return checked
+
+
+def with_sizes(checked: Checked, layer: LayerArguments) -> Checked:
+    """Add the sizes that a layer's options give."""
+    checked.letters.update(P=layer.past_steps, C=layer.channels or checked.letters["N"])
+    return checked
+
+
+def _check_options(layer: LayerArguments, neurons: int) -> None:
+    """Check what of a layer is no tensor, and what may stand beside what."""
     for name, chosen in (("surrogate", layer.surrogate), ("lateral_surrogate", layer.lateral_surrogate)):
         if chosen not in SURROGATES:
             raise ValueError(f"{name}: expected one of {', '.join(SURROGATES)}, got {chosen!r}")
-    check_tensor("weight_hh", layer.weight_hh, like, (neurons, neurons))
-    check_delays_hh(neurons, like, layer)
+    if layer.past_steps < 0 or (layer.past_steps == 0) != (layer.first_hh is None):
+        raise ValueError(f"past_steps: expected at least 1 with first_hh, and 0 without, got {layer.past_steps}")
+    for name, needed in (("first_hh", "weight_hh"), ("factors_hh", "first_hh")):
+        if getattr(layer, name) is not None and getattr(layer, needed) is None:
+            raise ValueError(f"{name}: expected {needed} beside it, got None")
+    if layer.factors_hh is not None and layer.factors_hh.shape[1] < 1:
+        raise ValueError(f"factors_hh: expected at least one term, got shape {tuple(layer.factors_hh.shape)}")
     if layer.bias_max is not None and math.isnan(layer.bias_max):
         raise ValueError(f"bias_max: expected a number or None, got {layer.bias_max}")
     if layer.channels < 0 or (layer.channels and isinstance(neurons, int) and neurons % layer.channels):
@@ -234,20 +185,6 @@ def on_cpu(kernel: Callable[..., Any], check: Callable[[Any], Any], call: Any, *
     return made
 
 
-def check_delays_hh(neurons: int, like: Like, layer: LayerArguments) -> None:
-    """Check the delays of a layer's recurrent weights."""
-    if layer.past_steps < 0 or (layer.past_steps == 0) != (layer.first_hh is None):
-        raise ValueError(f"past_steps: expected at least 1 with first_hh, and 0 without, got {layer.past_steps}")
-    for name, needed in (("first_hh", "weight_hh"), ("factors_hh", "first_hh")):
-        if getattr(layer, name) is not None and getattr(layer, needed) is None:
-            raise ValueError(f"{name}: expected {needed} beside it, got None")
-    check_integers("first_hh", layer.first_hh, torch.int32, neurons, like)
-    if layer.factors_hh is not None:
-        if layer.factors_hh.dim() != 2 or layer.factors_hh.shape[1] < 1:
-            raise ValueError(f"factors_hh: expected shape ({neurons}, terms), got {tuple(layer.factors_hh.shape)}")
-        check_tensor("factors_hh", layer.factors_hh, like, (neurons, layer.factors_hh.shape[1]))
-
-
 def keep(call: Any) -> dict[str, Any]:
     """Keep what the gradient needs of the initial state beside a trace: OF_STATE, i only for those of parameters."""
     state = dict(zip(states_of(call.layer), call.layer.state, strict=False))
@@ -262,11 +199,10 @@ def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
 
 def declare(
     name: str,
-    synapse: str,
     options: str = "",
     *,
     wanted: Sequence[str],
-    kept: str = SAVED,
+    kept: Sequence[Argument] = SAVED,
     forwards: str = "",
     defaulted: str = "",
     keep: Callable[[Any], dict[str, Any]] = keep,
@@ -279,11 +215,11 @@ def declare(
     The gradient, a call of the backward operator, is registered and returned.
 
     Args:
-        name: of the forward operator; the name of the backward operator ends in ``_backward``.
-        synapse: schema of the tensors before the layer's.
+        name: of the forward operator, and of its synapse's arguments in the table; the name of the backward operator
+            ends in ``_backward``.
         options: schema of the options that both take besides the layer's, without defaults.
         wanted: names of the synapse's tensors that have a gradient; ``output_mask`` begins with a flag for each.
-        kept: schema of the outputs that are kept for the gradient.
+        kept: rows of the outputs that are kept for the gradient.
         forwards: schema of the options that only the forward operator takes.
         defaulted: schema of further options that both take, with defaults: programs exported before have none of them.
         keep: see ``Operator.gradient``.
@@ -293,14 +229,15 @@ def declare(
     shared = f"{options}, {OPTIONS}" if options else OPTIONS
     flags = ", ".join(filter(None, ["bool save, bool trace_integrator", forwards, defaulted, DEFAULTED]))
     mask = ", ".join(filter(None, ["bool[] output_mask", defaulted, DEFAULTED]))
-    forward = Operator(f"{name}({synapse}, {LAYER}, *, {shared}, {flags}) -> ({OUTPUTS}, {kept})", SHARED)
+    synapse, saved = declared(TABLE[name]), declared(kept)
+    forward = Operator(f"{name}({synapse}, {LAYER}, *, {shared}, {flags}) -> ({OUTPUTS}, {saved})", SHARED)
     backward = Operator(
-        f"{name}_backward({GRAD_OUTPUTS}, {synapse}, {kept}, {LAYER_BACKWARD}, *, {shared}, {mask})"
+        f"{name}_backward({GRAD_OUTPUTS}, {synapse}, {saved}, {LAYER_BACKWARD}, *, {shared}, {mask})"
         f" -> ({listed('Tensor ', (*wanted, *GRADIENTS))})",
         SHARED,
         LISTS,
     )
-    of_outputs = [*backward.record._fields[: 1 + len(STATE)], *(x.split()[-1] for x in kept.split(", "))]
+    of_outputs = [*backward.record._fields[: 1 + len(STATE)], *(row.name for row in kept)]
 
     @forward.gradient(keep, options_of_gradient, outputs=1 + len(STATE))
     def gradient(call: Any, saved: Sequence[Tensor], grads: Optionals, needs: Any) -> dict[str, Any]:
@@ -335,86 +272,84 @@ def all_contiguous(record: Any) -> Any:
     return type(record)(*map(_contiguous, record))
 
 
-def layer_on_gpu(sizes: Sizes, like: Like, given: LayerArguments, *, backward: bool = False) -> _gpu.Layer:
+def layer_on_gpu(checked: Checked, given: LayerArguments, *, backward: bool = False) -> _gpu.Layer:
     """The layer of a checked call on a GPU, with the values that it computes with."""
+    sizes = checked["TBN"]
     given = all_contiguous(acting(given, sizes, at_rest=not backward))
-    struct = core.layer_on_gpu(given, tuple(sizes), like.dtype == torch.float64, backward)
-    turn = _gpu.gpu_of(like.name, given.bias).make_turn(struct, given.bias) if resonates(given) else None
+    struct = core.layer_on_gpu(given, sizes, checked.dtype == torch.float64, backward)
+    turn = _gpu.gpu_of(checked.leader, given.bias).make_turn(struct, given.bias) if resonates(given) else None
     return _gpu.Layer(sizes, given, struct, turn)
 
 
-def gradients_on_gpu(call: Any, layer: _gpu.Layer, synapse: int) -> list[Tensor | None]:
+def gradients_on_gpu(call: Any, layer: _gpu.Layer, checked: Checked) -> list[Tensor | None]:
     """Tensors for the gradients that kernels on a GPU fill, of what the layer computes with."""
-    return empty_gradients(call._replace(layer=layer.given), tuple(layer.sizes), synapse)
+    return empty_gradients(call._replace(layer=layer.given), checked)
 
 
-def saved_sizes(layer: LayerArguments, sizes: Sizes, traced: bool) -> tuple[int, int]:
-    """Elements of the trace and of the checkpoints that a layer keeps for its gradient.
+def saved_shapes(checked: Checked, layer: LayerArguments, traced: bool) -> list[tuple[int, ...]]:
+    """The shapes of the trace and of the checkpoints that a layer keeps for its gradient.
 
     Checkpoints are the state before every segment. After events and with recurrent weights there is a trace, and
     checkpoints then lack i.
     """
-    steps, batch, neurons = sizes
-    states = len(STATES[resonates(layer), False])
     segment = core.event_segment if traced and not _gpu.is_gpu(layer.bias.device) else core.segment
-    segments = -(-steps // segment)
-    if traced:
-        return steps * batch * neurons, segments * (states - 1) * batch * neurons
-    return 0, segments * states * batch * neurons
+    states = len(STATES[resonates(layer), False])
+    checked.letters.update(X=int(traced), G=-(-checked.letters["T"] // segment), Q=states - traced)
+    return [checked.shape(row) for row in SAVED]
 
 
-def check_backward(
-    call: Any, sizes: Sizes, like: Like, *, synapse: int, or_dtype: torch.dtype | None = None
+def checked_gradients(
+    call: Any, checked: Checked, *, synapse: int, or_dtype: torch.dtype | None = None
 ) -> list[Tensor | None]:
-    """Check a backward call but for its synapse and what was kept; return the gradients of its outputs, contiguous.
+    """Check the layer of a backward call, and the gradients of its outputs; return these, contiguous.
 
     The gradient of spikes may have ``or_dtype``; ``synapse`` is the number of the synapse's flags in ``output_mask``.
     """
-    check_layer(sizes, like, call.layer, backward=True)
+    checked_layer(checked, call.layer, backward=True)
     check_mask(call.output_mask, synapse + len(WANTED))
-    spikes, *state = call[: 1 + len(STATE)]
-    of_spikes = like if spikes is None or spikes.dtype != or_dtype else like._replace(dtype=spikes.dtype)
-    check_tensor("grad_spikes", spikes, of_spikes, sizes)
-    names = states_of(call.layer)
-    given = [x if name in names else None for name, x in zip(STATE, state, strict=True)]
-    for name, x in zip(STATE, given, strict=True):
-        check_tensor(f"grad_{name}", x, like, state_shape(name, sizes, call.layer))
-    return [or_contiguous(x) for x in (spikes, *given)]
+    names = ("spikes", *states_of(call.layer))
+    given = [x if name in names else None for name, x in zip(OUTPUT, call, strict=False)]
+    for row, x in zip(OUTPUT.values(), given, strict=True):
+        checked.one(row, x, f"grad_{row.name}", or_dtype=or_dtype if row.name == "spikes" else None)
+    return [or_contiguous(x) for x in given]
 
 
-def saved_of(call: Any, sizes: Sizes, like: Like, *, traced: bool) -> list[Tensor]:
+def checked_saved(call: Any, checked: Checked, traced: bool) -> list[Tensor]:
     """The trace and checkpoints of a backward call, checked and contiguous."""
-    pairs = zip(("trace", "checkpoints"), saved_sizes(call.layer, sizes, traced), strict=True)
-    return [contiguous(check_tensor(name, getattr(call, name), like, (size,))) for name, size in pairs]
+    saved_shapes(checked, call.layer, traced)
+    checked.rows(SAVED, call)
+    return [contiguous(call.trace), contiguous(call.checkpoints)]
 
 
 # Outputs: for kernels on a GPU, and as shapes for fake kernels. Those on a CPU are made by srcell._core.
 
 
-def empty_outputs(layer: LayerArguments, sizes: Sizes, dtype: torch.dtype | None = None) -> list[Any]:
+def empty_outputs(layer: LayerArguments, checked: Checked, dtype: torch.dtype | None = None) -> list[Any]:
     """Spikes, perhaps of another dtype, and STATE, None for what the layer does not have."""
-    return [layer.bias.new_empty(sizes, dtype=dtype), *empty_state(layer, sizes, states_of(layer))]
+    spikes = layer.bias.new_empty(checked.shape(OUTPUT["spikes"]), dtype=dtype)
+    return [spikes, *empty_state(layer, checked, states_of(layer))]
 
 
-def empty_state(layer: LayerArguments, sizes: Sizes, names: Sequence[str]) -> list[Tensor | None]:
+def empty_state(layer: LayerArguments, checked: Checked, names: Sequence[str]) -> list[Tensor | None]:
     """Tensors for STATE, None for all but these names."""
-    return [layer.bias.new_empty(state_shape(name, sizes, layer)) if name in names else None for name in STATE]
+    with_sizes(checked, layer)
+    return [layer.bias.new_empty(checked.shape(OUTPUT[name])) if name in names else None for name in STATE]
 
 
-def empty_saved(layer: LayerArguments, sizes: Sizes, save: bool, traced: bool) -> list[Tensor | None]:
+def empty_saved(layer: LayerArguments, checked: Checked, save: bool, traced: bool) -> list[Tensor | None]:
     """Trace and checkpoints, if they are to be saved."""
-    return [layer.bias.new_empty(size) if save else None for size in saved_sizes(layer, sizes, traced)]
+    return [layer.bias.new_empty(shape) if save else None for shape in saved_shapes(checked, layer, traced)]
 
 
-def empty_gradients(call: Any, sizes: Sizes, synapse: int) -> list[Tensor | None]:
-    """Tensors for GRADIENTS, None for those of WANTED that are not wanted; ``synapse`` as in ``check_backward``."""
+def empty_gradients(call: Any, checked: Checked) -> list[Tensor | None]:
+    """Tensors for GRADIENTS, None for those of WANTED that are not wanted."""
     layer: LayerArguments = call.layer
-    flags = dict(zip(WANTED, call.output_mask[synapse:], strict=True))
+    flags = dict(zip(WANTED, call.output_mask[-len(WANTED) :], strict=True))
     of_past = flags.pop("past")
     names = [name for name in states_of(layer) if name != "past" or of_past]
     tensors = layer.weight_hh, layer.factors_hh, *layer.cell, *[None] * (len(PARAMETERS) - len(layer.cell))
     weight, factors, *cell = empty_like(tensors, flags.values())
-    return [weight, factors, *empty_state(layer, sizes, names), layer.bias.new_empty(layer.bias.shape), *cell]
+    return [weight, factors, *empty_state(layer, checked, names), layer.bias.new_empty(layer.bias.shape), *cell]
 
 
 def empty_like(tensors: Optionals, wanted: Iterable[bool]) -> list[Tensor | None]:

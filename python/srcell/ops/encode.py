@@ -12,40 +12,34 @@ from torch import Tensor
 
 from ._cpu import core
 from ._gpu import gpu_of
-from ._layer import Like, check_floats, check_integers, check_tensor
 from ._memory import contiguous
 from ._operator import Operator
+from ._table import TABLE, Checked, declared
+
+EVENTS = "(Tensor offsets, Tensor indices)"
 
 rate_encode = Operator(
-    "rate_encode(Tensor images, Tensor index, *, int steps, int prefix, float gain, int seed, bool thinned)"
-    " -> (Tensor offsets, Tensor indices)"
+    f"rate_encode({declared(TABLE['rate_encode'])}, *, int steps, int prefix, float gain, int seed, bool thinned)"
+    f" -> {EVENTS}"
 )
 
 
 MAX_STEPS = 2**31 - 1  # the largest steps and prefix
 
 
-def check_images(call: Any, *, fewest: int) -> tuple[Tensor, Like]:
-    """Check float32 images (B, K) and the numbers of steps; return the images contiguous."""
-    like = check_floats("images", call.images, "B, K")
-    if like.dtype != torch.float32:
-        raise TypeError(f"images: expected dtype torch.float32, got {like.dtype}")
+def check_images(operator: str, call: Any, *, fewest: int = 0) -> Tensor:
+    """Check a call on images and its numbers of steps; return the images contiguous."""
+    Checked().rows(TABLE[operator], call)
     for name, number, least in (("steps", call.steps, fewest), ("prefix", call.prefix, 0)):
         if not least <= number <= MAX_STEPS:
             raise ValueError(f"{name}: expected an int in [{least}, {MAX_STEPS}], got {number}")
-    return contiguous(call.images.detach()), like
-
-
-def check_rate(call: Any) -> tuple[Tensor, Tensor]:
-    """Check a call of ``rate_encode``; return images and index contiguous."""
-    images, like = check_images(call, fewest=0)
-    return images, contiguous(check_integers("index", call.index, torch.int64, images.shape[0], like))
+    return contiguous(call.images.detach())
 
 
 @rate_encode.kernel("CPU")
 def rate_cpu(call: Any) -> tuple[Tensor, ...]:
     """Events of float32 images (B, K) with int64 sample numbers (B,); the seed is taken modulo 2^64."""
-    images, index = check_rate(call)
+    images, index = check_images("rate_encode", call), contiguous(call.index)
     options = call.steps, call.prefix, call.gain, call.seed % 2**64, call.thinned, torch.get_num_threads()
     return tuple(map(torch.from_numpy, core.rate_encode(images.numpy(), index.numpy(), *options)))
 
@@ -53,7 +47,7 @@ def rate_cpu(call: Any) -> tuple[Tensor, ...]:
 @rate_encode.kernel("CUDA")
 def rate_gpu(call: Any) -> tuple[Tensor, Tensor]:
     """``rate_cpu`` on a GPU; it synchronises to learn the number of events."""
-    (images, index), gpu = check_rate(call), gpu_of("images", call.images)
+    images, index, gpu = check_images("rate_encode", call), contiguous(call.index), gpu_of("images", call.images)
     (samples, pixels), steps, prefix = images.shape, call.steps, call.prefix
     mask = images.new_empty(samples * steps, -(-pixels // 64), dtype=torch.int64)
     counts = images.new_empty(samples * (prefix + steps), dtype=torch.int64)
@@ -72,34 +66,30 @@ def rate_gpu(call: Any) -> tuple[Tensor, Tensor]:
     return offsets, indices
 
 
-latency_encode = Operator("latency_encode(Tensor images, *, int steps, int prefix) -> (Tensor offsets, Tensor indices)")
+latency_encode = Operator(f"latency_encode({declared(TABLE['latency_encode'])}, *, int steps, int prefix) -> {EVENTS}")
 
 
 @latency_encode.kernel("CPU")
 def latency_cpu(call: Any) -> tuple[Tensor, ...]:
     """Events of float32 images (B, K)."""
-    images, _ = check_images(call, fewest=1)
+    images = check_images("latency_encode", call, fewest=1)
     made = core.latency_encode(images.numpy(), call.steps, call.prefix, torch.get_num_threads())
     return tuple(map(torch.from_numpy, made))
 
 
 SENSOR = "float rise, float fall, float spread, int refractory, float noise, int seed"
-camera_frames = Operator(
-    f"camera_frames(Tensor frames, Tensor index, *, float dark, {SENSOR}) -> (Tensor offsets, Tensor indices)"
-)
+camera_frames = Operator(f"camera_frames({declared(TABLE['camera_frames'])}, *, float dark, {SENSOR}) -> {EVENTS}")
 camera_pictures = Operator(
-    "camera_pictures(Tensor pictures, Tensor movement, Tensor index, *, int steps, int height, int width, float blur, "
-    f"float size_jitter, float place_jitter, {SENSOR}) -> (Tensor offsets, Tensor indices)"
+    f"camera_pictures({declared(TABLE['camera_pictures'])}, *, int steps, int height, int width, float blur,"
+    f" float size_jitter, float place_jitter, {SENSOR}) -> {EVENTS}"
 )
 
 
-def check_camera(name: str, brightness: Tensor, axes: str, index: Tensor) -> tuple[Any, Any]:
-    """Check what a camera sees and the samples' numbers; return both as arrays."""
-    like = check_floats(name, brightness, axes)
-    if like.dtype != torch.float32:
-        raise TypeError(f"{name}: expected dtype torch.float32, got {like.dtype}")
-    numbers = check_integers("index", index, torch.int64, brightness.shape[axes.split(", ").index("B")], like)
-    return contiguous(brightness.detach()).numpy(), contiguous(numbers).numpy()
+def checked_arrays(operator: str, call: Any) -> list[Any]:
+    """The tensors of a checked call as arrays."""
+    rows = TABLE[operator]
+    Checked().rows(rows, call)
+    return [contiguous(getattr(call, row.name).detach()).numpy() for row in rows]
 
 
 def sensor_of(call: Any) -> tuple[float, float, float, int, float, int]:
@@ -110,21 +100,18 @@ def sensor_of(call: Any) -> tuple[float, float, float, int, float, int]:
 @camera_frames.kernel("CPU")
 def camera_frames_cpu(call: Any) -> tuple[Tensor, ...]:
     """Events of float32 frames (T, B, H, W)."""
-    frames, index = check_camera("frames", call.frames, "T, B, H, W", call.index)
+    frames, index = checked_arrays("camera_frames", call)
     made = core.camera_frames(frames, index, sensor_of(call), call.dark, torch.get_num_threads())
     return tuple(map(torch.from_numpy, made))
 
 
 @camera_pictures.kernel("CPU")
 def camera_pictures_cpu(call: Any) -> tuple[Tensor, ...]:
-    """Events of float32 pictures (B, H, W) under a movement (points, 3), float64."""
-    pictures, index = check_camera("images", call.pictures, "B, H, W", call.index)
-    points = Like("images", torch.float64, call.pictures.device)
-    check_tensor("movement", call.movement, points, (*call.movement.shape[:1], 3))
-    movement = contiguous(call.movement).numpy()
+    """Events of float32 images (B, H, W) under a movement (points, 3), float64."""
+    images, movement, index = checked_arrays("camera_pictures", call)
     view = call.blur, call.size_jitter, call.place_jitter
     options = call.steps, (call.height, call.width), sensor_of(call), view, torch.get_num_threads()
-    made = core.camera_pictures(pictures, movement, index, *options)
+    made = core.camera_pictures(images, movement, index, *options)
     return tuple(map(torch.from_numpy, made))
 
 
@@ -137,7 +124,7 @@ def fake_frames(call: Any) -> tuple[Tensor, Tensor]:
 @camera_pictures.fake
 def fake_pictures(call: Any) -> tuple[Tensor, Tensor]:
     """As ``fake_events``."""
-    return new_events(call.pictures, call.pictures.shape[0] * call.steps)
+    return new_events(call.images, call.images.shape[0] * call.steps)
 
 
 @rate_encode.fake

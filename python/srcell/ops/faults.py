@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from ._cpu import core, rows_of
-from ._layer import Like, check_events, check_floats, check_integers
 from ._memory import address, or_contiguous
 from ._operator import Operator
+from ._table import TABLE, Checked, declared
 
 FAULTS = ("length", "first offset", "descent", "last offset", "index", "nan", "past length")
 
 find_event_fault = Operator(
-    "find_event_fault(Tensor offsets, Tensor indices, Tensor? values, Tensor? lengths, *, SymInt steps, SymInt batch,"
-    " SymInt inputs) -> Tensor"
+    f"find_event_fault({declared(TABLE['find_event_fault'])}, *, SymInt steps, SymInt batch, SymInt inputs) -> Tensor"
 )
 
 
@@ -39,14 +38,10 @@ def forward(call: Any) -> Tensor:
 
 def check_parts(call: Any) -> None:
     """Check the tensors' shapes, dtypes and devices, but not their values."""
-    sizes, values = (call.steps, call.batch, call.inputs), call.values
+    sizes = call.steps, call.batch, call.inputs
     if any(size < 0 for size in sizes):
         raise ValueError(f"steps: expected sizes of at least 0, got {sizes}")
-    if values is not None:
-        check_floats("values", values, "events")
-    like = Like("offsets", torch.float32 if values is None else values.dtype, call.offsets.device)
-    check_events(call, like)
-    check_integers("lengths", call.lengths, torch.int64, call.batch, like)
+    Checked(T=call.steps, B=call.batch).rows(TABLE["find_event_fault"], call)
 
 
 @find_event_fault.fake

@@ -15,24 +15,28 @@ from torch import Tensor
 
 from . import _gpu
 from ._cpu import core
-from ._layer import STATE, Like, Sizes, all_contiguous, check_events, check_integers, check_mask, check_tensor, on_cpu
+from ._layer import STATE, all_contiguous, check_mask, on_cpu
 from ._memory import address, contiguous
 from ._operator import Gradients, Operator
+from ._table import TABLE, Argument, Checked, declared
 
 CONSTANTS: tuple[tuple[str, int], ...] = core.integer_constants
 
-EVENTS = "Tensor? offsets, Tensor? indices, Tensor? input"
+ROWS = {row.name: row for row in TABLE["integer_src"]}
+GRAD_SPIKES, SLOPES = TABLE["integer_src_backward"]
+SYNAPSE = [ROWS[name] for name in ("offsets", "indices", "input", "weight")]
+BACKWARD = [GRAD_SPIKES, *SYNAPSE, ROWS["scale"]._replace(optional=False), ROWS["lengths"], SLOPES]
 
 integer_src = Operator(
-    f"integer_src({EVENTS}, Tensor weight, Tensor? latent, Tensor? scale, Tensor[] state, Tensor? lengths, *,"
-    " SymInt steps, SymInt batch, int[] cell, float rho, bool floats, bool save)"
+    f"integer_src({declared(ROWS.values())}, *, SymInt steps, SymInt batch, int[] cell, float rho, bool floats,"
+    " bool save)"
     " -> (Tensor spikes, Tensor i, Tensor h, Tensor hs, Tensor clamped, Tensor slopes)"
 )
 
 
 def layer_on_gpu(call: Any) -> _gpu.Layer:
     """The layer of a call on a GPU."""
-    sizes, given = check_arguments(call), all_contiguous(call)
+    sizes, given = (call.steps, call.batch, call.weight.shape[0]), all_contiguous(call)
     state = [address(x) for x in getattr(given, "state", ())]
     return _gpu.Layer(sizes, given, core.IntegerLayer(sizes, address(given.lengths), list(call.cell), state))
 
@@ -41,7 +45,7 @@ def layer_on_gpu(call: Any) -> _gpu.Layer:
 def forward(call: Any) -> tuple[Any, ...]:
     """The kernel. Spikes are float32 with ``floats``, otherwise uint8; ``save`` keeps the slopes for the gradient."""
     if not _gpu.is_gpu(call.weight.device):
-        *made, clamped, slopes = on_cpu(core.integer_src, forward_fake, call)
+        *made, clamped, slopes = on_cpu(core.integer_src, checked_forward, call)
         return *made, torch.tensor(clamped, dtype=torch.int64, device="cpu"), slopes
     *outputs, clamped, slopes = forward_fake(call)
     gpu, layer = _gpu.gpu_of("weight", call.weight), layer_on_gpu(call)
@@ -49,38 +53,31 @@ def forward(call: Any) -> tuple[Any, ...]:
     return *outputs, clamped, slopes
 
 
-def check_arguments(call: Any) -> Sizes:
-    """Check everything but values, which fake tensors do not have; return T, B and N."""
+def checked_call(call: Any, rows: Sequence[Argument]) -> Checked:
+    """A call whose tensors and constants are checked."""
     check_cell(call.cell)
-    weight = call.weight
-    if weight.dim() != 2:
-        raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
-    if weight.dtype != torch.int16:
-        raise TypeError(f"weight: expected dtype torch.int16, got {weight.dtype}")
-    like, of_floats = Like("weight", weight.dtype, weight.device), Like("a float tensor", torch.float32, weight.device)
-    neurons, inputs = weight.shape
+    checked = Checked(T=call.steps, B=call.batch).rows(rows, call)
     if (call.offsets is None) != (call.indices is None) or (call.offsets is None) == (call.input is None):
         raise ValueError("input: expected offsets and indices, or a dense input")
-    if call.indices is not None:
-        check_events(call, like)
-    check_tensor("input", call.input, of_floats, (call.steps, call.batch, inputs))
-    check_tensor("scale", call.scale, of_floats, ())
-    state = getattr(call, "state", ())
-    if len(state) not in (0, 3):
-        raise ValueError(f"state: expected 0 or 3 tensors, got {len(state)}")
-    for name, x in zip(STATE, state, strict=False):
-        check_tensor(f"state.{name}", x, like, (call.batch, neurons))
-    check_integers("lengths", call.lengths, torch.int64, call.batch, like)
-    return call.steps, call.batch, neurons
+    return checked
+
+
+def checked_forward(call: Any) -> Checked:
+    """A checked call."""
+    checked = checked_call(call, [*ROWS.values()])
+    if len(call.state) not in (0, 3):
+        raise ValueError(f"state: expected 0 or 3 tensors, got {len(call.state)}")
+    for name, x in zip(STATE, call.state, strict=False):
+        checked.one(ROWS["state"], x, f"state.{name}")
+    if call.save and not (call.floats and call.scale is not None):
+        raise ValueError("scale: expected a tensor, and floats=True, with save=True")
+    return checked
 
 
 @integer_src.fake
 def forward_fake(call: Any) -> tuple[Tensor, ...]:
     """The outputs' shapes."""
-    sizes, weight = check_arguments(call), call.weight
-    check_tensor("latent", call.latent, Like("a float tensor", torch.float32, weight.device), tuple(weight.shape))
-    if call.save and not (call.floats and call.scale is not None):
-        raise ValueError("scale: expected a tensor, and floats=True, with save=True")
+    sizes, weight = checked_forward(call)["TBN"], call.weight
     spikes = weight.new_empty(sizes, dtype=torch.float32 if call.floats else torch.uint8)
     ended = [weight.new_empty(sizes[1:]) for _ in range(3)]
     slopes = weight.new_empty(sizes if call.save else (0,), dtype=torch.float32)
@@ -96,8 +93,8 @@ def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor], needs:
 
 
 integer_src_backward = Operator(
-    f"integer_src_backward(Tensor grad_spikes, {EVENTS}, Tensor weight, Tensor scale, Tensor? lengths, Tensor slopes,"
-    " *, SymInt steps, SymInt batch, int[] cell, bool[] output_mask) -> (Tensor input, Tensor latent)"
+    f"integer_src_backward({declared(BACKWARD)}, *, SymInt steps, SymInt batch, int[] cell, bool[] output_mask)"
+    " -> (Tensor input, Tensor latent)"
 )
 
 
@@ -106,21 +103,19 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
     """The kernel; ``output_mask`` tells which gradients are wanted."""
     weight, (want_input, want_latent) = call.weight, check_mask(call.output_mask, 2)
     if not _gpu.is_gpu(weight.device):
-        grad_current, grad_latent = on_cpu(core.integer_src_backward, check_backward, call)
+        grad_current, grad_latent = on_cpu(core.integer_src_backward, checked_backward, call)
     else:
-        (grad_spikes, slopes), gpu = check_backward(call), _gpu.gpu_of("weight", weight)
-        grad_current, grad_latent = gpu.integer_backward(
-            layer_on_gpu(call), grad_spikes, slopes, want_weight=want_latent
-        )
+        checked_backward(call)
+        grads = contiguous(call.grad_spikes), contiguous(call.slopes)
+        gpu = _gpu.gpu_of("weight", weight)
+        grad_current, grad_latent = gpu.integer_backward(layer_on_gpu(call), *grads, want_weight=want_latent)
     grad_input = grad_current @ weight.to(grad_current.dtype) if want_input else None
     return grad_input, grad_latent.mul_(call.scale) if want_latent else None
 
 
-def check_backward(call: Any) -> list[Tensor]:
-    """Check a backward call; return the gradient of the spikes and the slopes, contiguous."""
-    sizes, like = check_arguments(call), Like("a float tensor", torch.float32, call.weight.device)
-    given = {"grad_spikes": call.grad_spikes, "slopes": call.slopes}
-    return [contiguous(check_tensor(name, x, like, sizes)) for name, x in given.items()]
+def checked_backward(call: Any) -> Checked:
+    """A checked backward call."""
+    return checked_call(call, BACKWARD)
 
 
 @integer_src_backward.fake

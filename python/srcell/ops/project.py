@@ -12,34 +12,25 @@ import torch
 from torch import Tensor
 
 from ._cpu import empty
-from ._layer import Like, check_tensor
 from ._operator import Gradients, Operator
+from ._table import TABLE, Checked, declared
 
-project = Operator("project(Tensor spikes, Tensor weight) -> Tensor")
-project_back = Operator("project_back(Tensor sums, Tensor weight) -> Tensor")
+project = Operator(f"project({declared(TABLE['project'])}) -> Tensor")
+project_back = Operator(f"project_back({declared(TABLE['project_back'])}) -> Tensor")
 
 
 @project.kernel("CPU", "CUDA")
 def project_forward(call: Any) -> Tensor:
     """The product of spikes (T, B, N) and a weight (C, N): (T, B, C)."""
-    check("spikes", call.spikes, call.weight, 1)
+    Checked().rows(TABLE["project"], call)
     made: Tensor = torch.nn.functional.linear(call.spikes, call.weight)
     return made
-
-
-def check(name: str, x: Tensor, weight: Tensor, dimension: int) -> None:
-    """Check x (T, B, n) and a weight whose ``dimension`` has n elements against each other."""
-    if x.dim() != 3:
-        raise ValueError(f"{name}: expected three dimensions, got {tuple(x.shape)}")
-    if weight.dim() != 2 or weight.shape[dimension] != x.shape[2]:
-        raise ValueError(f"weight: expected {x.shape[2]} in dimension {dimension}, got {tuple(weight.shape)}")
-    check_tensor("weight", weight, Like(name, x.dtype, x.device), weight.shape)
 
 
 @project.fake
 def project_fake(call: Any) -> Tensor:
     """The product's shape."""
-    check("spikes", call.spikes, call.weight, 1)
+    Checked().rows(TABLE["project"], call)
     spikes: Tensor = call.spikes
     return spikes.new_empty((*spikes.shape[:2], len(call.weight)))
 
@@ -57,7 +48,7 @@ def project_gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor]
 @project_back.kernel("CPU", "CUDA")
 def back_forward(call: Any) -> Tensor:
     """The product of sums (T, B, C) and a weight (C, N): (T, B, N)."""
-    check("sums", call.sums, call.weight, 0)
+    Checked().rows(TABLE["project_back"], call)
     out = empty(call.sums, *call.sums.shape[:2], call.weight.shape[1])
     torch.mm(call.sums.flatten(0, 1), call.weight, out=out.view(-1, out.shape[2]))
     return out
@@ -66,7 +57,7 @@ def back_forward(call: Any) -> Tensor:
 @project_back.fake
 def back_fake(call: Any) -> Tensor:
     """The product's shape."""
-    check("sums", call.sums, call.weight, 0)
+    Checked().rows(TABLE["project_back"], call)
     sums: Tensor = call.sums
     return sums.new_empty((*sums.shape[:2], call.weight.shape[1]))
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ._acting import resting
 from ._cpu import core
-from ._layer import Like, check_tensor
 from ._memory import address, contiguous
 from ._operator import Operator
+from ._table import TABLE, Checked, declared
 
-rest = Operator("rest(Tensor bias, Tensor gain) -> Tensor")
+rest = Operator(f"rest({declared(TABLE['rest'])}) -> Tensor")
 
 
 @rest.kernel("CPU")
@@ -30,9 +30,8 @@ def forward_cpu(call: Any) -> Tensor:
 
 def check(call: Any) -> tuple[Tensor, Tensor]:
     """Check bias and gain against each other and return them."""
-    bias, gain = call
-    of_doubles = Like("bias", torch.float64, bias.device)
-    return check_tensor("bias", bias, of_doubles, bias.shape), check_tensor("gain", gain, of_doubles, bias.shape)
+    Checked().rows(TABLE["rest"], call)
+    return call.bias, call.gain
 
 
 @rest.kernel("CompositeExplicitAutograd")

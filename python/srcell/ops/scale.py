@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ._cpu import empty
-from ._layer import Like, check_tensor
 from ._operator import Gradients, Operator
+from ._table import TABLE, Checked, declared
 
-scale = Operator("scale(Tensor spikes, Tensor factors) -> Tensor")
+scale = Operator(f"scale({declared(TABLE['scale'])}) -> Tensor")
 
 
 @scale.kernel("CPU", "CUDA")
@@ -27,9 +27,8 @@ def forward(call: Any) -> Tensor:
 
 def check(call: Any) -> tuple[Tensor, Tensor]:
     """Check spikes and factors against each other and return them."""
-    spikes, factors = call
-    check_tensor("factors", factors, Like("spikes", spikes.dtype, spikes.device), spikes.shape[1:])
-    return spikes, factors
+    Checked().rows(TABLE["scale"], call)
+    return call.spikes, call.factors
 
 
 @scale.fake

@@ -13,6 +13,7 @@ from ._cpu import core
 from ._direct import Direct
 from ._layer import OF_OPERATOR, STATE
 from ._memory import contiguous
+from ._table import TABLE, Checked, work_dtype
 
 
 def traced(call: Any) -> bool:
@@ -27,9 +28,7 @@ def keep(call: Any) -> dict[str, Any]:
     return {"current": call.current.new_empty(()).expand(call.current.shape), **_layer.keep(call)}
 
 
-src, src_backward, gradient = _layer.declare(
-    "src", "Tensor current", wanted=["current"], forwards="bool half_spikes=False", keep=keep
-)
+src, src_backward, gradient = _layer.declare("src", wanted=["current"], forwards="bool half_spikes=False", keep=keep)
 
 
 directly = Direct(src, src_backward, gradient, ["current"], core.src, core.src_backward)
@@ -43,34 +42,43 @@ def forward(call: Any) -> tuple[Any, ...]:
     spikes have the dtype of half-precision currents.
     """
     if not _gpu.is_gpu(call.current.device):
-        return _layer.on_cpu(core.src, forward_fake, call, OF_OPERATOR)
-    (spikes, *ended), like, dtype = forward_fake(call), check_current(call), spikes_dtype(call)
-    layer, current = _layer.layer_on_gpu(tuple(call.current.shape), like, call.layer), contiguous(call.current)
+        return _layer.on_cpu(core.src, checked_call, call, OF_OPERATOR)
+    checked, dtype = checked_call(call), spikes_dtype(call)
+    spikes, *ended = new_outputs(call, checked)
+    layer, current = _layer.layer_on_gpu(checked, call.layer), contiguous(call.current)
     if traced(call):  # these kernels work in the dtype of the computation
-        current = current.to(like.dtype)
-        spikes = spikes if dtype == like.dtype else current.new_empty(current.shape)
+        current = current.to(checked.dtype)
+        spikes = spikes if dtype == checked.dtype else current.new_empty(current.shape)
     run = layer, [spikes, *ended[: len(STATE)]], ended[len(STATE) :], call.trace_integrator
     _gpu.gpu_of("current", current).scan_forward(run, current)
     return spikes.to(dtype), *ended
 
 
-def check_current(call: Any) -> _layer.Like:
-    """Check the currents' dimensions and dtype."""
-    return _layer.check_floats("current", call.current, "T, B, N", half=_gpu.is_gpu(call.current.device))
+def checked_current(call: Any) -> Checked:
+    """A call whose currents are checked."""
+    return Checked(half=_gpu.is_gpu(call.current.device)).rows(TABLE["src"], call)
+
+
+def checked_call(call: Any) -> Checked:
+    """A checked call."""
+    return _layer.checked_layer(checked_current(call), call.layer)
 
 
 def spikes_dtype(call: Any) -> torch.dtype:
     """The dtype of the spikes."""
-    return call.current.dtype if call.half_spikes else _layer.work_dtype(call.current)
+    return call.current.dtype if call.half_spikes else work_dtype(call.current)
+
+
+def new_outputs(call: Any, checked: Checked) -> tuple[Any, ...]:
+    """Tensors for the outputs of a checked call."""
+    outputs = _layer.empty_outputs(call.layer, checked, spikes_dtype(call))
+    return *outputs, *_layer.empty_saved(call.layer, checked, call.save, traced(call))
 
 
 @src.fake
 def forward_fake(call: Any) -> tuple[Any, ...]:
     """The outputs' shapes."""
-    sizes = call.current.shape
-    _layer.check_layer(sizes, check_current(call), call.layer)
-    outputs = _layer.empty_outputs(call.layer, sizes, spikes_dtype(call))
-    return *outputs, *_layer.empty_saved(call.layer, sizes, call.save, traced(call))
+    return new_outputs(call, checked_call(call))
 
 
 @src_backward.kernel("CPU", "CUDA")
@@ -78,29 +86,28 @@ def backward(call: Any) -> tuple[Any, ...]:
     """The kernel; ``output_mask`` tells which gradients of current and of WANTED are wanted."""
     current = call.current
     if not _gpu.is_gpu(current.device):
-        return _layer.on_cpu(core.src_backward, check_backward, call, OF_OPERATOR)
-    grads, saved = check_backward(call)
-    layer = _layer.layer_on_gpu(current.shape, check_current(call), call.layer, backward=True)
+        return _layer.on_cpu(core.src_backward, checked_backward, call, OF_OPERATOR)
+    checked, grads, saved = checked_backward(call)
+    layer = _layer.layer_on_gpu(checked, call.layer, backward=True)
     if traced(call):
-        grads = [None if x is None else x.to(layer.given.bias.dtype) for x in grads]
+        grads = [None if x is None else x.to(checked.dtype) for x in grads]
     given = None if traced(call) else contiguous(current)
-    gradients = _layer.gradients_on_gpu(call, layer, 1)
+    gradients = _layer.gradients_on_gpu(call, layer, checked)
     run = layer, grads, saved, gradients
     grad_current = _gpu.gpu_of("current", current).current_gradient(run, given)
     made = of_arguments(call.layer, gradients)
     return grad_current.to(current.dtype) if call.output_mask[0] else None, *made
 
 
-def check_backward(call: Any) -> tuple[list[Tensor | None], list[Tensor]]:
-    """Check a backward call; return the gradients of its outputs, and trace and checkpoints."""
-    current, like, sizes = call.current, check_current(call), tuple(call.current.shape)
-    grads = _layer.check_backward(call, sizes, like, synapse=1, or_dtype=current.dtype)
-    return grads, _layer.saved_of(call, sizes, like, traced=traced(call))
+def checked_backward(call: Any) -> tuple[Checked, list[Tensor | None], list[Tensor]]:
+    """A checked backward call, the gradients of its outputs, and trace and checkpoints."""
+    checked = checked_current(call)
+    grads = _layer.checked_gradients(call, checked, synapse=1, or_dtype=call.current.dtype)
+    return checked, grads, _layer.checked_saved(call, checked, traced(call))
 
 
 @src_backward.fake
 def backward_fake(call: Any) -> tuple[Any, ...]:
     """The gradients' shapes."""
-    current = call.current
-    made = _layer.empty_gradients(call, current.shape, 1)
+    current, made = call.current, _layer.empty_gradients(call, checked_current(call))
     return current.new_empty(current.shape) if call.output_mask[0] else None, *made

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from . import _gpu, _layer
 from ._acting import of_arguments
-from ._convolution import OPTION, synapse_sizes
+from ._convolution import OPTION, checked_synapse
 from ._cpu import core, rows_of
 from ._direct import Direct
 from ._layer import OF_OPERATOR
 from ._memory import contiguous
+from ._table import Checked
 
 src_events, src_events_backward, gradient = _layer.declare(
     "src_events",
-    "Tensor offsets, Tensor indices, Tensor? values, Tensor weight",
     "SymInt steps, SymInt batch",
     wanted=["values", "weight"],
     defaulted=OPTION,
@@ -36,21 +36,24 @@ def forward(call: Any) -> tuple[Any, ...]:
     """
     weight = call.weight
     if not _gpu.is_gpu(weight.device):
-        return _layer.on_cpu(core.src_events, forward_fake, call, OF_OPERATOR)
-    outputs, (sizes, like) = forward_fake(call), check_synapse(call)
+        return _layer.on_cpu(core.src_events, checked_call, call, OF_OPERATOR)
+    checked = checked_call(call)
+    outputs = new_outputs(call, checked)
     refuse_convolution_on_gpu(call)
-    run = _layer.layer_on_gpu(sizes, like, call.layer), outputs[:-2], outputs[-2:], call.trace_integrator
+    run = _layer.layer_on_gpu(checked, call.layer), outputs[:-2], outputs[-2:], call.trace_integrator
     rows, gpu = rows_of(call), _gpu.gpu_of("weight", weight)
     gpu.events_forward(run, (rows.for_kernels(weight.shape[1]), None, None), contiguous(weight))
     return outputs
 
 
-def check_synapse(call: Any) -> tuple[_layer.Sizes, _layer.Like]:
-    """Check weight, offsets, indices and values; return T, B and N, and what the other arguments must have."""
-    _, neurons = synapse_sizes(call)
-    like = _layer.check_floats("weight", call.weight)
-    _layer.check_events(call, like)
-    return (call.steps, call.batch, neurons), like
+def checked_events(call: Any) -> Checked:
+    """A call whose synapse is checked."""
+    return checked_synapse("src_events", call, T=call.steps, B=call.batch)
+
+
+def checked_call(call: Any) -> Checked:
+    """A checked call."""
+    return _layer.checked_layer(checked_events(call), call.layer)
 
 
 def refuse_convolution_on_gpu(call: Any) -> None:
@@ -61,13 +64,16 @@ def refuse_convolution_on_gpu(call: Any) -> None:
         )
 
 
+def new_outputs(call: Any, checked: Checked) -> tuple[Any, ...]:
+    """Tensors for the outputs of a checked call."""
+    saved = _layer.empty_saved(call.layer, checked, call.save, traced=not call.convolution)
+    return *_layer.empty_outputs(call.layer, checked), *saved
+
+
 @src_events.fake
 def forward_fake(call: Any) -> tuple[Any, ...]:
     """The outputs' shapes."""
-    sizes, like = check_synapse(call)
-    _layer.check_layer(sizes, like, call.layer)
-    traced = not call.convolution
-    return *_layer.empty_outputs(call.layer, sizes), *_layer.empty_saved(call.layer, sizes, call.save, traced)
+    return new_outputs(call, checked_call(call))
 
 
 @src_events_backward.kernel("CPU", "CUDA")
@@ -75,21 +81,21 @@ def backward(call: Any) -> tuple[Any, ...]:
     """The kernel; ``output_mask`` tells which gradients of values, weight and WANTED are wanted."""
     weight = call.weight
     if not _gpu.is_gpu(weight.device):
-        return _layer.on_cpu(core.src_events_backward, check_backward, call, OF_OPERATOR)
+        return _layer.on_cpu(core.src_events_backward, checked_backward, call, OF_OPERATOR)
     refuse_convolution_on_gpu(call)
-    (sizes, like), (grads, saved) = check_synapse(call), check_backward(call)
-    layer = _layer.layer_on_gpu(sizes, like, call.layer, backward=True)
-    gradients = _layer.gradients_on_gpu(call, layer, 2)
+    checked, grads, saved = checked_backward(call)
+    layer = _layer.layer_on_gpu(checked, call.layer, backward=True)
+    gradients = _layer.gradients_on_gpu(call, layer, checked)
     run, gpu = (layer, grads, saved, gradients), _gpu.gpu_of("weight", weight)
     of_synapse = gpu.events_backward(run, rows_of(call), contiguous(weight), call.output_mask[:2])
     return *of_synapse, *of_arguments(call.layer, gradients)
 
 
-def check_backward(call: Any) -> tuple[list[Tensor | None], list[Tensor]]:
-    """Check a backward call; return the gradients of its outputs, and trace and checkpoints."""
-    sizes, like = check_synapse(call)
-    grads = _layer.check_backward(call, sizes, like, synapse=2)
-    return grads, _layer.saved_of(call, sizes, like, traced=not call.convolution)
+def checked_backward(call: Any) -> tuple[Checked, list[Tensor | None], list[Tensor]]:
+    """A checked backward call, the gradients of its outputs, and trace and checkpoints."""
+    checked = checked_events(call)
+    grads = _layer.checked_gradients(call, checked, synapse=2)
+    return checked, grads, _layer.checked_saved(call, checked, traced=not call.convolution)
 
 
 @src_events_backward.fake
@@ -98,4 +104,4 @@ def backward_fake(call: Any) -> tuple[Any, ...]:
     weight, (want_values, want_weight) = call.weight, call.output_mask[:2]
     grad_values = weight.new_empty(call.indices.shape) if want_values else None
     grad_weight = weight.new_empty(weight.shape) if want_weight else None
-    return grad_values, grad_weight, *_layer.empty_gradients(call, check_synapse(call)[0], 2)
+    return grad_values, grad_weight, *_layer.empty_gradients(call, checked_events(call))

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ._cpu import empty
-from ._layer import Like, check_tensor
 from ._operator import Gradients, Operator
+from ._table import TABLE, Checked, declared
 
-sum_over_time = Operator("sum_over_time(Tensor spikes, Tensor factors) -> Tensor")
-spread_over_time = Operator("spread_over_time(Tensor sums, Tensor factors, *, int steps) -> Tensor")
+sum_over_time = Operator(f"sum_over_time({declared(TABLE['sum_over_time'])}) -> Tensor")
+spread_over_time = Operator(f"spread_over_time({declared(TABLE['spread_over_time'])}, *, int steps) -> Tensor")
 
 
 @sum_over_time.kernel("CPU", "CUDA")
@@ -35,20 +35,17 @@ def sum_forward(call: Any) -> Tensor:
 
 def check_sum(call: Any) -> tuple[Tensor, Tensor]:
     """Check spikes and factors against each other and return them."""
-    spikes, factors = call
-    if spikes.dim() != 3 or not spikes.shape[0]:
-        raise ValueError(f"spikes: expected shape (T, B, N) with T at least 1, got {tuple(spikes.shape)}")
-    check_factors(factors, spikes, *spikes.shape[:2])
-    return spikes, factors
+    check_steps("spikes", Checked().rows(TABLE["sum_over_time"], call))
+    return call.spikes, call.factors
 
 
-def check_factors(factors: Tensor, like: Tensor, steps: int, batch: int) -> None:
-    """Raise unless the factors are (W,) or (W, B), W at most the number of steps, in the dtype and on the device."""
-    if factors.dim() not in (1, 2) or factors.shape[0] > steps or factors.shape[1:] not in ((), (batch,)):
-        raise ValueError(
-            f"factors: expected shape (W,) or (W, {batch}) with W at most {steps}, got {tuple(factors.shape)}"
-        )
-    check_tensor("factors", factors, Like("spikes", like.dtype, like.device), factors.shape)
+def check_steps(name: str, checked: Checked) -> None:
+    """Raise unless there are steps, and no fewer than factors."""
+    steps, of_factors = checked["TW"]
+    if steps < 1:
+        raise ValueError(f"{name}: expected at least one step, got {steps}")
+    if of_factors > steps:
+        raise ValueError(f"factors: expected W at most {steps}, got {of_factors}")
 
 
 @sum_over_time.fake
@@ -82,9 +79,7 @@ def spread_forward(call: Any) -> Tensor:
 
 def check_spread(call: Any) -> tuple[Tensor, Tensor]:
     """Check sums and factors against each other and return them."""
-    if call.sums.dim() != 2:
-        raise ValueError(f"sums: expected shape (B, N), got {tuple(call.sums.shape)}")
-    check_factors(call.factors, call.sums, call.steps, len(call.sums))
+    check_steps("steps", Checked(T=call.steps).rows(TABLE["spread_over_time"], call))
     return call.sums, call.factors
 
 
