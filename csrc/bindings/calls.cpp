@@ -14,29 +14,20 @@ namespace {
 
 bool flag(py::handle object) { return object.ptr() == Py_True; }
 
-// Reads currents (T, B, N), or (B, N).
-bool read_current(Reader& reader, py::handle object, bool one_step, Tensor& current, bool elements = true) {
-    if (!(elements ? reader.read(object, current) : reader.describe(object, current))) return false;
-    if (one_step && current.dimensions == 2)
-        current = {current.data, current.number, 3, {1, current.shape[0], current.shape[1]}};
-    else if (one_step || current.dimensions != 3)
-        return false;
-    return is_float(current.number);
-}
-
 // The weight of a synapse: (N, K), or that of a convolution.
 struct Synapse {
     Tensor weight;
     std::optional<OwnConvolution> convolution;
 
-    // `sizes` has the numbers of a convolution, or none.
-    bool read(Reader& reader, py::handle object, py::handle sizes) {
+    // Reads a weight by the row of a linear one; `sizes` has the numbers of a convolution, or none. N and K are then
+    // known.
+    bool read(Arguments& given, const Argument& row, py::handle object, py::handle sizes) {
         const Items numbers(sizes);
         if (!numbers.valid) return false;
-        if (!numbers.size()) return read_weight(reader, object, weight);
-        if (!reader.read(object, weight) || weight.dimensions != 4 || !is_float(weight.number)) return false;
+        if (!numbers.size()) return given.read(row, object, weight);
         ConvolutionSizes made;
-        if (numbers.size() != static_cast<Py_ssize_t>(made.size())) return false;
+        if (!given.read(kKernel, object, weight) || numbers.size() != static_cast<Py_ssize_t>(made.size()))
+            return false;
         for (size_t k = 0; k < made.size(); ++k) made[k] = PyLong_AsLongLong(numbers[static_cast<Py_ssize_t>(k)].ptr());
         if (PyErr_Occurred()) throw py::error_already_set();
         try {
@@ -45,7 +36,10 @@ struct Synapse {
         } catch (const ConvolutionFault& fault) {
             value_error(fault.of_weight ? "weight: " : "convolution: ", fault.what());
         }
-        return true;
+        Letters& letters = given.letters;
+        const bool fits = letters['K'] < 0 || letters['K'] == inputs();
+        letters['N'] = neurons(), letters['K'] = inputs();
+        return fits;
     }
 
     Maybe<const Convolution> map() const { return convolution ? &convolution->view() : nullptr; }
@@ -58,31 +52,38 @@ struct Synapse {
     }
 };
 
-// Reads the fields offsets, indices, values and weight, which begin at the field `at`.
-bool read_synapse(Reader& reader, const py::handle call, Py_ssize_t at, py::handle sizes, int64_t rows,
-                  EventRows& events, Synapse& synapse) {
-    if (!synapse.read(reader, field(call, at + 3), sizes)) return false;
-    Number number = synapse.weight.number;
-    events.inputs = synapse.inputs();
-    return read_events(reader, field(call, at), field(call, at + 1), field(call, at + 2), rows, events, number) &&
-           number == synapse.weight.number;
+// Reads the fields offsets, indices, values and weight, which begin at the field `at`; T and B are known.
+bool read_events(Arguments& given, const py::handle call, Py_ssize_t at, py::handle sizes, EventRows& events,
+                 Synapse& synapse) {
+    if (!synapse.read(given, kSrcEvents[3], field(call, at + 3), sizes) ||
+        !given.read(kSrcEvents[0], field(call, at), events.offsets) ||
+        !given.read(kSrcEvents[1], field(call, at + 1), events.indices) ||
+        !given.read(kSrcEvents[2], field(call, at + 2), events.values))
+        return false;
+    events.count = given.letters['E'], events.inputs = given.letters['K'];
+    return true;
 }
 
 // A map of neurons has no recurrent weights.
 bool fits(const LayerCall& layer, const Synapse& synapse) { return !synapse.map() || !layer.recurrent_weights; }
 
-// A convolution finds its events again instead of keeping their mask.
+// The shape of the mask of a dense input. A convolution finds its events again instead.
 Shape shape_of_mask(const LayerCall& layer, const Synapse& synapse) {
-    return {synapse.map() ? 0 : layer.steps * layer.batch, mask_words(synapse.inputs())};
+    Letters& letters = layer.call.letters;
+    letters['R'] = synapse.map() ? 0 : layer.steps * layer.batch, letters['W'] = mask_words(synapse.inputs());
+    return letters.shape(kKept[2]);
 }
 
 // Reads an input (T, B, K), or (B, K), and its weight, the fields from `at` on.
-bool read_dense(Reader& reader, const py::handle call, Py_ssize_t at, py::handle sizes, bool one_step, Tensor& input,
+bool read_dense(Arguments& given, const py::handle call, Py_ssize_t at, py::handle sizes, const Way& way, Tensor& input,
                 Synapse& synapse) {
-    if (!reader.read(field(call, at), input) || input.dimensions != (one_step ? 2 : 3)) return false;
-    if (one_step) input = {input.data, input.number, 3, {1, input.shape[0], input.shape[1]}};
-    return synapse.read(reader, field(call, at + 1), sizes) && input.number == synapse.weight.number &&
-           synapse.inputs() == input.shape[2] && input.shape[2] <= int64_t(1) << 31;
+    return given.read(kSrcDense[0], field(call, at), input, way.form_of(0)) &&
+           synapse.read(given, kSrcDense[1], field(call, at + 1), sizes) && given.letters['K'] <= int64_t(1) << 31;
+}
+
+bool read_mask_of(const LayerCall& layer, const Synapse& synapse, py::handle call, Address& mask) {
+    shape_of_mask(layer, synapse);
+    return layer.call.read(kKept[2], field(call, 1 + kStates + 4), mask);
 }
 
 // Reads output_mask: flags of the synapse's gradients, and those of the layer's that are not made in any case.
@@ -166,13 +167,13 @@ bool is_for_dispatcher_backwards(const Way& way) { return way.direct && (is_watc
 // `call` has the fields current, layer, save, trace_integrator and half_spikes.
 py::object src(const py::handle call, const Way& way, int threads) {
     if (is_for_dispatcher(way)) return py::none();
-    Reader reader(way.reader());
+    Arguments given(way.reader());
     Tensor current;
-    if (!read_current(reader, field(call, 0), way.one_step, current)) return py::none();
-    LayerCall layer = {&reader, current.number, current.shape[0], current.shape[1], current.shape[2], way};
+    if (!given.read(kSrc[0], field(call, 0), current, way.form_of(0))) return py::none();
+    LayerCall layer(given, way);
     if (!layer.read(field(call, 1))) return py::none();
     const Layer checked = layer.checked(threads);
-    const bool learns = reader.learnt() > 0;
+    const bool learns = given.reader.learnt() > 0;
     Results made = make_results(layer, field(call, 0));
     add_saved(made, layer, field(call, 0), flag(field(call, 2)) || learns, layer.recurrent_weights);
     const Address at = address_of(current.data);
@@ -186,18 +187,16 @@ py::object src(const py::handle call, const Way& way, int threads) {
 // `call` has the fields offsets, indices, values, weight, layer, steps, batch, save, trace_integrator and convolution.
 py::object src_events(const py::handle call, const Way& way, int threads) {
     if (is_for_dispatcher(way)) return py::none();
-    Reader reader(way.reader());
+    Arguments given(way.reader());
     Synapse synapse;
     EventRows rows;
-    int64_t steps, batch;
-    if (!read_sizes(call, 5, steps, batch) ||
-        !read_synapse(reader, call, 0, field(call, 9), steps * batch, rows, synapse))
+    if (!read_sizes(call, 5, given.letters) || !read_events(given, call, 0, field(call, 9), rows, synapse))
         return py::none();
     const py::handle like = field(call, 3);
-    LayerCall layer = {&reader, synapse.weight.number, steps, batch, synapse.neurons(), way};
+    LayerCall layer(given, way);
     if (!layer.read(field(call, 4)) || !fits(layer, synapse)) return py::none();
     const Layer checked = layer.checked(threads);
-    const bool learns = reader.learnt() > 0;
+    const bool learns = given.reader.learnt() > 0;
     Results made = make_results(layer, like);
     add_saved(made, layer, like, flag(field(call, 7)) || learns, !synapse.map());
     if (synapse.map())
@@ -212,12 +211,12 @@ py::object src_events(const py::handle call, const Way& way, int threads) {
 // Returns False if the product is to be used.
 py::object src_dense(const py::handle call, const Way& way, int threads) {
     if (is_for_dispatcher(way)) return py::none();
-    Reader reader(way.reader());
+    Arguments given(way.reader());
     Tensor input;
     Synapse synapse;
     const py::handle like = field(call, 1), method = field(call, 3);
-    if (!read_dense(reader, call, 0, field(call, 7), way.one_step, input, synapse)) return py::none();
-    LayerCall layer = {&reader, synapse.weight.number, input.shape[0], input.shape[1], synapse.neurons(), way};
+    if (!read_dense(given, call, 0, field(call, 7), way, input, synapse)) return py::none();
+    LayerCall layer(given, way);
     const bool chosen = is_text(method, "events");
     if (!chosen && !is_text(method, "auto")) return is_text(method, "gemm") ? py::object(py::bool_(false)) : py::none();
     if (!layer.read(field(call, 2)) || !fits(layer, synapse)) return py::none();
@@ -226,7 +225,7 @@ py::object src_dense(const py::handle call, const Way& way, int threads) {
     if (!chosen && !events_are_faster(layer.number == Number::kFloat64, checked.shape, elements, input.shape[2],
                                       synapse.map() ? synapse.map()->places() : 0))
         return py::bool_(false);
-    const bool learns = reader.learnt() > 0, save = flag(field(call, 5)) || learns;
+    const bool learns = given.reader.learnt() > 0, save = flag(field(call, 5)) || learns;
     Results made = make_results(layer, like);
     add_saved(made, layer, like, save, !synapse.map());
     const Address mask = save ? made.add(like, Number::kInt64, shape_of_mask(layer, synapse)) : 0;
@@ -249,24 +248,24 @@ constexpr Py_ssize_t kGrads = 1 + kStates;
 // `call` then has current, trace, checkpoints, layer and output_mask.
 py::object src_backward(const py::handle call, const Way& way, int threads) {
     if (is_for_dispatcher_backwards(way)) return py::none();
-    Reader reader(way.reader());
+    Arguments given(way.reader());
     Tensor current;
     const py::handle of_layer = field(call, kGrads + 3);
     const bool traced = !field(of_layer, kWeightHh).is_none();  // the currents are then not kept
-    if (!read_current(reader, field(call, kGrads), false, current, !traced)) return py::none();
-    LayerCall layer = {&reader, current.number, current.shape[0], current.shape[1], current.shape[2], way};
+    if (!given.read(kSrc[0], field(call, kGrads), current, Form::kWhole, !traced)) return py::none();
+    LayerCall layer(given, way);
     Outputs grads = {};
     Saved saved = {};
     Wanted wanted;
     bool want_current = false;
     if (!layer.read(of_layer, true) || !layer.read_gradients(Items(call), kGrads, grads) ||
-        !read_saved(layer, field(call, kGrads + 1), field(call, kGrads + 2), traced, saved) ||
+        !read_saved(layer, call, kGrads + 1, traced, saved) ||
         !read_mask(field(call, kGrads + 4), {&want_current}, wanted))
         return py::none();
     const Layer checked = layer.checked(threads);
     Made made;
     const py::handle like = field(of_layer, kBiasField);
-    const Address grad_current = made.add(like, layer.number, layer.of_spikes());
+    const Address grad_current = made.add(like, layer.number, layer.shape_of(0));
     LayerGradients gradients(layer, wanted, like);
     if (traced)
         traced_backward(checked, grads, gradients.at, nullptr, saved, grad_current, 0);
@@ -280,21 +279,20 @@ py::object src_backward(const py::handle call, const Way& way, int threads) {
 // convolution.
 py::object src_events_backward(const py::handle call, const Way& way, int threads) {
     if (is_for_dispatcher_backwards(way)) return py::none();
-    Reader reader(way.reader());
+    Arguments given(way.reader());
     Synapse synapse;
     EventRows rows;
-    int64_t steps, batch;
-    if (!read_sizes(call, kGrads + 7, steps, batch) ||
-        !read_synapse(reader, call, kGrads, field(call, kGrads + 10), steps * batch, rows, synapse))
+    if (!read_sizes(call, kGrads + 7, given.letters) ||
+        !read_events(given, call, kGrads, field(call, kGrads + 10), rows, synapse))
         return py::none();
-    LayerCall layer = {&reader, synapse.weight.number, steps, batch, synapse.neurons(), way};
+    LayerCall layer(given, way);
     Outputs grads = {};
     Saved saved = {};
     Wanted wanted;
     bool want_values, want_weight;
     if (!layer.read(field(call, kGrads + 6), true) || !fits(layer, synapse) ||
         !layer.read_gradients(Items(call), kGrads, grads) ||
-        !read_saved(layer, field(call, kGrads + 4), field(call, kGrads + 5), !synapse.map(), saved) ||
+        !read_saved(layer, call, kGrads + 4, !synapse.map(), saved) ||
         !read_mask(field(call, kGrads + 9), {&want_values, &want_weight}, wanted))
         return py::none();
     const Layer checked = layer.checked(threads);
@@ -310,8 +308,8 @@ py::object src_events_backward(const py::handle call, const Way& way, int thread
     }
     Tensor weight_t = {}, grad_current = {};
     if (want_values) {
-        reader.read(reader.keep(transposed(like)), weight_t);
-        reader.keep(new_tensor(like, layer.number, layer.of_spikes(), grad_current));
+        given.reader.read(given.reader.keep(transposed(like)), weight_t);
+        given.reader.keep(new_tensor(like, layer.number, layer.shape_of(0), grad_current));
     }
     const Address current = address_of(grad_current.data);
     traced_backward(checked, grads, gradients.at, &rows, saved, current, grad_weight);
@@ -323,12 +321,12 @@ py::object src_events_backward(const py::handle call, const Way& way, int thread
 // convolution. By events, whatever the method.
 py::object src_dense_backward(const py::handle call, bool ones, const Way& way, int threads) {
     if (is_for_dispatcher_backwards(way)) return py::none();
-    Reader reader(way.reader());
+    Arguments given(way.reader());
     Tensor input;
     Synapse synapse;
-    if (!read_dense(reader, call, kGrads, field(call, kGrads + 10), false, input, synapse)) return py::none();
+    if (!read_dense(given, call, kGrads, field(call, kGrads + 10), {}, input, synapse)) return py::none();
     const int64_t inputs = input.shape[2];
-    LayerCall layer = {&reader, synapse.weight.number, input.shape[0], input.shape[1], synapse.neurons(), way};
+    LayerCall layer(given, way);
     Outputs grads = {};
     Saved saved = {};
     Wanted wanted;
@@ -336,8 +334,7 @@ py::object src_dense_backward(const py::handle call, bool ones, const Way& way, 
     bool want_input, want_weight;
     if (!layer.read(field(call, kGrads + 6), true) || !fits(layer, synapse) ||
         !layer.read_gradients(Items(call), kGrads, grads) ||
-        !read_saved(layer, field(call, kGrads + 2), field(call, kGrads + 3), !synapse.map(), saved) ||
-        !layer.read_optional(field(call, kGrads + 4), Number::kInt64, shape_of_mask(layer, synapse), mask) ||
+        !read_saved(layer, call, kGrads + 2, !synapse.map(), saved) || !read_mask_of(layer, synapse, call, mask) ||
         !read_mask(field(call, kGrads + 9), {&want_input, &want_weight}, wanted))
         return py::none();
     const Layer checked = layer.checked(threads);
@@ -355,7 +352,7 @@ py::object src_dense_backward(const py::handle call, bool ones, const Way& way, 
         return with_layers(made.made, gradients);
     }
     Tensor weight_t = {};
-    if (at_events) reader.read(reader.keep(transposed(like)), weight_t);
+    if (at_events) given.reader.read(given.reader.keep(transposed(like)), weight_t);
     dense_backward(checked, grads, gradients.at, elements, inputs, mask, ones, saved, synapse.address(),
                    address_of(weight_t.data), grad_input, grad_weight);
     return with_layers(made.made, gradients);
@@ -363,10 +360,12 @@ py::object src_dense_backward(const py::handle call, bool ones, const Way& way, 
 
 // The layer of a call on a GPU, whose tensors are checked, contiguous, and kept by the caller.
 Layer layer_on_gpu(const py::handle record, const Sizes& sizes, bool is_double, bool backward) {
-    Reader reader(Reader::kAnywhere);
-    LayerCall layer = {&reader, is_double ? Number::kFloat64 : Number::kFloat32, sizes[0], sizes[1], sizes[2]};
+    Arguments given(Reader::kAnywhere);
+    given.number = is_double ? Number::kFloat64 : Number::kFloat32;
+    given.letters['T'] = sizes[0], given.letters['B'] = sizes[1], given.letters['N'] = sizes[2];
+    LayerCall layer(given, {});
     layer.on_host = false;  // Python has put in place what the layer computes with
-    if (!layer.read(record, backward) || reader.copied())
+    if (!layer.read(record, backward) || given.reader.copied())
         throw std::runtime_error("srcell: expected contiguous tensors that lie in memory");
     return layer.checked(1);
 }

@@ -64,21 +64,142 @@ struct Items {
     PyObject* of;
 };
 
+// The sizes that the letters of the table stand for; -1: not known yet.
+class Letters {
+  public:
+    Letters() { of_.fill(-1); }
+    int64_t& operator[](char letter) { return of_[static_cast<size_t>(letter)]; }
+    int64_t operator[](char letter) const { return of_[static_cast<size_t>(letter)]; }
+
+    // The first shape of a row, all of whose letters are known.
+    Shape shape(const Argument& row) const {
+        Shape made = {};
+        const char* at = row.shapes;
+        while (*at && *at != '|') {
+            made.of[made.count++] = value(at);
+            if (*at == ',') ++at;
+        }
+        return made;
+    }
+
+    // Whether a tensor has one of the shapes of a row; unknown letters of this shape are then known.
+    bool take(const Argument& row, const Tensor& x) {
+        const char* at = row.shapes;
+        for (;;) {
+            if (take(at, x)) return true;
+            while (*at && *at != '|') ++at;
+            if (!*at++) return false;
+        }
+    }
+
+  private:
+    static bool is_end(char c) { return !c || c == ',' || c == '|'; }
+
+    // The value of the size at `at`, which is moved past it; -1 if it is unknown or too large.
+    int64_t value(const char*& at) const {
+        int64_t total = 0, sign = 1;
+        bool valid = true;
+        for (;;) {
+            int64_t product = sign;
+            bool zero = false, lost = false;
+            for (;; ++at) {
+                const int64_t factor = *at >= '0' && *at <= '9' ? *at - '0' : (*this)[*at];
+                valid = valid && factor >= 0, zero = zero || !factor;
+                lost = __builtin_mul_overflow(product, factor, &product) || lost;
+                if (*++at != '*') break;
+            }
+            valid = valid && (zero || !lost) && !__builtin_add_overflow(total, zero ? 0 : product, &total);
+            if (is_end(*at)) return valid ? total : -1;
+            sign = *at++ == '-' ? -1 : 1;
+        }
+    }
+
+    // Whether a tensor has the shape at `at`.
+    bool take(const char* at, const Tensor& x) {
+        std::array<std::pair<char, int64_t>, kMostDimensions> found;
+        size_t count = 0;
+        for (int k = 0; k < x.dimensions; ++k) {
+            if (!*at || *at == '|') return false;
+            if (is_end(at[1]) && *at > '9' && (*this)[*at] < 0)
+                found[count++] = {*at++, x.shape[k]};
+            else if (value(at) != x.shape[k])
+                return false;
+            if (*at == ',') ++at;
+        }
+        if (*at && *at != '|') return false;
+        for (size_t k = 0; k < count; ++k) (*this)[found[k].first] = found[k].second;
+        return true;
+    }
+
+    std::array<int64_t, 128> of_;
+};
+
+// What a tensor of a direct call has beside the shape in the table: it lacks the first dimension, or has another of 1
+// before it.
+enum class Form { kWhole, kWithoutFirst, kWithOne };
+
+// Reads the tensors of a call by the table.
+struct Arguments {
+    explicit Arguments(Reader::Kind kind) : reader(kind) {}
+
+    // Reads a tensor, or whether one that may be is absent: its address is then null. Without `elements`, its memory is
+    // not read.
+    bool read(const Argument& row, py::handle object, Tensor& x, Form form = Form::kWhole, bool elements = true) {
+        x.data = nullptr;
+        if (object.is_none()) return row.presence & kOptional;
+        if (!(elements ? reader.read(object, x) : reader.describe(object, x))) return false;
+        if (row.number != Number::kFloat && x.number != row.number) return false;
+        if (row.number == Number::kFloat) {
+            if (number == Number::kOther && (x.number == Number::kFloat32 || x.number == Number::kFloat64))
+                number = x.number;
+            if (x.number != number || number == Number::kOther) return false;
+        }
+        if (form == Form::kWhole) return letters.take(row, x);
+        Tensor whole = x;
+        const bool shorter = form == Form::kWithOne;
+        if (shorter ? !x.dimensions || x.shape[0] != 1 : x.dimensions == kMostDimensions) return false;
+        whole.dimensions += shorter ? -1 : 1;
+        if (shorter)
+            std::copy_n(x.shape + 1, whole.dimensions, whole.shape);
+        else
+            std::copy_n(x.shape, x.dimensions, whole.shape + 1), whole.shape[0] = 1;
+        x = whole;
+        return letters.take(row, x);
+    }
+
+    bool read(const Argument& row, py::handle object, Address& address, Form form = Form::kWhole) {
+        Tensor x;
+        const bool valid = read(row, object, x, form);
+        address = address_of(x.data);
+        return valid;
+    }
+
+    Reader reader;
+    Number number = Number::kOther;  // of the floats
+    Letters letters;
+};
+
 // How a call came: as an operator's, or directly from a layer. Called directly, the input and the spikes of `one_step`
 // lack T, and the states of a `stacked` layer have a dimension of 1 before B.
 struct Way {
     bool direct = false, one_step = false, stacked = false;
 
     Reader::Kind reader() const { return direct ? Reader::kPlain : Reader::kAny; }
+    Form form_of(size_t output) const {
+        if (output == 0) return one_step ? Form::kWithoutFirst : Form::kWhole;
+        return stacked ? Form::kWithOne : Form::kWhole;
+    }
 };
 
 // A layer's part of a call.
 struct LayerCall {
-    Reader* reader;
-    Number number;
-    int64_t steps, batch, neurons;
-    // How a layer is called directly, not as an operator.
-    Way way = {};
+    // T, B and N are known.
+    LayerCall(Arguments& of_call, const Way& called) : call(of_call), way(called) {}
+
+    Arguments& call;
+    Way way;  // how a layer is called directly, not as an operator
+    int64_t steps = call.letters['T'], batch = call.letters['B'], neurons = call.letters['N'];
+    Number number = call.number;
     std::vector<double> constants = {};
     std::vector<Address> parameters = {}, state = {};
     std::vector<int64_t> strides = {};
@@ -99,11 +220,16 @@ struct LayerCall {
     bool resonant() const { return static_cast<int>(constants.size()) + 1 == parameters_of(true); }
     // Of a place in kStates.
     bool has_state(size_t k) const { return k == kPast ? delays.past_steps > 0 : int(k) < states_of(resonant()); }
-    Shape shape_of_state(size_t k) const { return k == kPast ? past() : plane(); }
-    Shape of_spikes() const { return way.one_step ? Shape{batch, neurons} : Shape{steps, batch, neurons}; }
-    Shape plane() const { return way.stacked ? Shape{1, batch, neurons} : Shape{batch, neurons}; }
-    Shape past() const {
-        return way.stacked ? Shape{1, batch, delays.past_steps, neurons} : Shape{batch, delays.past_steps, neurons};
+    // Of a place in kOutputs.
+    Shape shape_of(size_t output) const {
+        const Shape whole = call.letters.shape(kOutputs[output]);
+        const Form form = way.form_of(output);
+        if (form == Form::kWhole) return whole;
+        Shape made = {};
+        const bool shorter = form == Form::kWithoutFirst;
+        made.count = whole.count + (shorter ? -1 : 1), made.of[0] = 1;
+        std::copy(whole.of + shorter, whole.of + whole.count, made.of + !shorter);
+        return made;
     }
 
     int64_t values_of(size_t k) const { return shapes[k].count ? shapes[k].of[0] : 1; }
@@ -120,26 +246,13 @@ struct LayerCall {
     // reshapes, unless there is one neuron or channel.
     bool read_parameter(py::handle object) {
         Tensor x;
-        if (!reader->read(object, x) || x.number != number || x.dimensions > 1) return false;
+        if (!call.read(kParameter, object, x)) return false;
         const int64_t count = x.dimensions ? x.shape[0] : 1;
-        const bool of_channels = x.dimensions && channels && count == channels;
-        if (count != neurons && !of_channels && (count != 1 || (way.direct && x.dimensions))) return false;
+        if (way.direct && x.dimensions && count == 1 && neurons != 1 && channels != 1) return false;
         parameters.push_back(address_of(x.data));
         strides.push_back(count == 1 ? 0 : 1);
         shapes.push_back(x.dimensions ? Shape{count} : Shape{});
         return true;
-    }
-
-    bool read_optional(py::handle object, Number expected, const Shape& shape, Address& address) const {
-        Tensor x;
-        if (object.is_none()) return true;
-        if (!reader->read(object, x) || !x.has(expected, shape)) return false;
-        address = address_of(x.data);
-        return true;
-    }
-
-    bool read_present(py::handle object, const Shape& shape, Address& address) const {
-        return !object.is_none() && read_optional(object, number, shape, address);
     }
 
     // The gradients of spikes and state; what the layer does not have is ignored.
@@ -147,8 +260,7 @@ struct LayerCall {
         for (Py_ssize_t k = 0; k < count; ++k) {
             const auto at = static_cast<size_t>(k);
             if (k && !has_state(at - 1)) continue;
-            const Shape shape = k == 0 ? of_spikes() : shape_of_state(at - 1);
-            if (!read_optional(given[k], number, shape, grads[at])) return false;
+            if (!call.read(kOutputs[at], given[k], grads[at], way.form_of(at))) return false;
         }
         return true;
     }
@@ -178,6 +290,7 @@ struct LayerCall {
     bool read_channels(py::handle object) {
         channels = PyLong_AsLongLong(object.ptr());
         if (channels == -1 && PyErr_Occurred()) throw py::error_already_set();
+        call.letters['C'] = channels ? channels : neurons;
         return channels == 0 || (channels > 0 && neurons % channels == 0);
     }
 
@@ -198,31 +311,35 @@ struct LayerCall {
         const Py_ssize_t all = (backward ? 1 : states_of(resonant())) + delayed, given = items.size();
         if (given && given != all && given != all - delayed) return false;
         if (given) state.assign(kStates, 0);
-        const bool unstacked = backward && way.stacked;  // what is kept has the shape that operators keep
         for (Py_ssize_t k = 0; k < given; ++k) {
             const bool past = delayed && k == all - 1;
-            Address& at = state[past ? kPast : static_cast<size_t>(k)];
+            const size_t at = past ? kPast : static_cast<size_t>(k);
             if (way.direct && !backward && items[k].is_none()) return false;
-            Shape shape = past ? this->past() : plane();
-            if (unstacked) shape = past ? Shape{batch, delays.past_steps, neurons} : Shape{batch, neurons};
-            if (!read_optional(items[k], number, shape, at)) return false;
+            // What is kept has the shape that operators keep.
+            const Form form = backward ? Form::kWhole : way.form_of(1 + at);
+            if (!call.read(kOutputs[1 + at], items[k], state[at], form)) return false;
         }
         return true;
     }
 
-    bool read_delays(py::handle first, py::handle factors, py::handle past_steps) {
-        delays.past_steps = PyLong_AsLongLong(past_steps.ptr());
+    bool read_delays(py::handle record) {
+        const py::handle first = field(record, kFirstHh), factors = field(record, kFactorsHh);
+        delays.past_steps = PyLong_AsLongLong(field(record, kPastSteps).ptr());
         if (delays.past_steps == -1 && PyErr_Occurred()) throw py::error_already_set();
+        call.letters['P'] = delays.past_steps;
         if (delays.past_steps < 0 || (delays.past_steps == 0) != first.is_none()) return false;
         if (first.is_none()) return factors.is_none();
-        if (!recurrent_weights || !read_optional(first, Number::kInt32, {neurons}, delays.first)) return false;
-        delays.terms = 1;
-        if (factors.is_none()) return true;
-        Tensor x;
-        if (!reader->read(factors, x) || x.dimensions != 2 || x.shape[1] < 1) return false;
-        delays.terms = x.shape[1];
-        delays.factors = address_of(x.data), has_factors = true;
-        return x.has(number, {neurons, delays.terms});
+        has_factors = !factors.is_none();
+        if (!recurrent_weights || !read_tensor(record, kFirstHh, delays.first) ||
+            !read_tensor(record, kFactorsHh, delays.factors))
+            return false;
+        delays.terms = has_factors ? call.letters['D'] : 1;
+        return delays.terms > 0;
+    }
+
+    // One of the fields that kLayer has.
+    bool read_tensor(py::handle record, Field at, Address& address) {
+        return call.read(kLayer[at - kLengths], field(record, at), address);
     }
 
     bool read(py::handle record, bool backward = false) {
@@ -234,7 +351,7 @@ struct LayerCall {
             !read_channels(field(record, kChannels)) || !read_clamped(field(record, kClamped)))
             return false;
         if (!read_parameter(field(record, kBiasField))) return false;
-        const int learnt = reader->learnt();
+        const int learnt = call.reader.learnt();
         for (Py_ssize_t k = 0; k < cell.size(); ++k) {
             if (!PyFloat_CheckExact(cell[k].ptr())) {
                 if (!read_parameter(cell[k])) return false;
@@ -242,17 +359,15 @@ struct LayerCall {
                 parameters.push_back(0), strides.push_back(0), shapes.push_back({});
             }
         }
-        learns_cell = reader->learnt() > learnt;
+        learns_cell = call.reader.learnt() > learnt;
         full_gradient = field(record, kFullGradient).ptr() == Py_True;
         recurrent_weights = !field(record, kWeightHh).is_none();
         autapses = field(record, kAutapses).ptr() != Py_False;
         const bool at_rest = is_text(field(record, kStart), "rest");
         if (!at_rest && !is_text(field(record, kStart), "zeros")) return false;
-        if (!read_optional(field(record, kLengths), Number::kInt64, {batch}, lengths) ||
-            !read_surrogate(field(record, kSurrogate), relu) ||
+        if (!read_tensor(record, kLengths, lengths) || !read_surrogate(field(record, kSurrogate), relu) ||
             !read_surrogate(field(record, kLateralSurrogate), lateral_relu) ||
-            !read_optional(field(record, kWeightHh), number, {neurons, neurons}, weight_hh) ||
-            !read_delays(field(record, kFirstHh), field(record, kFactorsHh), field(record, kPastSteps)) ||
+            !read_tensor(record, kWeightHh, weight_hh) || !read_delays(record) ||
             !read_bias_max(field(record, kBiasMax)) || !read_state(field(record, kState), backward))
             return false;
         if (on_host)
@@ -334,32 +449,31 @@ struct Results : Made {
 
 inline Results make_results(const LayerCall& call, py::handle like) {
     Results made;
-    made.outputs[0] = made.add(like, call.number, call.of_spikes());
-    for (size_t k = 0; k < kStates; ++k)
-        made.outputs[1 + k] = call.has_state(k) ? made.add(like, call.number, call.shape_of_state(k)) : made.none();
+    for (size_t k = 0; k < made.outputs.size(); ++k)
+        made.outputs[k] = !k || call.has_state(k - 1) ? made.add(like, call.number, call.shape_of(k)) : made.none();
     return made;
 }
 
-// The elements of a call's checkpoints.
-inline int64_t saved_states(const LayerCall& call, bool traced) {
-    const int64_t states = states_of(call.resonant()) - traced;
-    return ceil_div(call.steps, traced ? kEventSegment : kSegment) * states * call.batch * call.neurons;
+// Sets the letters of what a layer keeps.
+inline void set_kept(const LayerCall& layer, bool traced) {
+    Letters& letters = layer.call.letters;
+    letters['X'] = traced, letters['Q'] = states_of(layer.resonant()) - traced;
+    letters['G'] = ceil_div(layer.steps, traced ? kEventSegment : kSegment);
 }
 
 // Adds trace and checkpoints if they are to be saved.
-inline void add_saved(Results& made, const LayerCall& call, py::handle like, bool save, bool traced) {
-    if (!save) {
-        made.none(), made.none();
-        return;
-    }
-    made.saved[0] = made.add(like, call.number, {traced ? call.steps * call.batch * call.neurons : 0});
-    made.saved[1] = made.add(like, call.number, {saved_states(call, traced)});
+inline void add_saved(Results& made, const LayerCall& layer, py::handle like, bool save, bool traced) {
+    set_kept(layer, traced);
+    for (size_t k = 0; k < made.saved.size(); ++k)
+        made.saved[k] = save ? made.add(like, layer.number, layer.call.letters.shape(kKept[k])) : made.none();
 }
 
-// Reads what add_saved() added.
-inline bool read_saved(const LayerCall& call, py::handle trace, py::handle checkpoints, bool traced, Saved& saved) {
-    return call.read_present(trace, {traced ? call.steps * call.batch * call.neurons : 0}, saved[0]) &&
-           call.read_present(checkpoints, {saved_states(call, traced)}, saved[1]);
+// Reads what add_saved() added, which begins at the field `at` of a call.
+inline bool read_saved(const LayerCall& layer, py::handle call, Py_ssize_t at, bool traced, Saved& saved) {
+    set_kept(layer, traced);
+    for (size_t k = 0; k < saved.size(); ++k)
+        if (!layer.call.read(kKept[k], field(call, at + static_cast<Py_ssize_t>(k)), saved[k])) return false;
+    return true;
 }
 
 // Which gradients of a layer are wanted.
@@ -417,9 +531,10 @@ struct LayerGradients : Made {
         return k > kOfParameters && k - kOfParameters < call.shapes.size();
     }
     static Shape shape_of(const LayerCall& call, size_t k) {
-        if (k == kOfLateral) return {call.neurons, call.neurons};
-        if (k == kOfFactors) return {call.neurons, call.delays.terms};
-        return k < kOfParameters ? call.shape_of_state(k - kOfState) : call.shapes[k - kOfParameters];
+        const Letters& letters = call.call.letters;
+        if (k == kOfLateral) return letters.shape(kLayer[kWeightHh - kLengths]);
+        if (k == kOfFactors) return letters.shape(kLayer[kFactorsHh - kLengths]);
+        return k < kOfParameters ? call.shape_of(1 + k - kOfState) : call.shapes[k - kOfParameters];
     }
 
     const LayerCall& call;
@@ -428,35 +543,13 @@ struct LayerGradients : Made {
     std::array<Address, kParameters> of_values_ = {};
 };
 
-// Reads events of `rows` rows, and the type of their values, if they have any.
-inline bool read_events(Reader& reader, py::handle offsets, py::handle indices, py::handle values, int64_t rows,
-                        EventRows& events, Number& number) {
-    Tensor of_offsets, of_indices, of_values = {};
-    if (!reader.read(offsets, of_offsets) || !of_offsets.has(Number::kInt64, {rows + 1}) ||
-        !reader.read(indices, of_indices) || of_indices.dimensions != 1 || of_indices.number != Number::kInt32)
-        return false;
-    events.count = of_indices.shape[0];
-    if (!values.is_none()) {
-        if (!reader.read(values, of_values) || !of_values.has(of_values.number, {events.count})) return false;
-        number = of_values.number;
-    }
-    events.offsets = address_of(of_offsets.data), events.indices = address_of(of_indices.data);
-    events.values = address_of(of_values.data);
-    return true;
-}
-
-// Reads T and B.
-inline bool read_sizes(const py::handle call, Py_ssize_t at, int64_t& steps, int64_t& batch) {
-    steps = PyLong_AsLongLong(field(call, at).ptr()), batch = PyLong_AsLongLong(field(call, at + 1).ptr());
+// Reads T and B, the fields of a call from `at` on.
+inline bool read_sizes(const py::handle call, Py_ssize_t at, Letters& letters) {
+    const int64_t steps = PyLong_AsLongLong(field(call, at).ptr()),
+                  batch = PyLong_AsLongLong(field(call, at + 1).ptr());
     if (PyErr_Occurred()) throw py::error_already_set();
-    return steps >= 0 && batch >= 0 && (!steps || batch < INT64_MAX / steps);
-}
-
-inline bool is_float(Number number) { return number == Number::kFloat32 || number == Number::kFloat64; }
-
-// Reads a weight (N, K).
-inline bool read_weight(Reader& reader, py::handle object, Tensor& weight) {
-    return reader.read(object, weight) && weight.dimensions == 2 && is_float(weight.number);
+    letters['T'] = steps, letters['B'] = batch;
+    return steps >= 0 && batch >= 0;
 }
 
 }  // namespace srcell

@@ -8,6 +8,9 @@
 namespace srcell {
 namespace {
 
+// Places in kIntegerSrc.
+enum Row { kOffsetsRow, kIndicesRow, kInputRow, kWeightRow, kLatentRow, kScaleRow, kStateRow, kLengthsRow };
+
 // What both operators have: the fields offsets, indices, input and weight, from `at` on; scale and lengths; and from
 // the ninth field on steps, batch and cell.
 class IntegerCall {
@@ -18,29 +21,24 @@ class IntegerCall {
 
     bool read(py::handle call, Py_ssize_t at, Py_ssize_t scale_at, Py_ssize_t lengths_at, py::handle state,
               int threads) {
-        Tensor of_weight;
-        int64_t steps, batch;
-        const py::handle like = field(call, at + 3);
-        if (!read_sizes(call, 8, steps, batch) || !reader_.read(like, of_weight) || of_weight.dimensions != 2 ||
-            of_weight.number != Number::kInt16)
-            return false;
-        const int64_t neurons = of_weight.shape[0], inputs = of_weight.shape[1];
-        weight = address_of(of_weight.data), rows.inputs = inputs;
-        const py::handle offsets = field(call, at), indices = field(call, at + 1), input = field(call, at + 2);
-        Number of_values = Number::kOther;
+        Letters& letters = given_.letters;
+        const py::handle input = field(call, at + 2);
         Address elements = 0, lengths = 0;
-        if (offsets.is_none() != indices.is_none() || offsets.is_none() == input.is_none() ||
-            (input.is_none() && !read_events(reader_, offsets, indices, py::none(), steps * batch, rows, of_values)) ||
-            !optional(input, Number::kFloat32, {steps, batch, inputs}, elements) ||
-            !optional(field(call, scale_at), Number::kFloat32, {}, scale) ||
-            !optional(field(call, lengths_at), Number::kInt64, {batch}, lengths))
+        if (!read_sizes(call, 8, letters) || !read(kIntegerSrc[kWeightRow], field(call, at + 3), weight)) return false;
+        const int64_t inputs = letters['K'];
+        if (!read(kIntegerSrc[kOffsetsRow], field(call, at), rows.offsets) ||
+            !read(kIntegerSrc[kIndicesRow], field(call, at + 1), rows.indices) ||
+            !read(kIntegerSrc[kInputRow], input, elements) ||
+            !read(kIntegerSrc[kScaleRow], field(call, scale_at), scale) ||
+            !read(kIntegerSrc[kLengthsRow], field(call, lengths_at), lengths) ||
+            field(call, at).is_none() != field(call, at + 1).is_none() || field(call, at).is_none() == input.is_none())
             return false;
+        rows.count = input.is_none() ? letters['E'] : 0, rows.inputs = inputs;
         const Items of_state(state);
         std::vector<Address> before(state.is_none() ? 0 : static_cast<size_t>(of_state.size()));
         if (!before.empty() && before.size() != 3) return false;
         for (size_t k = 0; k < before.size(); ++k)
-            if (!optional(of_state[static_cast<Py_ssize_t>(k)], Number::kInt16, {batch, neurons}, before[k]))
-                return false;
+            if (!read(kIntegerSrc[kStateRow], of_state[static_cast<Py_ssize_t>(k)], before[k])) return false;
         std::vector<int64_t> cell;
         const Items constants(field(call, 10));
         for (Py_ssize_t k = 0; constants.valid && k < constants.size(); ++k) {
@@ -49,7 +47,8 @@ class IntegerCall {
             cell.push_back(PyLong_AsLongLongAndOverflow(constants[k].ptr(), &overflow));
             if (overflow) return false;
         }
-        layer = {make_shape({steps, batch, neurons}, lengths, threads, true), integer_cell_of(cell), std::move(before)};
+        const Sizes sizes = {letters['T'], letters['B'], letters['N']};
+        layer = {make_shape(sizes, lengths, threads, true), integer_cell_of(cell), std::move(before)};
         check_state();
         if (input.is_none()) return true;
         listed_ = list_events<float>(layer.shape, inputs, elements);
@@ -58,12 +57,10 @@ class IntegerCall {
         return true;
     }
 
-    bool optional(py::handle object, Number number, const Shape& shape, Address& address) {
+    bool read(const Argument& row, py::handle object, Address& address) { return given_.read(row, object, address); }
+    bool describe(const Argument& row, py::handle object) {
         Tensor x;
-        if (object.is_none()) return true;
-        if (!reader_.read(object, x) || !x.has(number, shape)) return false;
-        address = address_of(x.data);
-        return true;
+        return given_.read(row, object, x, Form::kWhole, false);
     }
 
   private:
@@ -79,7 +76,7 @@ class IntegerCall {
         }
     }
 
-    Reader reader_;
+    Arguments given_{Reader::kAny};
     std::optional<ListedEvents<float>> listed_;
 };
 
@@ -90,13 +87,10 @@ py::object integer_src(const py::handle call, int threads) {
     const bool floats = field(call, 12).ptr() == Py_True, save = field(call, 13).ptr() == Py_True;
     if ((save && !(floats && !field(call, 5).is_none())) || !given.read(call, 0, 5, 7, field(call, 6), threads))
         return py::none();
-    Tensor latent;
     IntegerForward p = {};
     p.shape = given.layer.shape;
     const auto [steps, batch, neurons, of_lengths, of_threads] = p.shape;
-    if (!field(call, 4).is_none() &&
-        (!Reader().describe(field(call, 4), latent) || !latent.has(Number::kFloat32, {neurons, given.rows.inputs})))
-        return py::none();
+    if (!given.describe(kIntegerSrc[kLatentRow], field(call, 4))) return py::none();
     Made made;
     const py::handle like = field(call, 3);
     const Address spikes = made.add(like, floats ? Number::kFloat32 : Number::kUInt8, {steps, batch, neurons});
@@ -142,8 +136,8 @@ py::object integer_src_backward(const py::handle call, int threads) {
     const Shape all = {steps, batch, neurons};
     Address grad_spikes = 0, slopes = 0;
     const py::handle like = field(call, 7);
-    if (field(call, 0).is_none() || !given.optional(field(call, 0), Number::kFloat32, all, grad_spikes) ||
-        like.is_none() || !given.optional(like, Number::kFloat32, all, slopes))
+    if (!given.read(kIntegerSrcBackward[0], field(call, 0), grad_spikes) ||
+        !given.read(kIntegerSrcBackward[1], like, slopes))
         return py::none();
     const Items mask(field(call, 11));
     if (!mask.valid || mask.size() != 2) return py::none();
