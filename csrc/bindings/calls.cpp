@@ -81,6 +81,7 @@ bool read_dense(Arguments& given, const py::handle call, Py_ssize_t at, py::hand
            synapse.read(given, kSrcDense[1], field(call, at + 1), sizes) && given.letters['K'] <= int64_t(1) << 31;
 }
 
+// Reads the mask of a dense input that a call of its backward operator has.
 bool read_mask_of(const LayerCall& layer, const Synapse& synapse, py::handle call, Address& mask) {
     shape_of_mask(layer, synapse);
     return layer.call.read(kKept[2], field(call, 1 + kStates + 4), mask);

@@ -99,7 +99,7 @@ constexpr Argument kRateEncode[] = {{"images", Number::kFloat32, "B,K"}, {"index
 constexpr Argument kLatencyEncode[] = {{"images", Number::kFloat32, "B,K"}};
 constexpr Argument kCameraFrames[] = {{"frames", Number::kFloat32, "T,B,H,W"}, {"index", Number::kInt64, "B"}};
 constexpr Argument kCameraPictures[] = {
-    {"images", Number::kFloat32, "B,H,W"}, {"movement", Number::kFloat64, "P,3"}, {"index", Number::kInt64, "B"}};
+    {"pictures", Number::kFloat32, "B,H,W"}, {"movement", Number::kFloat64, "P,3"}, {"index", Number::kInt64, "B"}};
 
 constexpr Argument kFindEventFault[] = {
     {"offsets", Number::kInt64, "T*B+1"},

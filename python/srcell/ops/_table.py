@@ -189,7 +189,7 @@ class Checked:
         return made
 
     def shape(self, row: Argument) -> tuple[Any, ...]:
-        """The first shape of a row whose letters all have a value."""
+        """The first shape of a row, all of whose letters have a value."""
         return tuple(map(self.size, row.shapes[0]))
 
     def _worded(self, sizes: Sequence[str]) -> str:

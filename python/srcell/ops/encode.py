@@ -87,8 +87,9 @@ camera_pictures = Operator(
 
 def checked_arrays(operator: str, call: Any) -> list[Any]:
     """The tensors of a checked call as arrays."""
-    rows = TABLE[operator]
-    Checked().rows(rows, call)
+    rows, checked = TABLE[operator], Checked()
+    for row in rows:
+        checked.one(row, getattr(call, row.name), "images" if row.name == "pictures" else "")  # as users name them
     return [contiguous(getattr(call, row.name).detach()).numpy() for row in rows]
 
 
@@ -107,11 +108,11 @@ def camera_frames_cpu(call: Any) -> tuple[Tensor, ...]:
 
 @camera_pictures.kernel("CPU")
 def camera_pictures_cpu(call: Any) -> tuple[Tensor, ...]:
-    """Events of float32 images (B, H, W) under a movement (points, 3), float64."""
-    images, movement, index = checked_arrays("camera_pictures", call)
+    """Events of float32 pictures (B, H, W) under a movement (points, 3), float64."""
+    pictures, movement, index = checked_arrays("camera_pictures", call)
     view = call.blur, call.size_jitter, call.place_jitter
     options = call.steps, (call.height, call.width), sensor_of(call), view, torch.get_num_threads()
-    made = core.camera_pictures(images, movement, index, *options)
+    made = core.camera_pictures(pictures, movement, index, *options)
     return tuple(map(torch.from_numpy, made))
 
 
@@ -124,7 +125,7 @@ def fake_frames(call: Any) -> tuple[Tensor, Tensor]:
 @camera_pictures.fake
 def fake_pictures(call: Any) -> tuple[Tensor, Tensor]:
     """As ``fake_events``."""
-    return new_events(call.images, call.images.shape[0] * call.steps)
+    return new_events(call.pictures, call.pictures.shape[0] * call.steps)
 
 
 @rate_encode.fake
