@@ -12,15 +12,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import srcell
 from srcell import SRC, EventBatch, SRCCell, SRCConv2d
-from srcell.ops._layer import LayerArguments
-from srcell.ops.src import src
-from srcell.ops.src_dense import src_dense
-from srcell.ops.src_events import src_events
 from support.calls import in_process
 from support.events import misaligned, negated
 from support.inputs import noise
@@ -161,107 +156,6 @@ def test_outputs_are_ordinary_tensors() -> None:
         assert all(out.is_inference() for out in run(x))
     large, _ = srcell.src(torch.zeros(20, 300, 200), -6.0)  # on huge pages
     assert large.shape == (20, 300, 200) and not large.any()
-
-
-def layer_call(**changes: Any) -> LayerArguments:
-    values: dict[str, Any] = {
-        "bias": torch.full((NEURONS,), -6.0),
-        "cell": [],
-        "state": [torch.zeros(BATCH, NEURONS) for _ in range(3)],
-        "lengths": torch.full((BATCH,), STEPS),
-        "weight_hh": torch.zeros(NEURONS, NEURONS),
-        "first_hh": torch.zeros(NEURONS, dtype=torch.int32),
-        "factors_hh": torch.ones(NEURONS, 2),
-        "constants": [0.9, 3.0, 2.0, -7.0, 0.9, 0.0],
-        "surrogate": "relu",
-        "recurrent_grad": False,
-        "lateral_surrogate": "relu",
-        "past_steps": 3,
-    }
-    return LayerArguments(**{**values, **changes})
-
-
-def call_of(operator: Any, changes: dict[str, Any]) -> Any:
-    """A call of an operator with some arguments, or some of the layer's, replaced."""
-    rows = STEPS * BATCH
-    layer = layer_call(**{name: x for name, x in changes.items() if name in LayerArguments._fields})
-    tensors: dict[str, Any] = {"current": torch.zeros(STEPS, BATCH, NEURONS)}
-    options: dict[str, Any] = {"half_spikes": False}
-    if operator is src_events:
-        tensors = {"offsets": INPUTS * torch.arange(rows + 1), "indices": torch.arange(rows * INPUTS).int() % INPUTS}
-        tensors["values"] = torch.ones(rows * INPUTS)
-        options = {"steps": STEPS, "batch": BATCH}
-    if operator is src_dense:
-        tensors = {"input": torch.ones(STEPS, BATCH, INPUTS)}
-        options = {"method": "events", "input_grad_at_events": False}
-    if operator is not src:
-        tensors["weight"] = torch.ones(NEURONS, INPUTS)
-    tensors |= {name: x for name, x in changes.items() if name in tensors}
-    options |= {name: x for name, x in changes.items() if name in options}
-    return operator(*tensors.values(), layer, **options, save=False, trace_integrator=False)
-
-
-def wrong(x: Tensor) -> list[Tensor]:
-    """The tensor in other shapes and dtypes."""
-    dtypes = [torch.float64, torch.int32, torch.int64, torch.float16, torch.bool]
-    return [
-        *(torch.zeros(shape, dtype=x.dtype) for shape in ((2,), (2, 7), (2, 7, 1), (0,), (1, 1, 1, 1, 1))),
-        *(torch.zeros(x.shape, dtype=dtype) for dtype in dtypes if dtype != x.dtype),
-    ]
-
-
-TENSORS = {
-    src: {"current": torch.zeros(STEPS, BATCH, NEURONS)},
-    src_events: {
-        "offsets": torch.zeros(STEPS * BATCH + 1, dtype=torch.int64),
-        "indices": torch.zeros(STEPS * BATCH * INPUTS, dtype=torch.int32),
-        "values": torch.zeros(STEPS * BATCH * INPUTS),
-        "weight": torch.zeros(NEURONS, INPUTS),
-    },
-    src_dense: {"input": torch.zeros(STEPS, BATCH, INPUTS), "weight": torch.zeros(NEURONS, INPUTS)},
-}
-LISTS: dict[str, list[Any]] = {
-    "cell": [[torch.ones(())], [torch.ones(2)] * 6, [torch.ones(NEURONS, dtype=torch.float64)] * 6],
-    "state": [[torch.zeros(BATCH, NEURONS)], [torch.zeros(BATCH, NEURONS)] * 5, [torch.zeros(NEURONS, BATCH)] * 3],
-    "constants": [[0.9], [0.9] * 8],
-    "surrogate": ["relu "],
-    "lateral_surrogate": [""],
-    "past_steps": [0, -1],
-}
-
-
-@pytest.mark.parametrize("operator", TENSORS, ids=lambda operator: operator.name)
-def test_real_calls_are_refused_as_fake_ones_are(operator: Any) -> None:
-    """C++ refuses what the fake kernel refuses, and passes on what it says."""
-    layer = layer_call()
-    changes = [{name: x} for name, given in TENSORS[operator].items() for x in wrong(given)]
-    changes += [{name: x} for name, given in layer._asdict().items() if isinstance(given, Tensor) for x in wrong(given)]
-    changes += [{name: x} for name, others in LISTS.items() for x in others]
-    changes += [{"state": [torch.zeros(BATCH, NEURONS)] * 3 + [x]} for x in wrong(torch.zeros(BATCH, 3, NEURONS))]
-    changes += [{name: None} for name in ("weight_hh", "first_hh")]
-    call_of(operator, {})
-    refused = 0
-    for change in changes:
-        said: list[tuple[type[Exception], str] | None] = []
-        for mode in (None, FakeTensorMode()):
-            try:
-                if mode is None:
-                    call_of(operator, change)
-                else:
-                    with mode:
-                        call_of(operator, {name: as_fake(mode, x) for name, x in change.items()})
-                said.append(None)
-            except (TypeError, ValueError) as error:
-                said.append((type(error), str(error)))
-        assert said[0] == said[1], change
-        refused += said[0] is not None
-    assert refused > 0.8 * len(changes)
-
-
-def as_fake(mode: FakeTensorMode, x: Any) -> Any:
-    if isinstance(x, Tensor):
-        return mode.from_tensor(x)
-    return [as_fake(mode, item) for item in x] if isinstance(x, list) else x
 
 
 @torch.no_grad()

@@ -4,17 +4,23 @@ name the argument.
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
-from srcell import EventBatch, IntegerCell, delay, src_linear
-from srcell.ops import _cpu
+import srcell
+from srcell import EventBatch, IntegerCell, delay, ops, src_linear
+from srcell.ops import _cpu, src, src_dense, src_events
 from srcell.ops._memory import address
 from srcell.ops._operator import Operator
 from support.calls import images, spikes
@@ -242,7 +248,6 @@ def searching(indices: Tensor = INDICES, values: Any = None, lengths: Any = None
     return OperatorCall("find_event_fault", OFFSETS, indices, values, lengths, **SIZES | changes)
 
 
-# The fake kernel raises the same error.
 SEEN_BY_FAKE_KERNELS = [
     Refusal("offsets", with_synapse("src_events", 0, torch.zeros(5, dtype=torch.int64))),
     Refusal("indices", with_synapse("src_events", 1, torch.zeros(1, dtype=torch.int64)), TypeError),
@@ -274,8 +279,6 @@ SEEN_BY_FAKE_KERNELS = [
     Refusal("sums", OperatorCall("spread_over_time", torch.zeros(3), torch.ones(2), steps=2)),
     Refusal("factors", OperatorCall("spread_over_time", torch.zeros(3, 2), torch.ones(2), steps=1)),
     Refusal("spikes", OperatorCall("count_spikes", torch.zeros(2, 3))),
-]
-SEEN_BY_KERNELS = [
     *(Refusal("output_mask", with_mask("src", count)) for count in (10, 12)),
     *(Refusal("output_mask", with_mask("src_events", count)) for count in (11, 13)),
     *(Refusal("output_mask", with_mask("src_dense by events", count)) for count in (11, 13)),
@@ -303,6 +306,9 @@ SEEN_BY_KERNELS = [
         OperatorCall("camera_pictures", PIXELS[None], MOVEMENT.float(), NUMBERS[:1], **VIEW, **SENSOR),
         TypeError,
     ),
+]
+# Of values, which fake tensors do not have, and of what the kernel alone counts with.
+SEEN_BY_KERNELS = [
     Refusal(
         "steps", OperatorCall("camera_pictures", PIXELS[None], MOVEMENT, NUMBERS[:1], **VIEW | {"steps": -1}, **SENSOR)
     ),
@@ -321,14 +327,152 @@ def error_of(call: OperatorCall) -> ValueError | TypeError:
     return caught.value
 
 
+DECLARED = {
+    x.name: x for module in vars(ops).values() if isinstance(module, ModuleType) for x in vars(module).values()
+    if isinstance(x, Operator)
+}  # fmt: skip
+DIRECT = {x.operator.name: x for x in (src.directly, src_events.directly, src_dense.directly)}
+
+
+def directly(call: OperatorCall) -> Any:
+    """The call as functions and layers make it: past torch's dispatcher if C++ takes it."""
+    operator = DECLARED[call.name]
+    record = operator.call(*call.arguments, **call.options)
+    if call.name in DIRECT:
+        made = DIRECT[call.name](record)
+        if made:
+            return made
+    tensors = len(record) - len(operator._options)
+    return operator(*record[:tensors], **dict(zip(operator._options, record[tensors:], strict=True)))
+
+
+def with_fakes(call: OperatorCall) -> Any:
+    with FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True) as mode:
+        fake = pytree.tree_map_only(Tensor, mode.from_tensor, call.arguments)
+        return OperatorCall(call.name, *fake, **call.options)()
+
+
+def error_said(run: Callable[[], Any]) -> ValueError | TypeError | None:
+    try:
+        run()
+    except (ValueError, TypeError) as error:
+        return error
+    return None
+
+
+def refusal_of(run: Callable[[], Any]) -> str | None:
+    error = error_said(run)
+    return None if error is None else repr(error)
+
+
 @refusals(*SEEN_BY_FAKE_KERNELS)
 def test_fake_kernels_raise_the_error_of_the_kernel(refusal: Refusal) -> None:
+    """And so does the call that goes past torch's dispatcher."""
     call = refusal.call
     assert isinstance(call, OperatorCall)
-    with FakeTensorMode() as mode:
-        fake = pytree.tree_map_only(Tensor, mode.from_tensor, call.arguments)
-        found = error_of(OperatorCall(call.name, *fake, **call.options))
-    assert repr(found) == repr(error_of(call))
+    said = refusal_of(call)
+    assert said is not None
+    assert said == refusal_of(lambda: with_fakes(call)) == refusal_of(lambda: directly(call))
+
+
+def changes_of(x: Tensor) -> list[Tensor | None]:
+    """A tensor of another shape, size, dtype or device, or none."""
+    dtype = torch.float64 if x.dtype == torch.float32 else torch.float32
+    given = x.detach()
+    return [given[None], torch.cat([given, given]) if x.dim() else x, given.to(dtype), given.to("meta"), None]
+
+
+WRONG_OPTIONS: dict[str, Any] = {
+    "surrogate": "relu ", "lateral_surrogate": "", "past_steps": -1, "constants": [0.9], "bias_max": float("nan"),
+    "channels": -2, "clamped": [True] * 9, "start": "", "method": "", "steps": -3, "batch": -3, "taps": 0, "skip": 99,
+    "output_mask": [True], "cell": [1, 2],
+}  # fmt: skip
+
+
+def changed_calls(call: OperatorCall) -> Iterator[OperatorCall]:
+    """The call with one of its tensors or options changed."""
+    for option in WRONG_OPTIONS.keys() & call.options.keys():
+        yield OperatorCall(call.name, *call.arguments, **{**call.options, option: WRONG_OPTIONS[option]})
+    alone = len(call.arguments) == 1  # then another device is no fault, and none is refused by torch
+    for k, given in enumerate(call.arguments):
+        if isinstance(given, Tensor):
+            for x in changes_of(given):
+                if alone and (x is None or x.is_meta):
+                    continue
+                yield OperatorCall(call.name, *call.arguments[:k], x, *call.arguments[k + 1 :], **call.options)
+        elif given:
+            for j, item in enumerate(given):
+                lists: list[Any] = [[*given[:j], x, *given[j + 1 :]] for x in changes_of(item) if x is not None]
+                for items in [*lists, given[:j]]:
+                    yield OperatorCall(call.name, *call.arguments[:k], items, *call.arguments[k + 1 :], **call.options)
+
+
+OF_VALUES = re.compile(
+    r"ValueError\('(offsets: expected the last|movement: expected finite|steps: expected from 0 to 2)"
+)
+
+
+def valid_calls() -> dict[str, OperatorCall]:
+    """A call of each operator, of those of layers one of each kind, by their names."""
+    made = {f"{call.name} {k}": call for k, call in enumerate(OTHERS)}
+    for name in LAYERS:
+        call = make_call(name)
+        made[name] = call.forward()
+        made[f"{name}, backward"] = call.backward(*outputs_of(call), [True] * (11 if call.name == "src" else 12))
+    return made
+
+
+@pytest.mark.parametrize("name", valid_calls())
+def test_real_calls_are_refused_as_fake_ones_are(name: str) -> None:
+    """Whichever way a call goes, what the table says of its tensors is said in the same words."""
+    call = valid_calls()[name]
+    assert refusal_of(call) is None
+    for changed in changed_calls(call):
+        said, fake = refusal_of(changed), refusal_of(lambda c=changed: with_fakes(c))
+        assert refusal_of(lambda c=changed: directly(c)) == said, changed.arguments
+        assert fake == said or (fake is None and OF_VALUES.match(str(said))), changed.arguments
+
+
+def texts_of_python(file: Path) -> Iterator[str]:
+    """The texts of the errors that a file makes, each with ``{}`` for what is put into it."""
+
+    def text_of(node: ast.AST) -> str:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return node.value
+        if isinstance(node, ast.JoinedStr):
+            return "".join(text_of(part) for part in node.values)
+        return "{}"
+
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("ValueError", "TypeError") and node.args:
+            yield text_of(node.args[0])
+
+
+def texts_of_cpp(file: Path) -> Iterator[str]:
+    for given in re.findall(r"value_error\(((?:[^()]|\([^()]*\))*)\);", file.read_text()):
+        parts = re.split(r'"((?:[^"\\]|\\.)*)"', given)  # what stands between texts, and texts, in turn
+        yield "".join(part if k % 2 else "{}" * bool(part.strip(" ,\n")) for k, part in enumerate(parts))
+
+
+def test_what_is_wrong_is_worded_in_one_file() -> None:
+    """Of all texts that fit what is said of a call, that of the most letters stands in one source file."""
+    texts: dict[str, set[str]] = {}
+    package = Path(srcell.__file__).parent
+    sources = Path(__file__).parents[1] / "csrc"
+    for folder, pattern, texts_of in ((package, "*.py", texts_of_python), (sources, "bindings/*", texts_of_cpp)):
+        for file in folder.rglob(pattern) if folder == package else folder.glob(pattern):
+            for text in texts_of(file):
+                texts.setdefault(text, set()).add(str(file))
+    patterns = {text: re.compile(".+?".join(map(re.escape, text.split("{}"))), re.DOTALL) for text in texts}
+    calls = [refusal.call for refusal in SEEN_BY_FAKE_KERNELS]
+    calls += [changed for call in valid_calls().values() for changed in changed_calls(call)]
+    messages = {str(error) for call in calls if (error := error_said(call)) and not OF_VALUES.match(repr(error))}
+    assert len(messages) > 100
+    for message in messages:
+        fitting = [text for text, pattern in patterns.items() if pattern.fullmatch(message)]
+        assert fitting, message
+        files = texts[max(fitting, key=lambda text: len(text.replace("{}", "")))]
+        assert len(files) == 1, (message, files)
 
 
 @layers
@@ -403,8 +547,9 @@ def test_integer_constants_of_other_types_are_named() -> None:
 
 def test_large_outputs_may_be_changed_in_place() -> None:
     """They lie in memory that is used again, but are no views to autograd."""
-    x, delays = torch.rand(300, 64, 64), torch.rand(64, requires_grad=True)
+    x, delays, weight = torch.rand(300, 64, 64), torch.rand(64, requires_grad=True), torch.rand(64, 64).requires_grad_()
     delayed = delay(x, delays, max_delay=3)
     assert isinstance(delayed, torch.Tensor)
-    delayed.mul_(2).sum().backward()
-    assert delays.grad is not None
+    spikes, _ = src_linear(x, weight, 0.0)
+    (delayed.mul_(2).sum() + spikes.mul_(2).sum()).backward()
+    assert delays.grad is not None and weight.grad is not None

@@ -27,7 +27,7 @@ EVERYWHERE = {
 }
 ALLOWED = {
     "_answers": {"_arguments", "events", "layers", "models", "recording"},
-    "_arguments": {"ops"},
+    "_arguments": set(),
     "_extras": set(),
     "_files": set(),
     "_info": {"kernels", "ops"},
@@ -45,7 +45,7 @@ ALLOWED = {
     "_export": {"_arguments", "layers", "runtime"},
     "runtime": {"_core"},
     "kernels": {"ops"},
-    "ops": set(),
+    "ops": {"_arguments"},
     "events": {"_arguments", "ops"},
     "functional": {"_arguments", "events", "ops"},
     "layers": {"_arguments", "events", "functional", "ops"},

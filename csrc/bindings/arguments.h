@@ -147,13 +147,8 @@ struct Layer {
           lateral_relu(follow_lateral_relu),
           delays(delays_hh) {
         if (on_host) delays.check(shape.neurons);
-        if (addresses.size() != strides.size())
-            value_error("strides: expected ", addresses.size(), " numbers, one an address, got ", strides.size());
         const int count = static_cast<int>(constants.size()) + 1;
         resonant = count == parameters_of(true) && shape.neurons > 0;
-        if (count != parameters_of(true) && count != parameters_of(false))
-            value_error("constants: expected ", parameters_of(false) - 1, " or ", parameters_of(true) - 1,
-                        " values, got ", constants.size());
         const PlainArithmetic plain;  // denormal parameters stay what they are
         with_type(is_double, [&](auto zero) {
             using T = decltype(zero);

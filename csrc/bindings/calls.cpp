@@ -12,8 +12,6 @@
 namespace srcell {
 namespace {
 
-bool flag(py::handle object) { return object.ptr() == Py_True; }
-
 // The weight of a synapse: (N, K), or that of a convolution.
 struct Synapse {
     Tensor weight;
@@ -359,6 +357,23 @@ py::object src_dense_backward(const py::handle call, bool ones, const Way& way, 
     return with_layers(made.made, gradients);
 }
 
+// Whether the tensors of a call, its first fields, are plain ones on a CPU and as the table says; Python looks at
+// others.
+bool fits_table(const std::string& name, py::handle call) {
+    for (const Rows& rows : kTable) {
+        if (name != rows.name) continue;
+        Arguments given(Reader::kPlain);
+        Tensor x;
+        for (const bool leads : {true, false})
+            for (size_t k = 0; k < rows.count; ++k)
+                if (((rows.rows[k].presence & kLeads) != 0) == leads &&
+                    !given.read(rows.rows[k], field(call, static_cast<Py_ssize_t>(k)), x, Form::kWhole, false))
+                    return false;
+        return true;
+    }
+    return false;
+}
+
 // The layer of a call on a GPU, whose tensors are checked, contiguous, and kept by the caller.
 Layer layer_on_gpu(const py::handle record, const Sizes& sizes, bool is_double, bool backward) {
     Arguments given(Reader::kAnywhere);
@@ -385,6 +400,7 @@ void bind_calls(pybind11::module_& m) {
     m.def("src", &src, "call"_a, "way"_a, "threads"_a);
     m.def("src_events", &src_events, "call"_a, "way"_a, "threads"_a);
     m.def("src_dense", &src_dense, "call"_a, "way"_a, "threads"_a);
+    m.def("fits_table", &fits_table, "name"_a, "call"_a);
     m.def("layer_on_gpu", &layer_on_gpu, "layer"_a, "sizes"_a, "is_double"_a, "backward"_a);
     m.def("src_backward", &src_backward, "call"_a, "way"_a, "threads"_a);
     m.def("src_events_backward", &src_events_backward, "call"_a, "way"_a, "threads"_a);

@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -46,6 +47,14 @@ inline py::handle field(const py::handle record, Py_ssize_t at) {
 inline bool is_text(py::handle object, const char* text) {
     return PyUnicode_Check(object.ptr()) && PyUnicode_CompareWithASCIIString(object.ptr(), text) == 0;
 }
+
+inline int64_t as_int64(py::handle number) {
+    const int64_t value = PyLong_AsLongLong(number.ptr());
+    if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
+    return value;
+}
+
+inline bool flag(py::handle object) { return object.ptr() == Py_True; }
 
 // Whether a text names a surrogate gradient; sets whether it is relu.
 inline bool read_surrogate(py::handle object, bool& relu) {
@@ -118,7 +127,8 @@ class Letters {
     bool take(const char* at, const Tensor& x) {
         std::array<std::pair<char, int64_t>, kMostDimensions> found;
         size_t count = 0;
-        for (int k = 0; k < x.dimensions; ++k) {
+        for (int k = 0; k < x.dimensions || *at == '.'; ++k) {
+            if (*at == '.') return take_others(x, k);
             if (!*at || *at == '|') return false;
             if (is_end(at[1]) && *at > '9' && (*this)[*at] < 0)
                 found[count++] = {*at++, x.shape[k]};
@@ -131,7 +141,17 @@ class Letters {
         return true;
     }
 
+    // Whether the dimensions of a tensor from `first` on are those that "..." stands for, which may then be known.
+    bool take_others(const Tensor& x, int first) {
+        Shape found = {};
+        found.count = x.dimensions - first;
+        std::copy(x.shape + first, x.shape + x.dimensions, found.of);
+        if (!others_) others_ = found;
+        return *others_ == found;
+    }
+
     std::array<int64_t, 128> of_;
+    std::optional<Shape> others_;
 };
 
 // What a tensor of a direct call has beside the shape in the table: it lacks the first dimension, or has another of 1
@@ -148,11 +168,13 @@ struct Arguments {
         x.data = nullptr;
         if (object.is_none()) return row.presence & kOptional;
         if (!(elements ? reader.read(object, x) : reader.describe(object, x))) return false;
-        if (row.number != Number::kFloat && x.number != row.number) return false;
-        if (row.number == Number::kFloat) {
-            if (number == Number::kOther && (x.number == Number::kFloat32 || x.number == Number::kFloat64))
+        const bool any = row.number == Number::kAny;
+        if (any || row.number == Number::kFloat) {
+            if (number == Number::kOther && (any || x.number == Number::kFloat32 || x.number == Number::kFloat64))
                 number = x.number;
             if (x.number != number || number == Number::kOther) return false;
+        } else if (x.number != row.number) {
+            return false;
         }
         if (form == Form::kWhole) return letters.take(row, x);
         Tensor whole = x;
@@ -288,8 +310,7 @@ struct LayerCall {
     }
 
     bool read_channels(py::handle object) {
-        channels = PyLong_AsLongLong(object.ptr());
-        if (channels == -1 && PyErr_Occurred()) throw py::error_already_set();
+        channels = as_int64(object);
         call.letters['C'] = channels ? channels : neurons;
         return channels == 0 || (channels > 0 && neurons % channels == 0);
     }
@@ -298,7 +319,7 @@ struct LayerCall {
     bool read_clamped(py::handle object) {
         const Items items(object);
         if (!items.valid || items.size() > static_cast<Py_ssize_t>(constants.size())) return false;
-        for (Py_ssize_t k = 0; k < items.size(); ++k) clamped.push_back(items[k].ptr() == Py_True);
+        for (Py_ssize_t k = 0; k < items.size(); ++k) clamped.push_back(flag(items[k]));
         return true;
     }
 
@@ -324,8 +345,7 @@ struct LayerCall {
 
     bool read_delays(py::handle record) {
         const py::handle first = field(record, kFirstHh), factors = field(record, kFactorsHh);
-        delays.past_steps = PyLong_AsLongLong(field(record, kPastSteps).ptr());
-        if (delays.past_steps == -1 && PyErr_Occurred()) throw py::error_already_set();
+        delays.past_steps = as_int64(field(record, kPastSteps));
         call.letters['P'] = delays.past_steps;
         if (delays.past_steps < 0 || (delays.past_steps == 0) != first.is_none()) return false;
         if (first.is_none()) return factors.is_none();
@@ -360,7 +380,7 @@ struct LayerCall {
             }
         }
         learns_cell = call.reader.learnt() > learnt;
-        full_gradient = field(record, kFullGradient).ptr() == Py_True;
+        full_gradient = flag(field(record, kFullGradient));
         recurrent_weights = !field(record, kWeightHh).is_none();
         autapses = field(record, kAutapses).ptr() != Py_False;
         const bool at_rest = is_text(field(record, kStart), "rest");
@@ -423,6 +443,8 @@ struct LayerCall {
 
 // The tensors that a call makes.
 struct Made {
+    explicit Made(int64_t reused_bytes = kLargeBytes) : reused_bytes_(reused_bytes) {}
+
     py::list made;
 
     Address none() {
@@ -430,15 +452,17 @@ struct Made {
         return 0;
     }
     Address add(py::handle like, Number number, const Shape& shape) {
-        const bool again = last && described.has(number, shape);
-        last = again ? another(last, described) : new_tensor(like, number, shape, described);
-        made.append(last);
-        return address_of(described.data);
+        const bool again = last_ && described_.has(number, shape);
+        last_ = again ? another(last_, described_, reused_bytes_)
+                      : new_tensor(like, number, shape, described_, reused_bytes_);
+        made.append(last_);
+        return address_of(described_.data);
     }
 
   private:
-    py::object last;
-    Tensor described = {};
+    int64_t reused_bytes_;  // from here on a tensor lies on memory that is reused
+    py::object last_;
+    Tensor described_ = {};
 };
 
 // Those of a forward call: spikes and the state, what is saved, and what an operator keeps besides.
@@ -545,11 +569,17 @@ struct LayerGradients : Made {
 
 // Reads T and B, the fields of a call from `at` on.
 inline bool read_sizes(const py::handle call, Py_ssize_t at, Letters& letters) {
-    const int64_t steps = PyLong_AsLongLong(field(call, at).ptr()),
-                  batch = PyLong_AsLongLong(field(call, at + 1).ptr());
-    if (PyErr_Occurred()) throw py::error_already_set();
+    const int64_t steps = as_int64(field(call, at)), batch = as_int64(field(call, at + 1));
     letters['T'] = steps, letters['B'] = batch;
     return steps >= 0 && batch >= 0;
+}
+
+// Reads an output_mask of two flags.
+inline bool read_flags(py::handle object, bool& first, bool& second) {
+    const Items items(object);
+    if (!items.valid || items.size() != 2) return false;
+    first = flag(items[0]), second = flag(items[1]);
+    return true;
 }
 
 }  // namespace srcell

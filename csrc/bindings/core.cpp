@@ -145,6 +145,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     const py::array_t<float> made(0);
 
     bind_layer(m);
+    bind_calls(m);
     bind_integer(m);
 
     bind_functions<float>(m);
@@ -154,7 +155,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     bind_delay(m);
     bind_encode(m);
     bind_events(m);
-    bind_calls(m);
     bind_runtime(m);
     bind_tensors(m);
 }

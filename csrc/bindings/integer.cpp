@@ -15,6 +15,8 @@ enum Row { kOffsetsRow, kIndicesRow, kInputRow, kWeightRow, kLatentRow, kScaleRo
 // the ninth field on steps, batch and cell.
 class IntegerCall {
   public:
+    explicit IntegerCall(const Way& way) : given_(way.reader()) {}
+
     IntegerLayer layer;
     EventRows rows = {};
     Address weight = 0, scale = 0;
@@ -50,6 +52,7 @@ class IntegerCall {
         const Sizes sizes = {letters['T'], letters['B'], letters['N']};
         layer = {make_shape(sizes, lengths, threads, true), integer_cell_of(cell), std::move(before)};
         check_state();
+        if (learns()) return false;
         if (input.is_none()) return true;
         listed_ = list_events<float>(layer.shape, inputs, elements);
         if (listed_->events().values) value_error("input: expected 0 and 1, got other values");
@@ -62,6 +65,8 @@ class IntegerCall {
         Tensor x;
         return given_.read(row, object, x, Form::kWhole, false);
     }
+
+    bool learns() const { return given_.reader.learnt() > 0; }
 
   private:
     void check_state() const {
@@ -76,29 +81,30 @@ class IntegerCall {
         }
     }
 
-    Arguments given_{Reader::kAny};
+    Arguments given_;
     std::optional<ListedEvents<float>> listed_;
 };
 
 // `call` has offsets, indices, input, weight, latent, scale, state, lengths, steps, batch, cell, rho, floats and save.
-// Spikes are float32 if `floats`, otherwise uint8. Returns the outputs, with how often an i was clamped as an int.
-py::object integer_src(const py::handle call, int threads) {
-    IntegerCall given;
-    const bool floats = field(call, 12).ptr() == Py_True, save = field(call, 13).ptr() == Py_True;
-    if ((save && !(floats && !field(call, 5).is_none())) || !given.read(call, 0, 5, 7, field(call, 6), threads))
+// Spikes are float32 if `floats`, otherwise uint8. Returns the outputs.
+py::object integer_src(const py::handle call, const Way& way, int threads) {
+    if (way.direct && is_watched()) return py::none();
+    IntegerCall given(way);
+    const bool floats = flag(field(call, 12)), save = flag(field(call, 13));
+    if ((save && !(floats && !field(call, 5).is_none())) || !given.describe(kIntegerSrc[kLatentRow], field(call, 4)) ||
+        !given.read(call, 0, 5, 7, field(call, 6), threads))
         return py::none();
     IntegerForward p = {};
     p.shape = given.layer.shape;
     const auto [steps, batch, neurons, of_lengths, of_threads] = p.shape;
-    if (!given.describe(kIntegerSrc[kLatentRow], field(call, 4))) return py::none();
     Made made;
     const py::handle like = field(call, 3);
     const Address spikes = made.add(like, floats ? Number::kFloat32 : Number::kUInt8, {steps, batch, neurons});
     Address state[3];
     for (Address& one : state) one = made.add(like, Number::kInt16, {batch, neurons});
-    Made of_slopes;
+    auto* const clamped = pointer<int64_t>(made.add(like, Number::kInt64, {}));
     const Shape kept = save ? Shape{steps, batch, neurons} : Shape{0};
-    const Address slopes = of_slopes.add(like, Number::kFloat32, kept);
+    const Address slopes = made.add(like, Number::kFloat32, kept);
     p.cell = given.layer.cell;
     const Block<int16_t> packed(event_tiles(neurons) * packed_rows(given.rows.inputs, given.rows.count) *
                                 integer_tile_width(neurons));
@@ -114,22 +120,23 @@ py::object integer_src(const py::handle call, int threads) {
     p.slopes = save ? pointer<float>(slopes) : nullptr;
     p.scale = pointer<const float>(given.scale);
     p.rho = static_cast<float>(py::cast<double>(field(call, 11)));
-    int64_t clamped = 0, invalid;
-    p.clamped = &clamped;
+    int64_t invalid;
+    *clamped = 0;
+    p.clamped = clamped;
     {
         const ReleasedGil release;
         invalid = kernels().integer_forward(p);
     }
     if (invalid >= 0) refuse_sample(given.rows, p.shape, invalid);
-    made.made.append(clamped), made.made.append(of_slopes.made[0]);
     return py::tuple(made.made);
 }
 
 // `call` has grad_spikes, offsets, indices, input, weight, scale, lengths, slopes, steps, batch, cell and output_mask.
 // Returns the gradients of the currents and of the integer weights, None for each that is not wanted.
-py::object integer_src_backward(const py::handle call, int threads) {
-    IntegerCall given;
-    if (!given.read(call, 1, 5, 6, py::none(), threads)) return py::none();
+py::object integer_src_backward(const py::handle call, const Way& way, int threads) {
+    if (way.direct && is_watched()) return py::none();
+    IntegerCall given(way);
+    if (field(call, 5).is_none() || !given.read(call, 1, 5, 6, py::none(), threads)) return py::none();
     IntegerBackward p = {};
     p.shape = given.layer.shape;
     const auto [steps, batch, neurons, of_lengths, of_threads] = p.shape;
@@ -137,13 +144,12 @@ py::object integer_src_backward(const py::handle call, int threads) {
     Address grad_spikes = 0, slopes = 0;
     const py::handle like = field(call, 7);
     if (!given.read(kIntegerSrcBackward[0], field(call, 0), grad_spikes) ||
-        !given.read(kIntegerSrcBackward[1], like, slopes))
+        !given.read(kIntegerSrcBackward[1], like, slopes) || given.learns())
         return py::none();
-    const Items mask(field(call, 11));
-    if (!mask.valid || mask.size() != 2) return py::none();
+    bool want_input, want_weight;
+    if (!read_flags(field(call, 11), want_input, want_weight)) return py::none();
     Made made;
-    const Address grad_current = mask[0].ptr() == Py_True ? made.add(like, Number::kFloat32, all) : made.none();
-    const bool want_weight = mask[1].ptr() == Py_True;
+    const Address grad_current = want_input ? made.add(like, Number::kFloat32, all) : made.none();
     const Address grad_weight =
         want_weight ? made.add(like, Number::kFloat32, {neurons, given.rows.inputs}) : made.none();
     p.alpha = integer_alpha(given.layer.cell);
@@ -180,6 +186,6 @@ void bind_integer(pybind11::module_& m) {
                  }),
              "sizes"_a, "lengths"_a, "cell"_a, "state"_a)
         .def_readonly("shape", &IntegerLayer::shape);
-    m.def("integer_src", &integer_src, "call"_a, "threads"_a);
-    m.def("integer_src_backward", &integer_src_backward, "call"_a, "threads"_a);
+    m.def("integer_src", &integer_src, "call"_a, "way"_a, "threads"_a);
+    m.def("integer_src_backward", &integer_src_backward, "call"_a, "way"_a, "threads"_a);
 }

@@ -60,8 +60,8 @@ struct Torch {
         *layout, *strided, *view, *from_numpy, *empty_like, *requires_grad, *gradients_enabled, *t;
     PyObject* dtypes[kNumberTypes];
     // What is_watched() asks.
-    PyObject *keys_of_thread, *raw_repr, *forward_ad, *current_level, *function_modes, *is_profiled, *is_wrapped,
-        *autocast_enabled, *cpu;
+    PyObject *keys_of_thread, *raw_repr, *forward_ad, *current_level, *function_modes, *is_profiled, *autocast_enabled,
+        *cpu;
     PyObject *usual_keys, *highest, *no_key;
     bool keys_are_numbers;  // from torch 2.5 on, which is faster
     uint64_t usual_bits = 0;
@@ -95,7 +95,6 @@ struct Torch {
         forward_ad = hold(names.attr("forward_ad"));
         function_modes = hold(names.attr("function_modes"));
         is_profiled = hold(names.attr("is_profiled"));
-        is_wrapped = hold(names.attr("is_wrapped"));
         event_batch = hold(py::module_::import("srcell.events").attr("EventBatch"));
         const py::module_ states = py::module_::import("srcell._state");
         const char* const kinds[] = {"SRCState", "ResonantState", "DelayedState", "DelayedResonantState"};
@@ -232,8 +231,10 @@ bool aligned(const Tensor& tensor) {
 Reader::Reader(Kind kind)
     : is_plain_(kind == kPlain), anywhere_(kind == kAnywhere), with_gradients_(is_plain_ && gradients_enabled()) {}
 
-bool Reader::describe(py::handle object, Tensor& tensor) const {
+bool Reader::describe(py::handle object, Tensor& tensor) {
     Described found;
+    if (is_plain_ && !is_own_type(object)) return false;
+    if (with_gradients_) learnt_ += requires_grad(object);
     if (!describe_as(object, found, anywhere_)) return false;
     tensor = found.tensor;
     return true;
@@ -298,7 +299,7 @@ py::object new_state(const py::tuple& tensors, bool resonant, bool delayed) {
 
 namespace {
 
-bool is_large(int64_t elements, Number number) { return elements * type_of(number).bytes >= kLargeBytes; }
+bool is_large(int64_t elements, Number number, int64_t large) { return elements * type_of(number).bytes >= large; }
 
 Tensor describe_new(py::handle tensor) {
     Described found;
@@ -308,17 +309,17 @@ Tensor describe_new(py::handle tensor) {
 
 }  // namespace
 
-py::object another(py::handle tensor, Tensor& made) {
+py::object another(py::handle tensor, Tensor& made, int64_t large) {
     Shape shape = {};
     shape.count = made.dimensions;
     std::copy_n(made.shape, made.dimensions, shape.of);
-    if (is_large(made.elements(), made.number)) return new_tensor(tensor, made.number, shape, made);
+    if (is_large(made.elements(), made.number, large)) return new_tensor(tensor, made.number, shape, made, large);
     py::object copy = call(torch().empty_like, tensor.ptr());
     made = describe_new(copy);
     return copy;
 }
 
-py::object new_tensor(py::handle like, Number number, const Shape& shape, Tensor& made) {
+py::object new_tensor(py::handle like, Number number, const Shape& shape, Tensor& made, int64_t large) {
     const Torch& of = torch();
     py::tuple sizes(shape.count);
     int64_t elements = 1;
@@ -331,12 +332,12 @@ py::object new_tensor(py::handle like, Number number, const Shape& shape, Tensor
     const py::handle dtype = of.dtypes[static_cast<int>(number)];
     Described of_like;
     py::object tensor;
-    if (is_large(elements, number)) {
+    if (is_large(elements, number, large)) {
         const int64_t bytes = type_of(number).bytes;
         tensor = py::handle(of.from_numpy)(empty_array({(elements * bytes + 3) / 4}, false));
         tensor = tensor.attr(py::handle(of.view))(dtype);
         if (bytes < 4) tensor = tensor.attr("narrow")(0, 0, elements);
-        tensor = tensor.attr(py::handle(of.view))(sizes);
+        tensor = tensor.attr(py::handle(of.view))(sizes).attr("detach")();  // no view to autograd: it may be changed
     } else if (describe_as(like, of_like) && of_like.tensor.number == number) {
         PyObject* const arguments[] = {like.ptr(), sizes.ptr()};
         tensor = take(PyObject_VectorcallMethod(of.new_empty, arguments, 2, nullptr));
@@ -379,13 +380,6 @@ void check_capsule(py::handle capsule) {
                 of_sizes.str(), ")");
 }
 
-// Whether, in a call of an operator on these tensors, some of them None, torch would do nothing but call the kernel.
-bool nobody_watches(const py::list& tensors) {
-    for (const py::handle x : tensors)
-        if (!x.is_none() && (!is_own_type(x) || call(torch().is_wrapped, x.ptr()).ptr() == Py_True)) return false;
-    return !is_watched();
-}
-
 // The table as srcell.ops reads it: by name the rows, each with its flags.
 py::dict table() {
     const auto name_of = [](Number number) {
@@ -413,5 +407,4 @@ void bind_tensors(pybind11::module_& m) {
     using namespace pybind11::literals;
     m.attr("table") = srcell::table();
     m.def("check_capsule", &srcell::check_capsule, "capsule"_a);
-    m.def("nobody_watches", &srcell::nobody_watches, "tensors"_a);
 }

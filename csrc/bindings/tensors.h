@@ -57,7 +57,7 @@ class Reader {
     bool read(py::handle object, Tensor& tensor);
 
     // Reads what a tensor is: its memory may not be row-major.
-    bool describe(py::handle object, Tensor& tensor) const;
+    bool describe(py::handle object, Tensor& tensor);
 
     // How many of the tensors that were read need a gradient: none if gradients are disabled.
     int learnt() const { return learnt_; }
@@ -99,8 +99,8 @@ py::array empty_array(const std::vector<py::ssize_t>& shape, bool is_double);
 
 // An uninitialised tensor of torch's, contiguous, on the host: from torch's allocator, or on huge pages if it is large.
 // It is made faster if `like` has its dtype.
-py::object new_tensor(py::handle like, Number number, const Shape& shape, Tensor& made);
+py::object new_tensor(py::handle like, Number number, const Shape& shape, Tensor& made, int64_t large = kLargeBytes);
 // One more tensor like one that new_tensor() made, whose description is in `made`.
-py::object another(py::handle tensor, Tensor& made);
+py::object another(py::handle tensor, Tensor& made, int64_t large = kLargeBytes);
 
 }  // namespace srcell

@@ -14,7 +14,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from .ops._memory import has_memory
+from ._private import is_fake
 
 
 def as_int(name: str, value: SupportsIndex, maximum: int, *, minimum: int = 0) -> int:
@@ -86,6 +86,16 @@ def require_dense(name: str, x: Tensor) -> None:
         raise ValueError(f"{name}: expected a dense tensor, got {'a nested one' if x.is_nested else x.layout}")
     if x.is_quantized:
         raise TypeError(f"{name}: expected a tensor that is not quantized, got {x.dtype}")
+
+
+def has_memory(x: Tensor) -> bool:
+    """Whether a tensor's elements lie in memory; those of meta, fake and wrapped tensors do not."""
+    if x.is_meta or is_fake(x):
+        return False
+    try:
+        return x.data_ptr() != 0 or x.numel() == 0
+    except RuntimeError:  # a tensor under vmap or in an exporter has no address
+        return False
 
 
 def require_values(name: str, x: Tensor) -> None:

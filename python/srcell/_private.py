@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -64,12 +63,8 @@ def with_graphs(limit: int) -> Callable[[Callable[..., Any]], Callable[..., Any]
     return decorator
 
 
-def below_autograd() -> AbstractContextManager[None]:
-    """A context in which operators skip autograd. In it, an operator's autograd kernel calls the operator's others.
-
-    torch.library.register_autograd needs no private name, but with it a call takes twice as long as with this context.
-    """
-    return torch._C._AutoDispatchBelowAutograd()
+# A context in which operators skip autograd. In it, an operator's autograd kernel calls the operator's others.
+below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 def schema_of(overload: Any) -> Any:
@@ -102,4 +97,3 @@ USUAL_KEYS = torch._C.DispatchKeySet(_Key.BackendSelect).add(_Key.ADInplaceOrVie
 NO_KEY = _Key.Undefined
 function_modes = torch._C._len_torch_function_stack
 is_profiled = torch._C._autograd._profiler_enabled
-is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # a transform's tensor, also where its keys are not set

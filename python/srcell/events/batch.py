@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import as_int, present_device, require_values
+from .._arguments import as_int, has_memory, present_device, require_values
 from .._private import has_tangent, register_pytree
 from ..ops._cpu import empty
-from ..ops._memory import has_memory
+from ..ops._table import dtype_error, shape_error
 from ..ops.encode import list_events
 from .binning import binned, check_times, event_inputs
 from .checks import (
@@ -156,7 +156,7 @@ class EventBatch:
         x = as_tensor("x", x)
         require_values("x", x)
         if x.dtype not in (torch.bool, torch.float32, torch.float64):
-            raise TypeError(f"x: expected dtype bool, float32 or float64, got {x.dtype}")
+            raise dtype_error("x", "bool, float32 or float64", x)
         if x.dim() != 3:
             one = ": of a single sample pass x[:, None]" if x.dim() == 2 else ""
             raise ValueError(f"x: expected shape (T, B, K), got {tuple(x.shape)}{one}")
@@ -267,9 +267,9 @@ class EventBatch:
             raise ValueError(f"csr: expected layout torch.sparse_csr, got {csr.layout}")
         require_values("csr", csr.values())
         if csr.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"csr: expected dtype torch.float32 or torch.float64, got {csr.dtype}")
+            raise dtype_error("csr", "torch.float32 or torch.float64", csr)
         if tuple(csr.shape) != (batch * steps, inputs):
-            raise ValueError(f"csr: expected shape (B*T, K) = {(batch * steps, inputs)}, got {tuple(csr.shape)}")
+            raise shape_error("csr", f"(B*T, K) = {(batch * steps, inputs)}", csr.shape)
         offsets, indices, values = csr.crow_indices(), csr.col_indices(), csr.values()
         try:
             torch.sparse_csr_tensor(offsets, indices, values.detach(), csr.shape, check_invariants=True)

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import require_dense, require_values
+from .._arguments import has_memory, require_dense, require_values
 from ..ops._cpu import core
-from ..ops._memory import contiguous, has_memory
+from ..ops._memory import contiguous
+from ..ops._table import device_error, dtype_error, shape_error
 
 
 class SupportsDLPack(Protocol):
@@ -141,12 +142,12 @@ def as_vector(
     """Check a vector's size (any if None), dtype and device; return it contiguous and aligned."""
     x = as_tensor(name, x)
     if x.dtype not in dtypes:
-        raise TypeError(f"{name}: expected dtype {' or '.join(map(str, dtypes))}, got {x.dtype}")
+        raise dtype_error(name, " or ".join(map(str, dtypes)), x)
     if x.dim() != 1 or size not in (None, x.numel()):
         expected = f"({size_name},)" if size is None else f"({size_name},) = ({size},)"
-        raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
+        raise shape_error(name, expected, x.shape)
     if device not in (None, x.device):
-        raise ValueError(f"{name}: expected device {device}, as offsets has, got {x.device}")
+        raise device_error(name, f"{device}, as offsets has", x)
     return _as_kernels_read(x)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from .._arguments import has_memory
 from ..ops import faults
-from ..ops._memory import has_memory
 from .checks import Parts, first, wrong_length
 
 

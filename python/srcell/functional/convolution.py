@@ -15,6 +15,7 @@ from .._state import AnyState
 from ..events import EventBatch
 from ..ops._convolution import Convolution
 from ..ops._layer import LayerArguments
+from ..ops._table import device_error, shape_error
 from .layer import Parameter, State, autocasts, check_device, converted, flat_size, layer_of
 from .synapse import after_synapse, as_spikes, check_weight_dtype, directly
 
@@ -153,7 +154,7 @@ def src_conv2d(
     require_tensor("weight", weight)
     check_weight_dtype(weight)
     if weight.dim() != 4 or 0 in weight.shape:
-        raise ValueError(f"weight: expected shape (O, C / groups, height, width), got {tuple(weight.shape)}")
+        raise shape_error("weight", "(O, C / groups, height, width)", weight.shape)
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or weight.shape[0] % groups:
         raise ValueError(f"groups: expected a divisor of the {weight.shape[0]} output channels, got {groups!r}")
     check_choice("method", method, METHODS)
@@ -215,7 +216,7 @@ def _flat_input(input: Tensor | EventBatch, weight: Tensor) -> Tensor | EventBat
         flat_size("input", input.shape[2:])
         input = input.flatten(2)
     if input.device != weight.device:
-        raise ValueError(f"input: expected device {weight.device}, as the weight, got {input.device}")
+        raise device_error("input", f"{weight.device}, as the weight", input)
     return input
 
 

@@ -13,11 +13,11 @@ from .._arguments import as_float, as_int, describe, require_dense
 from .._renamed import renamed
 from ..events import EventBatch
 from ..events.checks import MAX_INPUTS
-from ..ops._table import HALF, WORK, work_dtype
+from ..ops._table import HALF, WORK, shape_error, work_dtype
 from ..ops.delay import delay_dense, delay_events
 from .layer import INTEGERS, check_device, check_lengths, in_work_dtype
 from .synapse import as_spikes
-from .terms import MOST_DELAY, check_delays, tables
+from .terms import MOST_DELAY, check_delays, terms_of
 
 
 @renamed("width")
@@ -79,7 +79,7 @@ def delay(
     inputs = check_input(input, lengths)
     values = input.values if isinstance(input, EventBatch) else input
     dtype = torch.float32 if values is None else work_dtype(values)
-    return delayed(input, as_delays(delay, inputs, input.device, dtype, most), width, lengths=lengths)
+    return delayed(input, as_delays(delay, inputs, input.device, dtype, most), width, most, lengths=lengths)
 
 
 def check_input(input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | None) -> int:
@@ -96,13 +96,13 @@ def check_input(input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | No
     if input.dtype not in (torch.bool, *INTEGERS, *HALF, *WORK):
         raise TypeError(f"input: expected bools, integers, or float16 to float64, got {input.dtype}")
     if input.dim() < 3:
-        raise ValueError(f"input: expected shape (T, B, ...), got {tuple(input.shape)}")
+        raise shape_error("input", "(T, B, ...)", input.shape)
     check_device("input", input)
     return input.shape[2:].numel()
 
 
 def as_delays(delay: Tensor | float, inputs: int, device: torch.device, dtype: torch.dtype, most: int) -> Tensor:
-    """The delays (K,) or (K, M) of that many inputs, checked; a float in ``dtype``."""
+    """The delays (K,) or (K, M) of that many inputs; a float in ``dtype``, checked."""
     if isinstance(delay, bool) or not isinstance(delay, (Real, Tensor)):
         raise TypeError(f"delay: expected a float or a tensor, got {describe(delay)}")
     if not isinstance(delay, Tensor):
@@ -111,25 +111,29 @@ def as_delays(delay: Tensor | float, inputs: int, device: torch.device, dtype: t
         delay = number.to(dtype).expand(inputs)
     require_dense("delay", delay)
     if delay.dim() not in (1, 2) or delay.shape[0] != inputs or (delay.dim() == 2 and delay.shape[1] == 0):
-        raise ValueError(f"delay: expected shape ({inputs},) or ({inputs}, M), got {tuple(delay.shape)}")
+        raise shape_error("delay", f"({inputs},) or ({inputs}, M)", delay.shape)
     if delay.numel() > MAX_INPUTS:  # before anything is made of an expanded tensor
         raise ValueError(f"delay: expected at most 2^31 delayed inputs, got K * M = {delay.numel()}")
-    check_delays("delay", delay, most, device)
-    return in_work_dtype(delay)
+    return delay
 
 
 def delayed(
     input: Tensor | EventBatch,
     delay: Tensor,
     width: int,
+    most: int,
     *,
+    clamped: bool = False,
     skip: int = 0,
     lengths: Tensor | Sequence[int] | None = None,
 ) -> Tensor | EventBatch:
-    """``delay`` on arguments that are checked, without the first ``skip`` steps of the output."""
+    """``delay`` by delays (K,) or (K, M), which are checked or, if ``clamped``, act clamped to [0, most].
+
+    The other arguments are checked. The first ``skip`` steps of the output are left out.
+    """
     taps = delay.shape[1] if delay.dim() == 2 else 1
     keep = delay.requires_grad and torch.is_grad_enabled()
-    first, factors = tables(delay.reshape(-1), width, keep=keep)
+    first, factors = terms_of("delay", delay.reshape(-1), width, most, input.device, clamped=clamped, keep=keep)
     sizes = {"taps": taps, "skip": skip, "keep_zeros": keep}
     if isinstance(input, EventBatch):
         steps, batch, inputs = input.shape
@@ -141,7 +145,7 @@ def delayed(
         left = None if input.lengths is None else (input.lengths - skip).clamp(min=0)
         shape = (steps - skip, batch, inputs * taps)
         return EventBatch._trusted(offsets, indices, values if graded else None, shape, left)
-    x = as_spikes(input, delay.dtype)
+    x = as_spikes(input, work_dtype(delay))
     work = in_work_dtype(x).flatten(2)
     ends = None if lengths is None else check_lengths(lengths, x.shape[1], x.device)
     made: Tensor = delay_dense(work, first, None if factors is None else factors.to(work.dtype), ends, **sizes)

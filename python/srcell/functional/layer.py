@@ -13,14 +13,14 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, as_int, check_bool, check_choice, require_dense
+from .._arguments import as_float, as_int, check_bool, check_choice, has_memory, require_dense
 from .._parameters import PARAMETERS, RESONANCE, TABLE
 from .._state import AnyState, SRCState, state_type
 from ..events import EventBatch
 from ..ops._layer import LENGTHS, STATE, STATES, SURROGATES, LayerArguments
-from ..ops._memory import has_memory, zero_padding
+from ..ops._memory import zero_padding
 from ..ops._operator import record_type
-from ..ops._table import HALF, Checked, work_dtype
+from ..ops._table import HALF, Checked, shape_error, work_dtype
 from .terms import MOST_DELAY, check_delays, tables
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -210,7 +210,7 @@ def _flat_state(state: State, shape: Sequence[int], like: Tensor, resonant: bool
     for name, x in flat.items():
         expected = (shape[0], *(past_steps,) * (name == "past"), *shape[1:])
         if x.shape != torch.Size(expected):
-            raise ValueError(f"state.{name}: expected shape {expected}, got {tuple(x.shape)}")
+            raise shape_error(f"state.{name}", str(expected), x.shape)
     return [x.reshape(*x.shape[: x.dim() - len(shape) + 1], math.prod(shape[1:])) for x in flat.values()]
 
 

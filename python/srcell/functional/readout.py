@@ -15,7 +15,7 @@ from .._private import in_forward_mode
 from .._pytree import of_tensors
 from ..ops._cpu import BLOCK_BYTES
 from ..ops._memory import zero_padding
-from ..ops._table import Argument, Checked
+from ..ops._table import Argument, Checked, shape_error
 from ..ops.count import count_spikes as count_spikes_operator
 from ..ops.project import project
 from ..ops.scale import scale
@@ -77,7 +77,7 @@ def leaky_readout(
     require_floats("spikes", spikes)
     num_classes = as_int("num_classes", num_classes, MOST_ELEMENTS, minimum=1)
     if spikes.dim() != 3 or spikes.shape[2] % num_classes:
-        raise ValueError(f"spikes: expected shape (T, B, N), N a multiple of {num_classes}, got {tuple(spikes.shape)}")
+        raise shape_error("spikes", f"(T, B, N), N a multiple of {num_classes}", spikes.shape)
     alpha, inhibition = check_integrators(alpha, inhibition)
     check_bool("every_step", every_step)
     spikes = in_work_dtype(spikes)
@@ -347,7 +347,7 @@ def count_spikes(spikes: Tensor) -> SpikeCounts:
     """
     require_floats("spikes", spikes)
     if spikes.dim() < 2:
-        raise ValueError(f"spikes: expected shape (T, B, ...), got {tuple(spikes.shape)}")
+        raise shape_error("spikes", "(T, B, ...)", spikes.shape)
     check_device("spikes", spikes)
     plain = in_work_dtype(spikes.detach())
     steps, batch, *neurons = plain.shape

@@ -13,7 +13,7 @@ from .._renamed import renamed
 from .._state import AnyState
 from ..ops import _gpu
 from ..ops._layer import LayerArguments
-from ..ops._table import HALF
+from ..ops._table import HALF, dtype_error, shape_error
 from ..ops.src import directly
 from ..ops.src import src as src_operator
 from .layer import (
@@ -119,9 +119,9 @@ def src(
     """
     require_tensor("current", current)
     if current.dtype not in (torch.float32, torch.float64, *HALF):
-        raise TypeError(f"current: expected dtype float32, float64, float16 or bfloat16, got {current.dtype}")
+        raise dtype_error("current", "float32, float64, float16 or bfloat16", current)
     if current.dim() < 3:
-        raise ValueError(f"current: expected shape (T, B, *F) of at least three dimensions, got {tuple(current.shape)}")
+        raise shape_error("current", "(T, B, *F) of at least three dimensions", current.shape)
     check_device("current", current)
     cell = alpha, rho, r, rs, zs_hyp, zs_dep, omega
     layer = layer_of(
@@ -145,7 +145,7 @@ def src(
 def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, AnyState]:
     """``src`` on arguments that ``layer_of`` has converted."""
     steps, batch, *features = current.shape
-    flat = current if _gpu.is_gpu(current.device) else in_work_dtype(current)
+    flat = current if _gpu.is_gpu(current) else in_work_dtype(current)
     half_spikes = current.dtype in HALF and not autocasts(current)
     if len(features) > 1:
         flat = flat.reshape(steps, batch, flat_size("current", features))
@@ -154,7 +154,7 @@ def run_src(current: Tensor, layer: LayerArguments) -> tuple[Tensor, AnyState]:
         made = directly((flat, layer, False, False, False))
     if made is None:
         options = {"save": False, "trace_integrator": False, "half_spikes": half_spikes}
-        spikes, *ended = src_operator.dispatch(flat, layer, **options)
+        spikes, *ended = src_operator(flat, layer, **options)
         made = spikes, final_state(layer, ended)
     spikes, state = made
     if len(features) > 1:

@@ -10,6 +10,7 @@ from torch import Tensor
 from .._arguments import as_float, require_dense
 from .._parameters import TABLE
 from .._state import AnyState, state_type
+from ..ops._table import device_error
 from ..ops.rest import rest
 from .layer import Parameter, check_device, is_resonant
 
@@ -73,7 +74,7 @@ def _resting_point(bias: Parameter, r: Parameter, rs: Parameter) -> tuple[Tensor
             require_dense(name, value)
             check_device(name, value)
             if value.device != device:
-                raise ValueError(f"{name}: expected device {device}, as the tensor before it has, got {value.device}")
+                raise device_error(name, f"{device}, as the tensor before it has", value)
             double = value.detach().to(torch.float64)  # torch 2.4 cannot export torch.no_grad
         else:
             number = as_float(name, value)

@@ -18,7 +18,7 @@ from ..ops._convolution import convolve, places
 from ..ops._direct import PLAIN
 from ..ops._layer import LayerArguments, checked_layer
 from ..ops._memory import contiguous, zero_padding
-from ..ops._table import HALF, WORK, Checked, work_dtype
+from ..ops._table import HALF, WORK, Checked, dtype_error, shape_error, work_dtype
 from ..ops.src import directly as currents_directly
 from ..ops.src_dense import METHODS, resolved, src_dense, takes_events
 from ..ops.src_dense import directly as dense_directly
@@ -111,7 +111,7 @@ def src_linear(
     """
     require_tensor("weight", weight)
     if weight.dim() != 2:
-        raise ValueError(f"weight: expected shape (N, K), got {tuple(weight.shape)}")
+        raise shape_error("weight", "(N, K)", weight.shape)
     check_choice("method", method, METHODS)
     check_weight_dtype(weight)
     lengths = lengths_beside(input, weight, lengths)
@@ -200,7 +200,7 @@ def after_synapse(
     work, (steps, batch, _) = in_work_dtype(weight), input.shape
     values = None if input.values is None else input.values.to(work.dtype)
     options = {"steps": steps, "batch": batch, "convolution": [*convolution], "save": False, "trace_integrator": False}
-    spikes, *ended = src_events.dispatch(input.offsets, input.indices, values, work, layer, **options)
+    spikes, *ended = src_events(input.offsets, input.indices, values, work, layer, **options)
     return _in_dtype(spikes, weight), final_state(layer, ended)
 
 
@@ -227,10 +227,10 @@ def _after_dense(
     if input.dtype != weight.dtype:
         input = as_spikes(input, weight.dtype)
         if input.dtype != weight.dtype and not autocast:
-            raise TypeError(f"input: expected dtype {weight.dtype}, as weight has, got {input.dtype}")
+            raise dtype_error("input", f"{weight.dtype}, as weight has", input)
     if method == "auto" and (autocast or half):
         method = "gemm"
-    elif method == "auto" and not (torch.compiler.is_compiling() or _gpu.is_gpu(input.device)):
+    elif method == "auto" and not (torch.compiler.is_compiling() or _gpu.is_gpu(input)):
         method = resolved(input, layer.lengths, convolution)
     if method == "gemm":
         input, _ = without_padding(input, layer.lengths)
@@ -242,7 +242,7 @@ def _after_dense(
         return run_src(current, layer)
     input, work = in_work_dtype(input), in_work_dtype(weight)
     options = {"method": method, "input_grad_at_events": input_grad_at_events, "convolution": [*convolution]}
-    spikes, *ended = src_dense.dispatch(input, work, layer, **options, save=False, trace_integrator=False)
+    spikes, *ended = src_dense(input, work, layer, **options, save=False, trace_integrator=False)
     return _in_dtype(spikes, weight), final_state(layer, ended)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._arguments import has_memory
 from ..ops._cpu import core
-from ..ops._memory import has_memory
+from ..ops._table import device_error, work_dtype
 
 MOST_DELAY = 65535
 
@@ -20,7 +21,7 @@ def check_delays(name: str, delay: Tensor, most: int, device: torch.device) -> N
     if not delay.is_floating_point():
         raise TypeError(f"{name}: expected a floating-point dtype, got {delay.dtype}")
     if delay.device != device:
-        raise ValueError(f"{name}: expected device {device}, got {delay.device}")
+        raise device_error(name, str(device), delay)
     if not (delay.numel() and can_look(delay)):
         return
     bounds = torch.stack(delay.detach().double().aminmax())
@@ -35,6 +36,22 @@ def tables_directly(
 ) -> tuple[Tensor, Tensor | None] | None:
     """``tables`` of delays (K,) or () on a CPU, clamped or checked; None for all that is for ``tables``."""
     return None if torch.compiler.is_compiling() else core.delay_terms(delay, inputs, width, most, clamped)
+
+
+def terms_of(
+    name: str, delay: Tensor, width: int, most: int, device: torch.device, *, clamped: bool, keep: bool
+) -> tuple[Tensor, Tensor | None]:
+    """``tables`` of delays (K,) on a device, which are checked or, if ``clamped``, act clamped to [0, most]."""
+    made = None
+    if delay.device == device and not keep:
+        made = tables_directly(delay, delay.shape[0], width, most, clamped)
+    if made is not None:
+        return made
+    if delay.is_floating_point():
+        delay = delay.to(work_dtype(delay))
+        delay = delay.clamp(0, most) if clamped else delay
+    check_delays(name, delay, most, device)
+    return tables(delay, width, keep=keep)
 
 
 def can_look(delay: Tensor) -> bool:
@@ -64,13 +81,14 @@ def tables(delay: Tensor, width: int, *, keep: bool) -> tuple[Tensor, Tensor | N
     return (whole - (width - 1)).to(torch.int32), factors.to(delay.dtype)
 
 
-def exported_delays(name: str, delay: Tensor, width: int) -> dict[str, Tensor]:
-    """The terms of delays (S, M) of S sources with M taps each, as an exported file holds them.
+def exported_delays(name: str, delay: Tensor, width: int, most: int) -> dict[str, Tensor]:
+    """The terms of delays (S, M) of S sources with M taps each, clamped to [0, most], as an exported file holds them.
 
     ``name.first`` (S, M) int32 has the steps of each delay's first term. ``name.factors`` (S, M, terms) float32 has the
     factors of its terms, which take one step more each; it is absent if all delays are whole.
     """
-    first, factors = tables(delay.detach().cpu().reshape(-1), width, keep=False)
+    flat = delay.detach().cpu().reshape(-1)
+    first, factors = terms_of("delay", flat, width, most, flat.device, clamped=True, keep=False)
     made = {f"{name}.first": first.reshape(delay.shape)}
     if factors is not None:
         made[f"{name}.factors"] = factors.float().reshape(*delay.shape, -1)

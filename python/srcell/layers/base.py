@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack  # torch needs it too
 
-from .._arguments import as_float, as_int, check_bool, check_choice, present_device, require_dense
+from .._arguments import as_float, as_int, check_bool, check_choice, has_memory, present_device, require_dense
 from .._parameters import LATER, PARAMETERS, RESONANCE, TABLE
 from .._state import AnyState, state_type
 from ..events.checks import check_float_dtype
@@ -27,7 +27,6 @@ from ..functional.layer import (
 from ..functional.terms import MOST_DELAY, tables_directly
 from ..ops._acting import without_autapses
 from ..ops._layer import LayerArguments
-from ..ops._memory import has_memory
 from ..ops._table import work_dtype
 from .constants import HasConstants
 from .description import changed, shown_parameter

@@ -14,8 +14,8 @@ from ..events import EventBatch
 from ..functional.delays import check_input, delayed
 from ..functional.layer import check_lengths, in_work_dtype
 from ..functional.synapse import as_spikes
-from ..functional.terms import MOST_DELAY, check_delays
-from ..ops._table import WORK
+from ..functional.terms import MOST_DELAY
+from ..ops._table import WORK, device_error, dtype_error, shape_error
 from .constants import refuse_script
 from .description import changed
 
@@ -161,23 +161,19 @@ class Delay(nn.Module):
             whole = x if state is None else torch.cat([state.to(x.dtype).transpose(0, 1), x])
             if return_state:
                 last = _last_steps(whole, past_steps, steps, ends)
-        made = delayed(whole, self._acting(), self.delay_width, skip=skip, lengths=after)
+        delay = self.delay.squeeze(1) if self.taps == 1 else self.delay
+        width, most = self.delay_width, self.max_delay
+        made = delayed(whole, delay, width, most, clamped=True, skip=skip, lengths=after)
         if isinstance(made, Tensor):
             made = made.to(given.dtype)
         return made, last
 
-    def _acting(self) -> Tensor:
-        """The delays to run with, (K,) or (K, M)."""
-        acting = in_work_dtype(self.delay).clamp(0, self.max_delay)
-        check_delays("delay", acting, self.max_delay, acting.device)
-        return acting.squeeze(1) if self.taps == 1 else acting
-
     def _check(self, input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | None) -> None:
         inputs = check_input(input, lengths)
         if len(input.shape) != 3 or inputs != self.inputs:
-            raise ValueError(f"input: expected shape (T, B, {self.inputs}), got {tuple(input.shape)}")
+            raise shape_error("input", f"(T, B, {self.inputs})", input.shape)
         if input.device != self.delay.device:
-            raise ValueError(f"input: expected device {self.delay.device}, as delay has, got {input.device}")
+            raise device_error("input", f"{self.delay.device}, as delay has", input)
 
     def _check_state(self, state: Tensor | EventBatch, batch: int, past_steps: int) -> None:
         shape = (batch, past_steps, self.inputs)
@@ -190,11 +186,11 @@ class Delay(nn.Module):
         else:
             require_dense("state", state)
             if state.dtype not in WORK:
-                raise TypeError(f"state: expected dtype float32 or float64, got {state.dtype}")
+                raise dtype_error("state", "float32 or float64", state)
         if tuple(state.shape) != shape:
-            raise ValueError(f"state: expected shape {shape}, got {tuple(state.shape)}")
+            raise shape_error("state", str(shape), state.shape)
         if state.device != self.delay.device:
-            raise ValueError(f"state: expected device {self.delay.device}, as delay has, got {state.device}")
+            raise device_error("state", f"{self.delay.device}, as delay has", state)
 
     def extra_repr(self) -> str:
         """Sizes, and the options that differ from the defaults."""

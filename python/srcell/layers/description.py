@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arguments import has_memory
 from ..functional.layer import Parameter
-from ..ops._memory import has_memory
 
 MOST_SHOWN = 8  # values of a tensor that the repr of a layer shows; of more it shows the range
 

@@ -9,12 +9,11 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from .._arguments import as_float, as_int, describe, require_dense
+from .._arguments import as_float, as_int, describe, has_memory, require_dense
 from .._parameters import PARAMETERS, RESONANCE, TABLE
 from ..functional.layer import Parameter
 from ..functional.terms import MOST_DELAY
 from ..ops._acting import outward
-from ..ops._memory import has_memory
 from .options import CELL_DEFAULTS, Spread, SpreadFrequencies
 
 # Learnable parameters that are not clamped.

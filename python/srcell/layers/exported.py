@@ -30,7 +30,7 @@ def exported(module: Neurons | IntegerSRC | Delay) -> list[dict[str, Tensor]]:
     ``initial`` (3, N) int16. Of a ``Delay`` they are the ``delays`` (K, M), as of ``exported_delays``.
     """
     if isinstance(module, Delay):
-        return [exported_delays("delays", module._acting().reshape(module.inputs, module.taps), module.delay_width)]
+        return [exported_delays("delays", module.delay, module.delay_width, module.max_delay)]
     if isinstance(module, IntegerSRC):
         numbers = {"weight": module.integers(), "constants": torch.tensor(module.cell, dtype=torch.int32)}
         if (start := module._initial(1)) is not None:
@@ -86,5 +86,5 @@ def _of_layer(module: Neurons, suffix: str) -> dict[str, Tensor]:
     made = {name: (x if x.dim() else x[None]).detach().contiguous() for name, x in made.items()}
     if delay is not None:
         each = delay.to(weight.dtype).expand(len(weight))[:, None]
-        made |= exported_delays("lateral_delays", each, module.delay_width)
+        made |= exported_delays("lateral_delays", each, module.delay_width, module.max_delay)
     return made

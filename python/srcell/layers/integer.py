@@ -9,11 +9,10 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from .._arguments import as_int, as_positive, check_choice, require_dense
+from .._arguments import as_int, as_positive, check_choice, has_memory, require_dense
 from .._integer import IntegerCell, IntegerState
 from ..events import EventBatch
 from ..functional.integer import MOST_BITS, checked_cell, quantise, run_integer, state_tensors
-from ..ops._memory import has_memory
 from .constants import HasConstants, check_size
 from .description import changed
 from .init import FIRST_WEIGHT_SCALE, draw_weights

@@ -12,7 +12,7 @@ from .._arguments import as_float, check_bool, require_floats
 from ..functional.layer import autocasts, check_lengths, in_work_dtype
 from ..functional.readout import check_integrators, discounted_sum, leaky_readout, leaky_sums, projected, votes
 from ..ops._memory import zero_padding
-from ..ops._table import HALF
+from ..ops._table import HALF, shape_error
 from .constants import HasConstants, check_size
 
 
@@ -63,7 +63,7 @@ class _Readout(HasConstants):
         require_floats("spikes", spikes)
         if spikes.dim() != 3 or spikes.shape[2] != self._neurons:
             first = "B, T" if self.batch_first else "T, B"
-            raise ValueError(f"spikes: expected shape ({first}, {self._neurons}), got {tuple(spikes.shape)}")
+            raise shape_error("spikes", f"({first}, {self._neurons})", spikes.shape)
         check_streaming(every_step, state, return_state)
         spikes = spikes.transpose(0, 1) if self.batch_first else spikes
         dtype = self._dtype_of(spikes)

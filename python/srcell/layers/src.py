@@ -19,6 +19,7 @@ from ..functional.layer import State, check_state
 from ..functional.synapse import currents_of, directly, linear
 from ..ops._direct import ONE_STEP, STACKED
 from ..ops._layer import LayerArguments
+from ..ops._table import shape_error
 from .base import Neurons
 from .constants import check_size
 from .description import changed
@@ -271,7 +272,7 @@ class SRC(_Linear):
         elif self.batch_first:
             require_dense("input", input)
             if input.shape[2] != self.input_size:
-                raise ValueError(f"input: expected shape (B, T, {self.input_size}), got {tuple(input.shape)}")
+                raise shape_error("input", f"(B, T, {self.input_size})", input.shape)
             back, input = True, input.transpose(0, 1)
         # One call of C++ where nothing needs converting or checking; otherwise the longer way, which words the errors.
         if self.num_layers == 1 and self.recorder is None and not torch.compiler.is_compiling():
@@ -325,7 +326,7 @@ class SRC(_Linear):
             of_past = (self._past_steps,) if name == "past" else ()
             if x.dim() != 3 + len(of_past) or x.shape[0] != self.num_layers:
                 expected = ", ".join(map(str, (self.num_layers, "B", *of_past, self.hidden_size)))
-                raise ValueError(f"state.{name}: expected shape ({expected}), got {tuple(x.shape)}")
+                raise shape_error(f"state.{name}", f"({expected})", x.shape)
         return [tuple(x[k] for x in given.values()) for k in range(self.num_layers)]
 
     def extra_repr(self) -> str:

@@ -12,6 +12,7 @@ from .._arguments import check_bool, describe, require_dense, require_values
 from ..events import EventBatch
 from ..functional.layer import check_lengths
 from ..ops._memory import zero_padding
+from ..ops._table import shape_error
 
 
 class Standardise(nn.Module):
@@ -55,7 +56,7 @@ class Standardise(nn.Module):
         self.register_buffer("mean", _finite("mean", mean))
         self.register_buffer("deviation", _finite("deviation", deviation))
         if self.mean.dim() not in (1, 3) or not self.mean.numel():
-            raise ValueError(f"mean: expected shape (K,) or (C, H, W) with inputs, got {tuple(self.mean.shape)}")
+            raise shape_error("mean", "(K,) or (C, H, W) with inputs", self.mean.shape)
         if self.deviation.shape != self.mean.shape:
             expected, got = tuple(self.mean.shape), tuple(self.deviation.shape)
             raise ValueError(f"deviation: expected shape {expected}, as mean has, got {got}")
@@ -83,7 +84,7 @@ class Standardise(nn.Module):
         """
         values = _floats("values", values)
         if values.dim() not in (3, 5):
-            raise ValueError(f"values: expected shape (B, S, K) or (B, S, C, H, W), got {tuple(values.shape)}")
+            raise shape_error("values", "(B, S, K) or (B, S, C, H, W)", values.shape)
         batch, most = values.shape[:2]
         elements = values.flatten(0, 1)
         if lengths is not None:
@@ -129,7 +130,7 @@ class Standardise(nn.Module):
         require_dense("input", input)
         if input.dim() < 3 or input.shape[2:] != self.mean.shape:
             first, last = "B, T" if self.batch_first else "T, B", ", ".join(map(str, self.mean.shape))
-            raise ValueError(f"input: expected shape ({first}, {last}), got {tuple(input.shape)}")
+            raise shape_error("input", f"({first}, {last})", input.shape)
         made = self._standardised(input, self.mean, self.deviation)
         if lengths is None:
             return made

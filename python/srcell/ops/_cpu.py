@@ -20,16 +20,13 @@ core.find_threads()  # of the OpenMP runtime that torch loaded: srcell.runtime m
 
 # Allocations of at least this size lie on huge pages and are reused; below it torch's own allocator is faster.
 BLOCK_BYTES = 4 << 20
-# The same for scratch, but smaller: malloc returns freed memory at the end of the heap to the system, so that each call
-# would fault its pages in again.
-SCRATCH_BLOCK_BYTES = 128 << 10
 
 
-def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None, block_bytes: int = BLOCK_BYTES) -> Tensor:
+def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
     """Uninitialised contiguous tensor on the device of ``like``, of its dtype unless another is given."""
     dtype = dtype or like.dtype
     size = math.prod(shape) * dtype.itemsize
-    if size < block_bytes or like.device.type != "cpu":
+    if size < BLOCK_BYTES or like.device.type != "cpu":
         return like.new_empty(shape, dtype=dtype)
     if size >= 2**63:
         raise MemoryError(f"srcell: {' * '.join(map(str, shape))} elements of {dtype}")

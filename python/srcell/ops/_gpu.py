@@ -264,9 +264,9 @@ def plain(argument: Any) -> Any:
     return [address(x) for x in argument] if lists else argument
 
 
-def is_gpu(device: torch.device) -> bool:
-    """Whether the device is of the type that the CUDA kernels run on."""
-    return device.type == "cuda"
+def is_gpu(x: Tensor | None) -> bool:
+    """Whether a tensor is on a device of the type that the CUDA kernels run on."""
+    return x is not None and x.device.type == "cuda"
 
 
 def gpu_of(name: str, x: Tensor) -> Gpu:

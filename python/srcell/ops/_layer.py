@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._arguments import check_choice
 from .._parameters import PARAMETERS
 from .._state import TYPES
 from . import _gpu
@@ -151,8 +152,7 @@ def with_sizes(checked: Checked, layer: LayerArguments) -> Checked:
 def _check_options(layer: LayerArguments, neurons: int) -> None:
     """Check what of a layer is no tensor, and what may stand beside what."""
     for name, chosen in (("surrogate", layer.surrogate), ("lateral_surrogate", layer.lateral_surrogate)):
-        if chosen not in SURROGATES:
-            raise ValueError(f"{name}: expected one of {', '.join(SURROGATES)}, got {chosen!r}")
+        check_choice(name, chosen, SURROGATES)
     if layer.past_steps < 0 or (layer.past_steps == 0) != (layer.first_hh is None):
         raise ValueError(f"past_steps: expected at least 1 with first_hh, and 0 without, got {layer.past_steps}")
     for name, needed in (("first_hh", "weight_hh"), ("factors_hh", "first_hh")):
@@ -166,16 +166,15 @@ def _check_options(layer: LayerArguments, neurons: int) -> None:
         raise ValueError(f"channels: expected 0 or a divisor of {neurons} neurons, got {layer.channels}")
     if len(layer.clamped) > len(layer.constants):
         raise ValueError(f"clamped: expected at most {len(layer.constants)} flags, got {len(layer.clamped)}")
-    if layer.start not in STARTS:
-        raise ValueError(f"start: expected one of {', '.join(STARTS)}, got {layer.start!r}")
+    check_choice("start", layer.start, STARTS)
 
 
-def on_cpu(kernel: Callable[..., Any], check: Callable[[Any], Any], call: Any, *options: Any) -> tuple[Any, ...]:
+def on_cpu(kernel: Callable[..., Any], check: Callable[[Any], Any], call: Any, *options: Any) -> Any:
     """Run a kernel of srcell._core, which reads a call as it is, checks it, and makes its outputs.
 
     It refuses by None. ``check``, which fake tensors go through too, then says why.
     """
-    made: tuple[Any, ...] | None = kernel(call, *options, torch.get_num_threads())
+    made = kernel(call, *options, torch.get_num_threads())
     if made is None:
         check(call)
         for x in flattened(flattened(call)):
@@ -281,44 +280,48 @@ def layer_on_gpu(checked: Checked, given: LayerArguments, *, backward: bool = Fa
     return _gpu.Layer(sizes, given, struct, turn)
 
 
-def gradients_on_gpu(call: Any, layer: _gpu.Layer, checked: Checked) -> list[Tensor | None]:
-    """Tensors for the gradients that kernels on a GPU fill, of what the layer computes with."""
-    return empty_gradients(call._replace(layer=layer.given), checked)
-
-
 def saved_shapes(checked: Checked, layer: LayerArguments, traced: bool) -> list[tuple[int, ...]]:
     """The shapes of the trace and of the checkpoints that a layer keeps for its gradient.
 
     Checkpoints are the state before every segment. After events and with recurrent weights there is a trace, and
     checkpoints then lack i.
     """
-    segment = core.event_segment if traced and not _gpu.is_gpu(layer.bias.device) else core.segment
+    segment = core.event_segment if traced and not _gpu.is_gpu(layer.bias) else core.segment
     states = len(STATES[resonates(layer), False])
     checked.letters.update(X=int(traced), G=-(-checked.letters["T"] // segment), Q=states - traced)
     return [checked.shape(row) for row in SAVED]
 
 
-def checked_gradients(
-    call: Any, checked: Checked, *, synapse: int, or_dtype: torch.dtype | None = None
-) -> list[Tensor | None]:
-    """Check the layer of a backward call, and the gradients of its outputs; return these, contiguous.
+def checked_backward(call: Any, checked: Checked, *, synapse: int, or_dtype: torch.dtype | None = None) -> Checked:
+    """Check the layer of a backward call, and the gradients of its outputs.
 
     The gradient of spikes may have ``or_dtype``; ``synapse`` is the number of the synapse's flags in ``output_mask``.
     """
     checked_layer(checked, call.layer, backward=True)
     check_mask(call.output_mask, synapse + len(WANTED))
-    names = ("spikes", *states_of(call.layer))
-    given = [x if name in names else None for name, x in zip(OUTPUT, call, strict=False)]
-    for row, x in zip(OUTPUT.values(), given, strict=True):
+    for row, x in zip(OUTPUT.values(), grads_of(call), strict=True):
         checked.one(row, x, f"grad_{row.name}", or_dtype=or_dtype if row.name == "spikes" else None)
-    return [or_contiguous(x) for x in given]
+    return checked
 
 
-def checked_saved(call: Any, checked: Checked, traced: bool) -> list[Tensor]:
-    """The trace and checkpoints of a backward call, checked and contiguous."""
+def grads_of(call: Any) -> list[Tensor | None]:
+    """The gradients of the outputs that a backward call has; what the layer does not have is ignored."""
+    names = ("spikes", *states_of(call.layer))
+    return [x if name in names else None for name, x in zip(OUTPUT, call, strict=False)]
+
+
+def checked_saved(call: Any, checked: Checked, traced: bool) -> Checked:
+    """Check trace and checkpoints of a backward call."""
     saved_shapes(checked, call.layer, traced)
-    checked.rows(SAVED, call)
-    return [contiguous(call.trace), contiguous(call.checkpoints)]
+    return checked.rows(SAVED, call)
+
+
+def backward_on_gpu(call: Any, checked: Checked, saved: Sequence[Tensor]) -> tuple[_gpu.Backward, list[Tensor | None]]:
+    """What the backward kernels on a GPU take of a checked call, and the gradients that they fill."""
+    layer = layer_on_gpu(checked, call.layer, backward=True)
+    gradients = empty_gradients(call._replace(layer=layer.given), checked)  # of what the layer computes with
+    grads = [or_contiguous(x) for x in grads_of(call)]
+    return (layer, grads, [contiguous(x) for x in saved], gradients), gradients
 
 
 # Outputs: for kernels on a GPU, and as shapes for fake kernels. Those on a CPU are made by srcell._core.

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._private import is_fake
-
 Optionals = Sequence[Tensor | None]
 
 
@@ -26,16 +24,6 @@ def contiguous(x: Tensor) -> Tensor:
 def or_contiguous(x: Tensor | None) -> Tensor | None:
     """``contiguous``, or None for None."""
     return None if x is None else contiguous(x)
-
-
-def has_memory(x: Tensor) -> bool:
-    """Whether a tensor's elements lie in memory; those of meta, fake and wrapped tensors do not."""
-    if x.is_meta or is_fake(x):
-        return False
-    try:
-        return x.data_ptr() != 0 or x.numel() == 0
-    except RuntimeError:  # a tensor under vmap or in an exporter has no address
-        return False
 
 
 def address(x: Tensor | None) -> int:

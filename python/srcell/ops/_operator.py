@@ -22,6 +22,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Argument = Tensor | Sequence[Tensor] | None
 Gradients = dict[str, Argument]
 
+DIRECT = core.Way(True, False, False)
 NO_TORCHSCRIPT = (
     "is not supported: use torch.export.export, or srcell.export or srcell.onnx.export for a program that runs without "
     "torch"
@@ -47,13 +48,22 @@ class Operator:
             names of the tuple's other fields.
         lists: by name of a list in the record, the names of the consecutive optional tensors in the schema that form
             it. Backward operators need it: torch batches calls (``is_grads_batched``) only of operators without lists.
+        entry: a function of C++ that takes a call on a CPU past torch's dispatcher, if no gradient is needed, and
+            returns None for any other; its arguments are the record, a ``Way`` and the number of threads.
+        differentiable: whether torch's autograd sees a call; to it the outputs are otherwise constants.
 
     """
 
     def __init__(
-        self, schema: str, shared: tuple[str, Any] | None = None, lists: Mapping[str, Sequence[str]] | None = None
+        self,
+        schema: str,
+        shared: tuple[str, Any] | None = None,
+        lists: Mapping[str, Sequence[str]] | None = None,
+        *,
+        entry: Callable[..., Any] | None = None,
+        differentiable: bool = True,
     ) -> None:
-        self.name = schema.partition("(")[0]
+        self.name, self.entry = schema.partition("(")[0], entry
         _library.define(schema)
         self._overload: Any = getattr(torch.ops.srcell, self.name).default
         declared = _private.schema_of(self._overload).arguments
@@ -85,8 +95,8 @@ class Operator:
         self._keep: Callable[[Any], dict[str, Argument]] | None = None
         self._gradient_options: Callable[[Any, Any], dict[str, Any]] | None = None
         self._differentiable = len(_private.schema_of(self._overload).returns)
-        self._kernels: dict[str, Callable[[Any], Any]] = {}
-        _library.impl(self.name, self._autograd_kernel, "Autograd")
+        kernel = self._autograd_kernel if differentiable else torch.library.fallthrough_kernel
+        _library.impl(self.name, kernel, "Autograd")
         if hasattr(torch.library, "register_vmap"):  # from torch 2.5 on
             torch.library.register_vmap(f"srcell::{self.name}", self._one_by_one, lib=_library)
 
@@ -95,7 +105,6 @@ class Operator:
 
         def register(function: Function) -> Function:
             for key in keys:
-                self._kernels[key.lower()] = function
                 _library.impl(self.name, self._of_call(function), key)
             return function
 
@@ -169,26 +178,14 @@ class Operator:
         return register
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Call the operator, through torch's dispatcher unless that would do nothing but call the kernel."""
-        tensors = self.arguments(arguments)
+        """Call the operator, through torch's dispatcher unless ``entry`` takes the call."""
         if not torch.compiler.is_compiling():
-            flat = flattened(tensors)
-            if core.nobody_watches(flat):
-                first = flat[0] if flat[0] is not None else next(x for x in flat if x is not None)
-                kernel = self._kernels.get(first.device.type)
-                if kernel is not None:
-                    call = self.record(*arguments, **options)
-                    if torch.is_grad_enabled():
-                        for x in flat:
-                            if x is not None and x.requires_grad:
-                                return _Call.apply(self, kernel, call, tensors, *flat)  # type: ignore[no-untyped-call]
-                    return kernel(call)
-        return self.dispatch(*arguments, **options)
-
-    def dispatch(self, *arguments: Any, **options: Any) -> Any:
-        """Call the operator through torch's dispatcher."""
-        if not torch.compiler.is_compiling() and torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-            raise RuntimeError(f"srcell::{self.name}: torch.jit.trace {NO_TORCHSCRIPT}")
+            if self.entry is not None:
+                made = self.entry(self.record(*arguments, **options), DIRECT, torch.get_num_threads())
+                if made is not None:
+                    return made
+            if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+                raise RuntimeError(f"srcell::{self.name}: torch.jit.trace {NO_TORCHSCRIPT}")
         return self._overload(*self.arguments(arguments), **self._with_shared(arguments, options))
 
     def with_arguments_of(self, call: Any, **others: Any) -> Any:
@@ -205,11 +202,11 @@ class Operator:
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat):
             call = self.call(*arguments, **options)
             if not _private.transforms_are_active():
-                return _Call.apply(self, None, call, arguments, *flat)  # type: ignore[no-untyped-call]
+                return _Call.apply(self, call, arguments, *flat)  # type: ignore[no-untyped-call]
             # This kernel runs at the level of torch.func's innermost transform; the operators that it calls run at the
             # next level.
             with _private.at_one_level():
-                return _CallAtLevel.apply(self, None, call, arguments, *flat)
+                return _CallAtLevel.apply(self, call, arguments, *flat)
         return self._without_autograd(*arguments, **options)
 
     def _without_autograd(self, *arguments: Any, **options: Any) -> Any:
@@ -237,32 +234,27 @@ class Operator:
         return outputs, (0,) * len(outputs)
 
 
+_NOT_FLAT = 3  # arguments of a _Call before its tensors
+
+
 class _Call(torch.autograd.Function):
-    """A differentiable call of a kernel, or through torch's dispatcher if the kernel is None.
+    """A differentiable call.
 
     It gets the tensors twice: in ``tensors`` with their lists, and flat, because torch's autograd does not look into
     lists.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        operator: Operator,
-        kernel: Callable[[Any], Any] | None,
-        call: Any,
-        tensors: Sequence[Any],
-        *flat: Tensor | None,
-    ) -> Any:
+    def forward(ctx: Any, operator: Operator, call: Any, tensors: Sequence[Any], *flat: Tensor | None) -> Any:
         sizes = list_sizes(tensors)
         options = operator._with_shared(call, {name: getattr(call, name) for name in operator._options})
-        if kernel is None:  # under a transform, flat holds the tensors of this level
-            tensors = nested(flat, sizes)
-            call = operator.call(*tensors, **options)
-        needs = operator.needs(*nested(ctx.needs_input_grad[4:], sizes))
+        tensors = nested(flat, sizes)  # under a transform, flat holds the tensors of this level
+        call = operator.call(*tensors, **options)
+        needs = operator.needs(*nested(ctx.needs_input_grad[_NOT_FLAT:], sizes))
         if operator._gradient_options is not None:
             instead = operator._gradient_options(call, needs)
             options, call = {**options, **instead}, call._replace(**instead)
-        outputs = operator._without_autograd(*tensors, **options) if kernel is None else kernel(call)
+        outputs = operator._without_autograd(*tensors, **options)
         ctx.set_materialize_grads(False)
         ctx.operator, ctx.sizes, ctx.options, ctx.needs = operator, sizes, options, needs
         if operator._keep is not None:
@@ -293,8 +285,8 @@ class _Call(torch.autograd.Function):
                 flat.append(grad if isinstance(grad, Tensor) else None)
             else:
                 flat += [None] * size if grad is None else grad
-        needed = ctx.needs_input_grad[4:]
-        return None, None, None, None, *(grad if need else None for grad, need in zip(flat, needed, strict=True))
+        needed = ctx.needs_input_grad[_NOT_FLAT:]
+        return *(None,) * _NOT_FLAT, *(grad if need else None for grad, need in zip(flat, needed, strict=True))
 
 
 class _CallAtLevel(_private.SingleLevelFunction):  # type: ignore[misc]

@@ -70,6 +70,27 @@ def work_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def dtype_error(name: str, expected: str, x: Any) -> TypeError:
+    """The error of a tensor of another dtype."""
+    return TypeError(f"{name}: expected dtype {expected}, got {x.dtype}")
+
+
+def shape_error(name: str, expected: str, got: Sequence[int]) -> ValueError:
+    """The error of a tensor of another shape."""
+    return ValueError(f"{name}: expected shape {expected}, got {tuple(got)}")
+
+
+def device_error(name: str, expected: str, x: Any) -> ValueError:
+    """The error of a tensor on another device."""
+    return ValueError(f"{name}: expected device {expected}, got {x.device}")
+
+
+def check(name: str, call: Any) -> None:
+    """Check a call of an operator whose tensors are these rows, and which has no other sizes of theirs."""
+    if not core.fits_table(name, call):
+        Checked().rows(TABLE[name], call)
+
+
 class Checked:
     """The tensors of a call as far as they are checked: the sizes that letters of the table stand for, the first tensor
     (``leader``) and its device, which all must have, and the dtype of the floats.
@@ -131,27 +152,27 @@ class Checked:
         if self.device is None:
             self.leader, self.device = name, x.device
         elif x.device != self.device:
-            raise ValueError(f"{name}: expected device {self.device}, as {self.leader} has, got {x.device}")
+            raise device_error(name, f"{self.device}, as {self.leader} has", x)
         got = x.shape
         for shape in shapes:
             if self._has(shape, got):
                 return
         expected = " or ".join(dict.fromkeys(map(self._worded, shapes)))
-        raise ValueError(f"{name}: expected shape {expected}, got {tuple(got)}")
+        raise shape_error(name, expected, got)
 
     def _check_dtype(self, name: str, expected: str, x: Tensor) -> None:
         if expected not in ("float", "any"):
             if x.dtype != getattr(torch, expected):
-                raise TypeError(f"{name}: expected dtype {expected}, got {x.dtype}")
+                raise dtype_error(name, expected, x)
         elif self.floats is not None:
             as_name, dtype = self.floats
             if x.dtype != dtype:
-                raise TypeError(f"{name}: expected dtype {dtype}, as {as_name} has, got {x.dtype}")
+                raise dtype_error(name, f"{dtype}, as {as_name} has", x)
         elif expected == "any":
             self.floats = name, x.dtype
         else:
             if x.dtype not in WORK and not (self.half and x.dtype in HALF):
-                raise TypeError(f"{name}: expected dtype float32 or float64, got {x.dtype}")
+                raise dtype_error(name, "float32 or float64", x)
             self.floats = name, work_dtype(x)
 
     def _has(self, sizes: Sequence[str], shape: Sequence[Any]) -> bool:

@@ -10,16 +10,16 @@ from torch import Tensor
 from ._cpu import core
 from ._memory import contiguous
 from ._operator import Operator
-from ._table import TABLE, Checked, declared
+from ._table import TABLE, check, declared
 
-count_spikes = Operator(f"count_spikes({declared(TABLE['count_spikes'])}) -> Tensor")
+count_spikes = Operator(f"count_spikes({declared(TABLE['count_spikes'])}) -> Tensor", differentiable=False)
 
 
 @count_spikes.kernel("CPU")
 def forward_cpu(call: Any) -> Tensor:
     """(2, N) int64 of (T, B, N), float32 or float64: active elements and upward crossings of 0.5 of each neuron."""
     spikes = call.spikes
-    Checked().rows(TABLE["count_spikes"], call)
+    check("count_spikes", call)
     if spikes.numel() == 0:  # T may still be huge, and the kernel loops over it
         return torch.zeros(2, spikes.shape[2], dtype=torch.int64, device="cpu")
     return torch.from_numpy(core.count_spikes(contiguous(spikes).detach().numpy(), torch.get_num_threads()))
@@ -28,7 +28,7 @@ def forward_cpu(call: Any) -> Tensor:
 @count_spikes.kernel("CompositeExplicitAutograd")
 def forward(call: Any) -> Tensor:
     """The same in torch's own operators, for other devices."""
-    Checked().rows(TABLE["count_spikes"], call)
+    check("count_spikes", call)
     high = call.spikes > 0.5
     crossings = high[:1].sum((0, 1)) + (high[1:] & ~high[:-1]).sum((0, 1))
     return torch.stack([(call.spikes > 0).sum((0, 1)), crossings])
@@ -38,5 +38,5 @@ def forward(call: Any) -> Tensor:
 def forward_fake(call: Any) -> Tensor:
     """The output's shape."""
     spikes = call.spikes
-    Checked().rows(TABLE["count_spikes"], call)
+    check("count_spikes", call)
     return torch.empty(2, spikes.shape[2], dtype=torch.int64, device=spikes.device)

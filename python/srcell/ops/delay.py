@@ -7,24 +7,19 @@ the gradient of a delay from that of the factors.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _cpu, _gpu
+from . import _gpu
 from ._cpu import core, rows_of
-from ._gpu import plain
-from ._layer import check_mask
+from ._layer import OF_OPERATOR, check_mask, on_cpu
 from ._layer import empty_like as gradients_like
 from ._memory import Optionals, address, contiguous, or_contiguous
 from ._operator import Gradients, Operator
 from ._table import TABLE, Checked, declared
-
-# A delay is so fast that fresh pages would cost as much.
-empty = functools.partial(_cpu.empty, block_bytes=_cpu.SCRATCH_BLOCK_BYTES)
 
 SIZES = "SymInt taps, SymInt skip, bool keep_zeros"
 ROWS = {name: [*TABLE[name], *TABLE["delayed"]] for name in ("delay_events", "delay_dense")}
@@ -33,7 +28,8 @@ ROWS.update({f"{name}_backward": [*TABLE[f"{name}_backward"], *rows] for name, r
 
 delay_events = Operator(
     f"delay_events({declared(ROWS['delay_events'])}, *, SymInt steps, SymInt batch, bool graded, {SIZES})"
-    " -> (Tensor delayed_values, Tensor delayed_offsets, Tensor delayed_indices)"
+    " -> (Tensor delayed_values, Tensor delayed_offsets, Tensor delayed_indices)",
+    entry=core.delay_events,
 )
 
 
@@ -52,8 +48,12 @@ def checked_events(call: Any, name: str = "delay_events") -> Checked:
     """A checked call on events."""
     if call.steps < 0 or call.batch < 0:
         raise ValueError(f"steps, batch: expected at least 0, got {call.steps}, {call.batch}")
-    inputs = call.first.numel() // max(call.taps, 1)
-    return with_sizes(Checked(T=call.steps, B=call.batch, K=inputs), call).rows(ROWS[name], call)
+    inputs = 0 if call.first is None else call.first.numel() // max(call.taps, 1)
+    checked = with_sizes(Checked(T=call.steps, B=call.batch, K=inputs), call).rows(ROWS[name], call)
+    of_ones = call.values is None and call.factors is None and not call.keep_zeros
+    if name == "delay_events" and not (call.graded or of_ones):
+        raise ValueError("graded: expected True for events with values, or with factors, got False")
+    return checked
 
 
 def checked_dense(call: Any, name: str = "delay_dense") -> Checked:
@@ -65,41 +65,31 @@ def checked_dense(call: Any, name: str = "delay_dense") -> Checked:
 
 
 def kernel_delay(call: Any, checked: Checked) -> tuple[core.Delay, Optionals]:
-    """The arguments of the kernels that all calls share, and the tensors whose addresses they have."""
+    """The arguments of the kernels on a GPU that all calls share, and the tensors whose addresses they have."""
     first, factors, lengths = contiguous(call.first), or_contiguous(call.factors), or_contiguous(call.lengths)
     terms = 1 if factors is None else factors.shape[1]
-    on_host, threads = not _gpu.is_gpu(first.device), torch.get_num_threads()
-    shape = checked.dtype == torch.float64, on_host, checked["TBK"], address(lengths), threads
     tables = call.taps, terms, address(first), address(factors), call.keep_zeros
-    return core.Delay(*shape, call.skip, *tables), (first, factors, lengths)
-
-
-def run(like: Tensor, name: str, *arguments: Any) -> Any:
-    """Run a pass of the delay on the device of ``like``; tensors are passed as their addresses."""
-    if _gpu.is_gpu(like.device):
-        return _gpu.gpu_of("input", like).launch(name, *arguments)
-    return getattr(core, name)(*map(plain, arguments))
+    struct = core.Delay(checked.dtype == torch.float64, checked["TBK"], address(lengths), call.skip, *tables)
+    return struct, (first, factors, lengths)
 
 
 @delay_events.kernel("CPU", "CUDA")
-def forward(call: Any) -> tuple[Tensor | None, ...]:
+def forward(call: Any) -> Any:
     """The events of the output, with values if ``graded``; on a GPU it synchronises to learn their number."""
+    if not _gpu.is_gpu(call.offsets):
+        return on_cpu(core.delay_events, checked_events, call, OF_OPERATOR)
     checked, rows = checked_events(call), rows_of(call)
-    delay, _kept = kernel_delay(call, checked)
-    if not call.graded and (rows.values is not None or call.factors is not None or call.keep_zeros):
-        raise ValueError("graded: expected True for events with values, or with factors, got False")
-    starts, events = empty(rows.offsets, call.batch + 1), rows.for_kernels(checked.letters["K"])
-    counted = run(rows.offsets, "count_delayed", delay, events, starts)
-    if counted is None:  # on a GPU they are not added up yet
-        starts = torch.nn.functional.pad(starts[:-1].cumsum(0), (1, 0))
-        counted = int(starts[-1])
-    (delayed_rows,) = checked["R"]
-    cursors, offsets = empty(rows.offsets, delayed_rows), empty(rows.offsets, delayed_rows + 1)
-    offsets[-1:] = counted
-    indices = empty(rows.indices, counted)
-    values = empty(rows.indices, counted if call.graded else 0, dtype=checked.dtype)
-    made = starts, cursors, offsets, counted, indices, values if call.graded else None
-    run(rows.offsets, "write_delayed", delay, events, *made)
+    gpu, (delay, _kept) = _gpu.gpu_of("input", call.offsets), kernel_delay(call, checked)
+    new, (delayed_rows,) = rows.offsets.new_empty, checked["R"]
+    starts, events = new(call.batch + 1), rows.for_kernels(checked.letters["K"])
+    gpu.launch("count_delayed", delay, events, starts)
+    starts = torch.nn.functional.pad(starts[:-1].cumsum(0), (1, 0))
+    count = int(starts[-1])
+    cursors, offsets = new(delayed_rows), new(delayed_rows + 1)
+    offsets[-1:] = count
+    values, indices = new(count if call.graded else 0, dtype=checked.dtype), rows.indices.new_empty(count)
+    made = starts, cursors, offsets, count, indices, values if call.graded else None
+    gpu.launch("write_delayed", delay, events, *made)
     return values, offsets, indices
 
 
@@ -114,29 +104,40 @@ def forward_fake(call: Any) -> tuple[Tensor, ...]:
 
 delay_events_backward = Operator(
     f"delay_events_backward({declared(ROWS['delay_events_backward'])}, *, SymInt steps, SymInt batch, {SIZES},"
-    " bool[] output_mask) -> (Tensor values, Tensor factors)"
+    " bool[] output_mask) -> (Tensor values, Tensor factors)",
+    entry=core.delay_events_backward,
 )
 
 
 @delay_events_backward.kernel("CPU", "CUDA")
-def backward(call: Any) -> tuple[Tensor | None, ...]:
+def backward(call: Any) -> Any:
     """The gradients of values and factors, each if its flag in ``output_mask`` is set."""
-    checked, rows = checked_events(call, "delay_events_backward"), rows_of(call)
+    if not _gpu.is_gpu(call.offsets):
+        return on_cpu(core.delay_events_backward, checked_events_backward, call, OF_OPERATOR)
+    checked, rows = checked_events_backward(call), rows_of(call)
     delay, _kept = kernel_delay(call, checked)
     count, delayed_rows = checked["AR"]
     grad, offsets = contiguous(call.grad_values), contiguous(call.delayed_offsets)
     grad_values, grad_factors = backward_fake(call)
-    partials = None if grad_factors is None else empty(grad_factors, call.batch, *grad_factors.shape)
+    partials = None if grad_factors is None else grad_factors.new_empty(call.batch, *grad_factors.shape)
     gradients = None if grad_values is None else grad_values.zero_(), grad_factors, partials
-    arguments = empty(offsets, delayed_rows), offsets, count, grad, *gradients
-    run(offsets, "delayed_backward", delay, rows.for_kernels(checked.letters["K"]), *arguments)
+    arguments = offsets.new_empty(delayed_rows), offsets, count, grad, *gradients
+    gpu = _gpu.gpu_of("input", offsets)
+    gpu.launch("delayed_backward", delay, rows.for_kernels(checked.letters["K"]), *arguments)
     return grad_values, grad_factors
+
+
+def checked_events_backward(call: Any) -> Checked:
+    """A checked backward call on events."""
+    check_mask(call.output_mask, 2)
+    return checked_events(call, "delay_events_backward")
 
 
 @delay_events_backward.fake
 def backward_fake(call: Any) -> list[Tensor | None]:
     """The gradients' shapes."""
-    return gradients_like((call.values, call.factors), check_mask(call.output_mask, 2))
+    checked_events_backward(call)
+    return gradients_like((call.values, call.factors), call.output_mask)
 
 
 @delay_events.gradient(lambda call: {})
@@ -147,50 +148,60 @@ def gradient(call: Any, saved: Sequence[Tensor], grads: Optionals, needs: Any) -
     return {"values": values, "factors": factors}
 
 
-delay_dense = Operator(f"delay_dense({declared(ROWS['delay_dense'])}, *, {SIZES}) -> Tensor")
+delay_dense = Operator(f"delay_dense({declared(ROWS['delay_dense'])}, *, {SIZES}) -> Tensor", entry=core.delay_dense)
 
 
 @delay_dense.kernel("CPU", "CUDA")
-def dense_forward(call: Any) -> Tensor:
+def dense_forward(call: Any) -> Any:
     """The delayed input, (T - skip, B, K * taps)."""
-    checked = checked_dense(call)
-    delay, _kept = kernel_delay(call, checked)
-    input, delayed = contiguous(call.input), empty(call.input, *checked.shape(GRAD_DELAYED))
-    run(input, "delay_elements", delay, input, delayed)
+    if not _gpu.is_gpu(call.input):
+        return on_cpu(core.delay_dense, checked_dense, call, OF_OPERATOR)
+    checked, input = checked_dense(call), contiguous(call.input)
+    gpu, (delay, _kept) = _gpu.gpu_of("input", input), kernel_delay(call, checked)
+    delayed = input.new_empty(checked.shape(GRAD_DELAYED))
+    gpu.launch("delay_elements", delay, input, delayed)
     return delayed
 
 
 @delay_dense.fake
 def dense_fake(call: Any) -> Tensor:
     """The output's shape."""
-    input: Tensor = call.input
-    return input.new_empty(checked_dense(call).shape(GRAD_DELAYED))
+    checked, input = checked_dense(call), call.input
+    made: Tensor = input.new_empty(checked.shape(GRAD_DELAYED))
+    return made
 
 
 delay_dense_backward = Operator(
     f"delay_dense_backward({declared(ROWS['delay_dense_backward'])}, *, {SIZES}, bool[] output_mask)"
-    " -> (Tensor input_gradient, Tensor factors_gradient)"
+    " -> (Tensor input_gradient, Tensor factors_gradient)",
+    entry=core.delay_dense_backward,
 )
 
 
 @delay_dense_backward.kernel("CPU", "CUDA")
-def dense_backward(call: Any) -> tuple[Tensor | None, ...]:
+def dense_backward(call: Any) -> Any:
     """The gradients of input and factors, each if its flag in ``output_mask`` is set."""
-    checked = checked_dense(call, "delay_dense_backward")
-    delay, _kept = kernel_delay(call, checked)
-    want_input, want_factors = check_mask(call.output_mask, 2)
-    input, grad = contiguous(call.input), contiguous(call.grad_delayed)
-    grad_input = empty(input, *input.shape) if want_input else None
-    (grad_factors,) = gradients_like([call.factors], [want_factors])
-    partials = None if grad_factors is None else empty(grad_factors, input.shape[1], *grad_factors.shape)
-    run(input, "delay_elements_backward", delay, input, grad, grad_input, grad_factors, partials)
+    if not _gpu.is_gpu(call.input):
+        return on_cpu(core.delay_dense_backward, checked_dense_backward, call, OF_OPERATOR)
+    checked, input, grad = checked_dense_backward(call), contiguous(call.input), contiguous(call.grad_delayed)
+    gpu, (delay, _kept) = _gpu.gpu_of("input", input), kernel_delay(call, checked)
+    grad_input, grad_factors = dense_backward_fake(call)
+    partials = None if grad_factors is None else grad_factors.new_empty(input.shape[1], *grad_factors.shape)
+    gpu.launch("delay_elements_backward", delay, input, grad, grad_input, grad_factors, partials)
     return grad_input, grad_factors
+
+
+def checked_dense_backward(call: Any) -> Checked:
+    """A checked backward call on a dense input."""
+    check_mask(call.output_mask, 2)
+    return checked_dense(call, "delay_dense_backward")
 
 
 @delay_dense_backward.fake
 def dense_backward_fake(call: Any) -> list[Tensor | None]:
     """The gradients' shapes."""
-    return gradients_like((call.input, call.factors), check_mask(call.output_mask, 2))
+    checked_dense_backward(call)
+    return gradients_like((call.input, call.factors), call.output_mask)
 
 
 @delay_dense.gradient(lambda call: {})

@@ -10,44 +10,46 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arguments import as_int
 from ._cpu import core
 from ._gpu import gpu_of
 from ._memory import contiguous
 from ._operator import Operator
-from ._table import TABLE, Checked, declared
+from ._table import TABLE, Checked, check, declared
 
 EVENTS = "(Tensor offsets, Tensor indices)"
 
 rate_encode = Operator(
     f"rate_encode({declared(TABLE['rate_encode'])}, *, int steps, int prefix, float gain, int seed, bool thinned)"
-    f" -> {EVENTS}"
+    f" -> {EVENTS}",
+    differentiable=False,
 )
 
 
 MAX_STEPS = 2**31 - 1  # the largest steps and prefix
 
 
-def check_images(operator: str, call: Any, *, fewest: int = 0) -> Tensor:
-    """Check a call on images and its numbers of steps; return the images contiguous."""
-    Checked().rows(TABLE[operator], call)
-    for name, number, least in (("steps", call.steps, fewest), ("prefix", call.prefix, 0)):
-        if not least <= number <= MAX_STEPS:
-            raise ValueError(f"{name}: expected an int in [{least}, {MAX_STEPS}], got {number}")
-    return contiguous(call.images.detach())
+def check_images(operator: str, call: Any, *, fewest: int = 0) -> None:
+    """Check a call on images and its numbers of steps."""
+    check(operator, call)
+    as_int("steps", call.steps, MAX_STEPS, minimum=fewest)
+    as_int("prefix", call.prefix, MAX_STEPS)
 
 
 @rate_encode.kernel("CPU")
 def rate_cpu(call: Any) -> tuple[Tensor, ...]:
     """Events of float32 images (B, K) with int64 sample numbers (B,); the seed is taken modulo 2^64."""
-    images, index = check_images("rate_encode", call), contiguous(call.index)
+    check_images("rate_encode", call)
+    images, index = arrays(call.images, call.index)
     options = call.steps, call.prefix, call.gain, call.seed % 2**64, call.thinned, torch.get_num_threads()
-    return tuple(map(torch.from_numpy, core.rate_encode(images.numpy(), index.numpy(), *options)))
+    return tuple(map(torch.from_numpy, core.rate_encode(images, index, *options)))
 
 
 @rate_encode.kernel("CUDA")
 def rate_gpu(call: Any) -> tuple[Tensor, Tensor]:
     """``rate_cpu`` on a GPU; it synchronises to learn the number of events."""
-    images, index, gpu = check_images("rate_encode", call), contiguous(call.index), gpu_of("images", call.images)
+    check_images("rate_encode", call)
+    images, index, gpu = contiguous(call.images), contiguous(call.index), gpu_of("images", call.images)
     (samples, pixels), steps, prefix = images.shape, call.steps, call.prefix
     mask = images.new_empty(samples * steps, -(-pixels // 64), dtype=torch.int64)
     counts = images.new_empty(samples * (prefix + steps), dtype=torch.int64)
@@ -66,31 +68,41 @@ def rate_gpu(call: Any) -> tuple[Tensor, Tensor]:
     return offsets, indices
 
 
-latency_encode = Operator(f"latency_encode({declared(TABLE['latency_encode'])}, *, int steps, int prefix) -> {EVENTS}")
+latency_encode = Operator(
+    f"latency_encode({declared(TABLE['latency_encode'])}, *, int steps, int prefix) -> {EVENTS}", differentiable=False
+)
 
 
 @latency_encode.kernel("CPU")
 def latency_cpu(call: Any) -> tuple[Tensor, ...]:
     """Events of float32 images (B, K)."""
-    images = check_images("latency_encode", call, fewest=1)
-    made = core.latency_encode(images.numpy(), call.steps, call.prefix, torch.get_num_threads())
+    check_images("latency_encode", call, fewest=1)
+    (images,) = arrays(call.images)
+    made = core.latency_encode(images, call.steps, call.prefix, torch.get_num_threads())
     return tuple(map(torch.from_numpy, made))
 
 
 SENSOR = "float rise, float fall, float spread, int refractory, float noise, int seed"
-camera_frames = Operator(f"camera_frames({declared(TABLE['camera_frames'])}, *, float dark, {SENSOR}) -> {EVENTS}")
+camera_frames = Operator(
+    f"camera_frames({declared(TABLE['camera_frames'])}, *, float dark, {SENSOR}) -> {EVENTS}", differentiable=False
+)
 camera_pictures = Operator(
     f"camera_pictures({declared(TABLE['camera_pictures'])}, *, int steps, int height, int width, float blur,"
-    f" float size_jitter, float place_jitter, {SENSOR}) -> {EVENTS}"
+    f" float size_jitter, float place_jitter, {SENSOR}) -> {EVENTS}",
+    differentiable=False,
 )
 
 
-def checked_arrays(operator: str, call: Any) -> list[Any]:
-    """The tensors of a checked call as arrays."""
-    rows, checked = TABLE[operator], Checked()
-    for row in rows:
-        checked.one(row, getattr(call, row.name), "images" if row.name == "pictures" else "")  # as users name them
-    return [contiguous(getattr(call, row.name).detach()).numpy() for row in rows]
+def check_pictures(call: Any) -> None:
+    """Check a call on pictures, which users know as images."""
+    checked = Checked()
+    for row in TABLE["camera_pictures"]:
+        checked.one(row, getattr(call, row.name), "images" if row.name == "pictures" else "")
+
+
+def arrays(*tensors: Tensor) -> list[Any]:
+    """Tensors as contiguous arrays."""
+    return [contiguous(x.detach()).numpy() for x in tensors]
 
 
 def sensor_of(call: Any) -> tuple[float, float, float, int, float, int]:
@@ -101,7 +113,8 @@ def sensor_of(call: Any) -> tuple[float, float, float, int, float, int]:
 @camera_frames.kernel("CPU")
 def camera_frames_cpu(call: Any) -> tuple[Tensor, ...]:
     """Events of float32 frames (T, B, H, W)."""
-    frames, index = checked_arrays("camera_frames", call)
+    check("camera_frames", call)
+    frames, index = arrays(call.frames, call.index)
     made = core.camera_frames(frames, index, sensor_of(call), call.dark, torch.get_num_threads())
     return tuple(map(torch.from_numpy, made))
 
@@ -109,7 +122,8 @@ def camera_frames_cpu(call: Any) -> tuple[Tensor, ...]:
 @camera_pictures.kernel("CPU")
 def camera_pictures_cpu(call: Any) -> tuple[Tensor, ...]:
     """Events of float32 pictures (B, H, W) under a movement (points, 3), float64."""
-    pictures, movement, index = checked_arrays("camera_pictures", call)
+    check_pictures(call)
+    pictures, movement, index = arrays(call.pictures, call.movement, call.index)
     view = call.blur, call.size_jitter, call.place_jitter
     options = call.steps, (call.height, call.width), sensor_of(call), view, torch.get_num_threads()
     made = core.camera_pictures(pictures, movement, index, *options)
@@ -118,20 +132,29 @@ def camera_pictures_cpu(call: Any) -> tuple[Tensor, ...]:
 
 @camera_frames.fake
 def fake_frames(call: Any) -> tuple[Tensor, Tensor]:
-    """As ``fake_events``."""
+    """As ``fake_rate``."""
+    check("camera_frames", call)
     return new_events(call.frames, call.frames.shape[0] * call.frames.shape[1])
 
 
 @camera_pictures.fake
 def fake_pictures(call: Any) -> tuple[Tensor, Tensor]:
-    """As ``fake_events``."""
-    return new_events(call.pictures, call.pictures.shape[0] * call.steps)
+    """As ``fake_rate``."""
+    check_pictures(call)
+    return new_events(call.pictures, call.pictures.shape[0] * max(call.steps, 0))
 
 
 @rate_encode.fake
-@latency_encode.fake
-def fake_events(call: Any) -> tuple[Tensor, Tensor]:
+def fake_rate(call: Any) -> tuple[Tensor, Tensor]:
     """Offsets, and indices of a symbolic length: the real call determines the number of events."""
+    check_images("rate_encode", call)
+    return new_events(call.images, call.images.shape[0] * (call.prefix + call.steps))
+
+
+@latency_encode.fake
+def fake_latency(call: Any) -> tuple[Tensor, Tensor]:
+    """As ``fake_rate``."""
+    check_images("latency_encode", call, fewest=1)
     return new_events(call.images, call.images.shape[0] * (call.prefix + call.steps))
 
 

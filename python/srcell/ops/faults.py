@@ -18,7 +18,8 @@ from ._table import TABLE, Checked, declared
 FAULTS = ("length", "first offset", "descent", "last offset", "index", "nan", "past length")
 
 find_event_fault = Operator(
-    f"find_event_fault({declared(TABLE['find_event_fault'])}, *, SymInt steps, SymInt batch, SymInt inputs) -> Tensor"
+    f"find_event_fault({declared(TABLE['find_event_fault'])}, *, SymInt steps, SymInt batch, SymInt inputs) -> Tensor",
+    differentiable=False,
 )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import _gpu
 from ._cpu import core
-from ._layer import STATE, all_contiguous, check_mask, on_cpu
+from ._layer import OF_OPERATOR, STATE, all_contiguous, check_mask, on_cpu
 from ._memory import address, contiguous
 from ._operator import Gradients, Operator
 from ._table import TABLE, Argument, Checked, declared
@@ -30,7 +30,8 @@ BACKWARD = [GRAD_SPIKES, *SYNAPSE, ROWS["scale"]._replace(optional=False), ROWS[
 integer_src = Operator(
     f"integer_src({declared(ROWS.values())}, *, SymInt steps, SymInt batch, int[] cell, float rho, bool floats,"
     " bool save)"
-    " -> (Tensor spikes, Tensor i, Tensor h, Tensor hs, Tensor clamped, Tensor slopes)"
+    " -> (Tensor spikes, Tensor i, Tensor h, Tensor hs, Tensor clamped, Tensor slopes)",
+    entry=core.integer_src,
 )
 
 
@@ -42,11 +43,10 @@ def layer_on_gpu(call: Any) -> _gpu.Layer:
 
 
 @integer_src.kernel("CPU", "CUDA")
-def forward(call: Any) -> tuple[Any, ...]:
+def forward(call: Any) -> Any:
     """The kernel. Spikes are float32 with ``floats``, otherwise uint8; ``save`` keeps the slopes for the gradient."""
-    if not _gpu.is_gpu(call.weight.device):
-        *made, clamped, slopes = on_cpu(core.integer_src, checked_forward, call)
-        return *made, torch.tensor(clamped, dtype=torch.int64, device="cpu"), slopes
+    if not _gpu.is_gpu(call.weight):
+        return on_cpu(core.integer_src, checked_forward, call, OF_OPERATOR)
     *outputs, clamped, slopes = forward_fake(call)
     gpu, layer = _gpu.gpu_of("weight", call.weight), layer_on_gpu(call)
     gpu.integer_forward(layer, outputs, slopes if call.save else None, clamped.zero_())
@@ -99,11 +99,11 @@ integer_src_backward = Operator(
 
 
 @integer_src_backward.kernel("CPU", "CUDA")
-def backward(call: Any) -> tuple[Tensor | None, ...]:
+def backward(call: Any) -> Any:
     """The kernel; ``output_mask`` tells which gradients are wanted."""
     weight, (want_input, want_latent) = call.weight, check_mask(call.output_mask, 2)
-    if not _gpu.is_gpu(weight.device):
-        grad_current, grad_latent = on_cpu(core.integer_src_backward, checked_backward, call)
+    if not _gpu.is_gpu(weight):
+        grad_current, grad_latent = on_cpu(core.integer_src_backward, checked_backward, call, OF_OPERATOR)
     else:
         checked_backward(call)
         grads = contiguous(call.grad_spikes), contiguous(call.slopes)
@@ -115,14 +115,16 @@ def backward(call: Any) -> tuple[Tensor | None, ...]:
 
 def checked_backward(call: Any) -> Checked:
     """A checked backward call."""
+    check_mask(call.output_mask, 2)
     return checked_call(call, BACKWARD)
 
 
 @integer_src_backward.fake
 def backward_fake(call: Any) -> list[Tensor | None]:
     """The gradients' shapes."""
+    checked_backward(call)
     shapes = (call.steps, call.batch, call.weight.shape[1]), call.weight.shape
-    wanted = zip(shapes, check_mask(call.output_mask, 2), strict=True)
+    wanted = zip(shapes, call.output_mask, strict=True)
     return [call.slopes.new_empty(shape) if want else None for shape, want in wanted]
 
 

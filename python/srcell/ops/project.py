@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ._cpu import empty
 from ._operator import Gradients, Operator
-from ._table import TABLE, Checked, declared
+from ._table import TABLE, check, declared
 
 project = Operator(f"project({declared(TABLE['project'])}) -> Tensor")
 project_back = Operator(f"project_back({declared(TABLE['project_back'])}) -> Tensor")
@@ -22,7 +22,7 @@ project_back = Operator(f"project_back({declared(TABLE['project_back'])}) -> Ten
 @project.kernel("CPU", "CUDA")
 def project_forward(call: Any) -> Tensor:
     """The product of spikes (T, B, N) and a weight (C, N): (T, B, C)."""
-    Checked().rows(TABLE["project"], call)
+    check("project", call)
     made: Tensor = torch.nn.functional.linear(call.spikes, call.weight)
     return made
 
@@ -30,7 +30,7 @@ def project_forward(call: Any) -> Tensor:
 @project.fake
 def project_fake(call: Any) -> Tensor:
     """The product's shape."""
-    Checked().rows(TABLE["project"], call)
+    check("project", call)
     spikes: Tensor = call.spikes
     return spikes.new_empty((*spikes.shape[:2], len(call.weight)))
 
@@ -48,7 +48,7 @@ def project_gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor]
 @project_back.kernel("CPU", "CUDA")
 def back_forward(call: Any) -> Tensor:
     """The product of sums (T, B, C) and a weight (C, N): (T, B, N)."""
-    Checked().rows(TABLE["project_back"], call)
+    check("project_back", call)
     out = empty(call.sums, *call.sums.shape[:2], call.weight.shape[1])
     torch.mm(call.sums.flatten(0, 1), call.weight, out=out.view(-1, out.shape[2]))
     return out
@@ -57,7 +57,7 @@ def back_forward(call: Any) -> Tensor:
 @project_back.fake
 def back_fake(call: Any) -> Tensor:
     """The product's shape."""
-    Checked().rows(TABLE["project_back"], call)
+    check("project_back", call)
     sums: Tensor = call.sums
     return sums.new_empty((*sums.shape[:2], call.weight.shape[1]))
 

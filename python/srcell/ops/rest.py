@@ -14,7 +14,7 @@ from ._acting import resting
 from ._cpu import core
 from ._memory import address, contiguous
 from ._operator import Operator
-from ._table import TABLE, Checked, declared
+from ._table import TABLE, check, declared
 
 rest = Operator(f"rest({declared(TABLE['rest'])}) -> Tensor")
 
@@ -22,26 +22,22 @@ rest = Operator(f"rest({declared(TABLE['rest'])}) -> Tensor")
 @rest.kernel("CPU")
 def forward_cpu(call: Any) -> Tensor:
     """The lowest h with h = tanh(gain h + bias), of float64 tensors of one shape."""
-    bias, gain = (contiguous(x) for x in check(call))
+    check("rest", call)
+    bias, gain = contiguous(call.bias), contiguous(call.gain)
     h = torch.empty_like(bias)
     core.rest(h.numel(), address(bias), address(gain), address(h))
     return h
 
 
-def check(call: Any) -> tuple[Tensor, Tensor]:
-    """Check bias and gain against each other and return them."""
-    Checked().rows(TABLE["rest"], call)
-    return call.bias, call.gain
-
-
 @rest.kernel("CompositeExplicitAutograd")
 def forward(call: Any) -> Tensor:
     """The same in torch's own operators, for other devices."""
-    return resting(*check(call))
+    check("rest", call)
+    return resting(call.bias, call.gain)
 
 
 @rest.fake
 def forward_fake(call: Any) -> Tensor:
     """The output's shape."""
-    bias, _ = check(call)
-    return torch.empty_like(bias, memory_format=torch.contiguous_format)
+    check("rest", call)
+    return torch.empty_like(call.bias, memory_format=torch.contiguous_format)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ._cpu import empty
 from ._operator import Gradients, Operator
-from ._table import TABLE, Checked, declared
+from ._table import TABLE, check, declared
 
 scale = Operator(f"scale({declared(TABLE['scale'])}) -> Tensor")
 
@@ -21,20 +21,15 @@ scale = Operator(f"scale({declared(TABLE['scale'])}) -> Tensor")
 @scale.kernel("CPU", "CUDA")
 def forward(call: Any) -> Tensor:
     """``spikes * factors`` of shape (T, B, ...) and (B, ...)."""
-    spikes, factors = check(call)
-    return torch.mul(spikes, factors, out=empty(spikes, *spikes.shape))
-
-
-def check(call: Any) -> tuple[Tensor, Tensor]:
-    """Check spikes and factors against each other and return them."""
-    Checked().rows(TABLE["scale"], call)
-    return call.spikes, call.factors
+    check("scale", call)
+    return torch.mul(call.spikes, call.factors, out=empty(call.spikes, *call.spikes.shape))
 
 
 @scale.fake
 def forward_fake(call: Any) -> Tensor:
     """The output's shape."""
-    spikes, _ = check(call)
+    check("scale", call)
+    spikes: Tensor = call.spikes
     return spikes.new_empty(spikes.shape)
 
 

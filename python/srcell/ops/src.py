@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from . import _gpu, _layer
 from ._acting import of_arguments
@@ -35,13 +34,13 @@ directly = Direct(src, src_backward, gradient, ["current"], core.src, core.src_b
 
 
 @src.kernel("CPU", "CUDA")
-def forward(call: Any) -> tuple[Any, ...]:
+def forward(call: Any) -> Any:
     """The kernel.
 
     ``save`` is set if a gradient may be needed; without it trace and checkpoints are empty. With ``half_spikes`` the
     spikes have the dtype of half-precision currents.
     """
-    if not _gpu.is_gpu(call.current.device):
+    if not _gpu.is_gpu(call.current):
         return _layer.on_cpu(core.src, checked_call, call, OF_OPERATOR)
     checked, dtype = checked_call(call), spikes_dtype(call)
     spikes, *ended = new_outputs(call, checked)
@@ -56,7 +55,7 @@ def forward(call: Any) -> tuple[Any, ...]:
 
 def checked_current(call: Any) -> Checked:
     """A call whose currents are checked."""
-    return Checked(half=_gpu.is_gpu(call.current.device)).rows(TABLE["src"], call)
+    return Checked(half=_gpu.is_gpu(call.current)).rows(TABLE["src"], call)
 
 
 def checked_call(call: Any) -> Checked:
@@ -82,32 +81,29 @@ def forward_fake(call: Any) -> tuple[Any, ...]:
 
 
 @src_backward.kernel("CPU", "CUDA")
-def backward(call: Any) -> tuple[Any, ...]:
+def backward(call: Any) -> Any:
     """The kernel; ``output_mask`` tells which gradients of current and of WANTED are wanted."""
     current = call.current
-    if not _gpu.is_gpu(current.device):
+    if not _gpu.is_gpu(current):
         return _layer.on_cpu(core.src_backward, checked_backward, call, OF_OPERATOR)
-    checked, grads, saved = checked_backward(call)
-    layer = _layer.layer_on_gpu(checked, call.layer, backward=True)
-    if traced(call):
-        grads = [None if x is None else x.to(checked.dtype) for x in grads]
+    checked = checked_backward(call)
+    if traced(call) and call.grad_spikes is not None:  # these kernels work in the dtype of the computation
+        call = call._replace(grad_spikes=call.grad_spikes.to(checked.dtype))
+    run, gradients = _layer.backward_on_gpu(call, checked, [call.trace, call.checkpoints])
     given = None if traced(call) else contiguous(current)
-    gradients = _layer.gradients_on_gpu(call, layer, checked)
-    run = layer, grads, saved, gradients
     grad_current = _gpu.gpu_of("current", current).current_gradient(run, given)
     made = of_arguments(call.layer, gradients)
     return grad_current.to(current.dtype) if call.output_mask[0] else None, *made
 
 
-def checked_backward(call: Any) -> tuple[Checked, list[Tensor | None], list[Tensor]]:
-    """A checked backward call, the gradients of its outputs, and trace and checkpoints."""
-    checked = checked_current(call)
-    grads = _layer.checked_gradients(call, checked, synapse=1, or_dtype=call.current.dtype)
-    return checked, grads, _layer.checked_saved(call, checked, traced(call))
+def checked_backward(call: Any) -> Checked:
+    """A checked backward call."""
+    checked = _layer.checked_backward(call, checked_current(call), synapse=1, or_dtype=call.current.dtype)
+    return _layer.checked_saved(call, checked, traced(call))
 
 
 @src_backward.fake
 def backward_fake(call: Any) -> tuple[Any, ...]:
     """The gradients' shapes."""
-    current, made = call.current, _layer.empty_gradients(call, checked_current(call))
+    current, made = call.current, _layer.empty_gradients(call, checked_backward(call))
     return current.new_empty(current.shape) if call.output_mask[0] else None, *made

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .._arguments import check_choice, has_memory
 from . import _gpu, _layer
 from ._acting import of_arguments
 from ._convolution import OPTION, checked_synapse, convolve, convolve_backward, places
 from ._cpu import core, empty, mask_shape
 from ._direct import Direct
 from ._layer import OF_OPERATOR
-from ._memory import address, contiguous, has_memory, zero_padding
+from ._memory import address, contiguous, zero_padding
 from ._table import TABLE, WORK, Checked
 from .src import backward as run_src_backward
 from .src import forward as run_src
@@ -37,7 +38,7 @@ def takes_events(input: Tensor, method: str, lengths: Tensor | None, convolution
 
     ``events_are_faster`` of csrc/bindings/layer.cpp has the cost model.
     """
-    if method != "auto" or _gpu.is_gpu(input.device):
+    if method != "auto" or _gpu.is_gpu(input):
         return method == "events"
     ends = None if lengths is None else contiguous(lengths.to(torch.int64))
     sizes = input.dtype == torch.float64, input.shape, address(ends), address(input)
@@ -78,9 +79,9 @@ directly = Direct(src_dense, src_dense_backward, gradient, ["input", "weight"], 
 
 
 @src_dense.kernel("CPU", "CUDA")
-def forward(call: Any) -> tuple[Any, ...]:
+def forward(call: Any) -> Any:
     """The kernel. With ``save``, events keep a mask and whether all are 1; the product keeps the currents."""
-    if _gpu.is_gpu(call.input.device):
+    if _gpu.is_gpu(call.input):
         made = events_on_gpu(call) if call.method == "events" else by_product(call)
     else:
         made = _layer.on_cpu(core.src_dense, checked_call, call, OF_OPERATOR) or by_product(call)
@@ -130,8 +131,7 @@ def by_product(call: Any) -> tuple[Any, ...]:
 def checked_dense(call: Any) -> Checked:
     """A call whose synapse and method are checked."""
     checked = checked_synapse("src_dense", call)
-    if call.method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {call.method!r}")
+    check_choice("method", call.method, METHODS)
     if checked.letters["K"] > _MAX_EVENT_INPUTS and call.method != "gemm":
         raise ValueError(f"input: expected K of at most 2^31 for events, got {checked.letters['K']}")
     return checked
@@ -167,34 +167,36 @@ def kept_shapes(call: Any, checked: Checked) -> list[tuple[int, ...]]:
     by_events, linear = call.method == "events", not call.convolution
     _layer.saved_shapes(checked, call.layer, (by_events and linear) or traced(call))
     rows, words = mask_shape(call.input)
-    masked = linear and (by_events or (call.method == "auto" and not _gpu.is_gpu(call.input.device)))
+    masked = linear and (by_events or (call.method == "auto" and not _gpu.is_gpu(call.input)))
     checked.letters.update(X=int(linear or not by_events), R=rows if masked else 0, W=words)
     return [checked.shape(row) for row in TABLE["kept"]]
 
 
 @src_dense_backward.kernel("CPU", "CUDA")
-def backward(call: Any) -> tuple[Any, ...]:
+def backward(call: Any) -> Any:
     """The kernel. ``"auto"`` chooses the same method as forwards, because the input is the same."""
+    checked = checked_backward(call)
     input, weight, of_layer = contiguous(call.input), call.weight, call.layer
-    checked, grads, (trace, checkpoints, mask, ones) = checked_backward(call)
+    trace, checkpoints = call.trace, call.checkpoints
     want_input, want_weight = call.output_mask[:2]
     if takes_events(input, call.method, of_layer.lengths, call.convolution):
         # Of those that suffice for either method.
         (of_trace,), (size,) = _layer.saved_shapes(checked, of_layer, traced=not call.convolution)
         trace, checkpoints = trace[:of_trace], checkpoints[:size]
-        if not _gpu.is_gpu(input.device):
+        if not _gpu.is_gpu(input):
             call = call._replace(trace=trace, checkpoints=checkpoints)
-            return _layer.on_cpu(core.src_dense_backward, checked_backward, call, bool(ones), OF_OPERATOR)
+            return _layer.on_cpu(core.src_dense_backward, checked_backward, call, bool(call.ones), OF_OPERATOR)
         refuse_convolution_on_gpu(call)
-        layer = _layer.layer_on_gpu(checked, of_layer, backward=True)
-        gradients = _layer.gradients_on_gpu(call, layer, checked)
-        run = layer, grads, (trace, checkpoints), gradients
-        wanted = want_input, want_weight, call.input_grad_at_events
-        of_synapse = _gpu.gpu_of("input", input).dense_backward(run, input, mask, contiguous(weight), wanted)
+        run, gradients = _layer.backward_on_gpu(call, checked, [trace, checkpoints])
+        wanted, tensors = (
+            (want_input, want_weight, call.input_grad_at_events),
+            (contiguous(call.mask), contiguous(weight)),
+        )
+        of_synapse = _gpu.gpu_of("input", input).dense_backward(run, input, *tensors, wanted)
         return *of_synapse, *of_arguments(of_layer, gradients)
-    current, trace = trace.view(checked["TBN"]), trace if traced(call) else trace[:0]
+    current, trace = trace.reshape(checked["TBN"]), trace if traced(call) else trace[:0]
     kept = current, trace, checkpoints, of_layer, [True, *call.output_mask[2:]]
-    grad_current, *others = run_src_backward(src_backward.record(*grads, *kept))
+    grad_current, *others = run_src_backward(src_backward.record(*call[: len(_layer.OUTPUT)], *kept))
     summed = input if of_layer.lengths is None else zero_padding(input, of_layer.lengths)
     if call.convolution:
         return *convolve_backward(grad_current, summed, weight, call.convolution, (want_input, want_weight)), *others
@@ -207,17 +209,16 @@ def backward(call: Any) -> tuple[Any, ...]:
     return grad_input, grad_weight, *others
 
 
-def checked_backward(call: Any) -> tuple[Checked, list[Tensor | None], list[Tensor]]:
-    """A checked backward call, the gradients of its outputs, and what the forward operator kept."""
-    checked, rows = checked_dense(call), TABLE["kept"]
-    grads = _layer.checked_gradients(call, checked, synapse=2)
+def checked_backward(call: Any) -> Checked:
+    """A checked backward call."""
+    checked = _layer.checked_backward(call, checked_dense(call), synapse=2)
     kept_shapes(call, checked)
-    checked.rows(rows, call)
-    return checked, grads, [contiguous(getattr(call, row.name)) for row in rows]
+    return checked.rows(TABLE["kept"], call)
 
 
 @src_dense_backward.fake
 def backward_fake(call: Any) -> tuple[Any, ...]:
     """The gradients' shapes."""
+    checked = checked_backward(call)
     grads = _layer.empty_like((call.input, call.weight), call.output_mask[:2])
-    return *grads, *_layer.empty_gradients(call, checked_dense(call))
+    return *grads, *_layer.empty_gradients(call, checked)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
 from . import _gpu, _layer
 from ._acting import of_arguments
 from ._convolution import OPTION, checked_synapse
@@ -29,13 +27,13 @@ directly = Direct(
 
 
 @src_events.kernel("CPU", "CUDA")
-def forward(call: Any) -> tuple[Any, ...]:
+def forward(call: Any) -> Any:
     """The kernel; with ``trace_integrator`` the trace holds i, which the gradients of cell parameters need.
 
     A convolution keeps no trace; it has no kernels on a GPU.
     """
     weight = call.weight
-    if not _gpu.is_gpu(weight.device):
+    if not _gpu.is_gpu(weight):
         return _layer.on_cpu(core.src_events, checked_call, call, OF_OPERATOR)
     checked = checked_call(call)
     outputs = new_outputs(call, checked)
@@ -77,31 +75,29 @@ def forward_fake(call: Any) -> tuple[Any, ...]:
 
 
 @src_events_backward.kernel("CPU", "CUDA")
-def backward(call: Any) -> tuple[Any, ...]:
+def backward(call: Any) -> Any:
     """The kernel; ``output_mask`` tells which gradients of values, weight and WANTED are wanted."""
     weight = call.weight
-    if not _gpu.is_gpu(weight.device):
+    if not _gpu.is_gpu(weight):
         return _layer.on_cpu(core.src_events_backward, checked_backward, call, OF_OPERATOR)
     refuse_convolution_on_gpu(call)
-    checked, grads, saved = checked_backward(call)
-    layer = _layer.layer_on_gpu(checked, call.layer, backward=True)
-    gradients = _layer.gradients_on_gpu(call, layer, checked)
-    run, gpu = (layer, grads, saved, gradients), _gpu.gpu_of("weight", weight)
+    run, gradients = _layer.backward_on_gpu(call, checked_backward(call), [call.trace, call.checkpoints])
+    gpu = _gpu.gpu_of("weight", weight)
     of_synapse = gpu.events_backward(run, rows_of(call), contiguous(weight), call.output_mask[:2])
     return *of_synapse, *of_arguments(call.layer, gradients)
 
 
-def checked_backward(call: Any) -> tuple[Checked, list[Tensor | None], list[Tensor]]:
-    """A checked backward call, the gradients of its outputs, and trace and checkpoints."""
-    checked = checked_events(call)
-    grads = _layer.checked_gradients(call, checked, synapse=2)
-    return checked, grads, _layer.checked_saved(call, checked, traced=not call.convolution)
+def checked_backward(call: Any) -> Checked:
+    """A checked backward call."""
+    checked = _layer.checked_backward(call, checked_events(call), synapse=2)
+    return _layer.checked_saved(call, checked, traced=not call.convolution)
 
 
 @src_events_backward.fake
 def backward_fake(call: Any) -> tuple[Any, ...]:
     """The gradients' shapes."""
+    checked = checked_backward(call)
     weight, (want_values, want_weight) = call.weight, call.output_mask[:2]
     grad_values = weight.new_empty(call.indices.shape) if want_values else None
     grad_weight = weight.new_empty(weight.shape) if want_weight else None
-    return grad_values, grad_weight, *_layer.empty_gradients(call, checked_events(call))
+    return grad_values, grad_weight, *_layer.empty_gradients(call, checked)

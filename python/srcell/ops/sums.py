@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ._cpu import empty
 from ._operator import Gradients, Operator
-from ._table import TABLE, Checked, declared
+from ._table import TABLE, check, declared
 
 sum_over_time = Operator(f"sum_over_time({declared(TABLE['sum_over_time'])}) -> Tensor")
 spread_over_time = Operator(f"spread_over_time({declared(TABLE['spread_over_time'])}, *, int steps) -> Tensor")
@@ -35,17 +35,17 @@ def sum_forward(call: Any) -> Tensor:
 
 def check_sum(call: Any) -> tuple[Tensor, Tensor]:
     """Check spikes and factors against each other and return them."""
-    check_steps("spikes", Checked().rows(TABLE["sum_over_time"], call))
+    check("sum_over_time", call)
+    check_steps("spikes", call.spikes.shape[0], call.factors)
     return call.spikes, call.factors
 
 
-def check_steps(name: str, checked: Checked) -> None:
+def check_steps(name: str, steps: int, factors: Tensor) -> None:
     """Raise unless there are steps, and no fewer than factors."""
-    steps, of_factors = checked["TW"]
     if steps < 1:
         raise ValueError(f"{name}: expected at least one step, got {steps}")
-    if of_factors > steps:
-        raise ValueError(f"factors: expected W at most {steps}, got {of_factors}")
+    if factors.shape[0] > steps:
+        raise ValueError(f"factors: expected W at most {steps}, got {factors.shape[0]}")
 
 
 @sum_over_time.fake
@@ -79,7 +79,8 @@ def spread_forward(call: Any) -> Tensor:
 
 def check_spread(call: Any) -> tuple[Tensor, Tensor]:
     """Check sums and factors against each other and return them."""
-    check_steps("steps", Checked(T=call.steps).rows(TABLE["spread_over_time"], call))
+    check("spread_over_time", call)
+    check_steps("steps", call.steps, call.factors)
     return call.sums, call.factors
 
 
