@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import srcell
-from srcell import SRC, EventBatch, SRCCell, SRCConv2d
+from srcell import SRC, EventBatch, SRCCell, SRCConv2d, integer_src_linear
 from support.calls import in_process
 from support.events import misaligned, negated
 from support.inputs import noise
@@ -85,6 +85,15 @@ def frames_of_kinds() -> list[int]:
     return made
 
 
+def frames_of_others() -> list[int]:
+    """Frames of integer neurons, of a fixed delay of events and of one that keeps a state."""
+    x, weight, delays = (torch.rand(5, 5, 64) < 0.03).float(), torch.ones(8, 64, dtype=torch.int16), torch.rand(64)
+    events, fixed = EventBatch.from_dense(x), srcell.Delay(64, 3, learnable=False)
+    integers = [lambda given=given: integer_src_linear(given, weight) for given in (x, events)]
+    others = lambda: srcell.delay(events, delays, max_delay=2), lambda: fixed(events, return_state=False)
+    return [frames_of(call) for call in (*integers, *others, lambda: fixed(events))]
+
+
 def test_a_step_enters_few_frames() -> None:
     """In a process of its own: what other tests compiled may make later calls go through torch's dispatcher."""
     made = in_process("import test_calls; print(*test_calls.frames_of_steps())", PYTHONPATH=os.pathsep.join(sys.path))
@@ -92,6 +101,8 @@ def test_a_step_enters_few_frames() -> None:
     made = in_process("import test_calls; print(*test_calls.frames_of_kinds())", PYTHONPATH=os.pathsep.join(sys.path))
     most = (15, 22) * (len(made.split()) // 2 - 1) + (30, 44)
     assert all(int(frames) <= limit for frames, limit in zip(made.split(), most, strict=True)), made
+    made = in_process("import test_calls; print(*test_calls.frames_of_others())", PYTHONPATH=os.pathsep.join(sys.path))
+    assert all(int(frames) <= most for frames, most in zip(made.split(), (15, 15, 17, 15, 23), strict=True)), made
 
 
 class Named(torch.Tensor):

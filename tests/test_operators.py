@@ -5,10 +5,10 @@ name the argument.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,8 +19,9 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 import srcell
-from srcell import EventBatch, IntegerCell, delay, ops, src_linear
+from srcell import EventBatch, IntegerCell, delay, src_linear
 from srcell.ops import _cpu, src, src_dense, src_events
+from srcell.ops._layer import LayerArguments
 from srcell.ops._memory import address
 from srcell.ops._operator import Operator
 from support.calls import images, spikes
@@ -35,7 +36,7 @@ from support.inputs import (
     resonant,
     with_values,
 )
-from support.operators import LayerCall, OperatorCall, layer_call
+from support.operators import DECLARED, LayerCall, OperatorCall, layer_call
 from support.refusals import Refusal, refusals
 
 # opcheck
@@ -327,10 +328,6 @@ def error_of(call: OperatorCall) -> ValueError | TypeError:
     return caught.value
 
 
-DECLARED = {
-    x.name: x for module in vars(ops).values() if isinstance(module, ModuleType) for x in vars(module).values()
-    if isinstance(x, Operator)
-}  # fmt: skip
 DIRECT = {x.operator.name: x for x in (src.directly, src_events.directly, src_dense.directly)}
 
 
@@ -431,6 +428,55 @@ def test_real_calls_are_refused_as_fake_ones_are(name: str) -> None:
         said, fake = refusal_of(changed), refusal_of(lambda c=changed: with_fakes(c))
         assert refusal_of(lambda c=changed: directly(c)) == said, changed.arguments
         assert fake == said or (fake is None and OF_VALUES.match(str(said))), changed.arguments
+
+
+def on_devices(call: OperatorCall, first: str, other: str, position: int) -> str | None:
+    """What is said of a call on fake tensors on one device, except that at a position, which is on another."""
+    with FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True):
+        tensors, spec = pytree.tree_flatten(call.arguments)
+        for k, x in enumerate(tensors):
+            if isinstance(x, Tensor):
+                tensors[k] = torch.empty(x.shape, dtype=x.dtype, device=other if k == position else first)
+        return refusal_of(OperatorCall(call.name, *pytree.tree_unflatten(tensors, spec), **call.options))
+
+
+# A GPU keeps checkpoints of another size for the backward calls of layers.
+@pytest.mark.parametrize("name", [name for name in valid_calls() if not name.endswith(", backward")])
+def test_tensors_on_several_devices_are_refused(name: str) -> None:
+    call = valid_calls()[name]
+    places = [k for k, x in enumerate(pytree.tree_leaves(call.arguments)) if isinstance(x, Tensor)]
+    assert on_devices(call, "cuda:0", "cuda:0", -1) is None
+    for first, other in (("cuda:0", "cuda:1"), ("cuda:1", "cpu"), ("cpu", "cuda:0")):
+        for place in places if len(places) > 1 else []:
+            said = str(on_devices(call, first, other, place))
+            assert re.search(f"expected device ({first}|{other}), as [a-z_.]+ has, got ({first}|{other})", said), said
+
+
+class Placed(Tensor):
+    """A tensor on the CPU that says it lies elsewhere."""
+
+    place = torch.device("cuda:0")
+    device = property(lambda self: self.place)  # type: ignore[assignment]
+
+
+def placed(place: str, *shape: int) -> Tensor:
+    made = torch.zeros(*shape).as_subclass(Placed)
+    made.place = torch.device(place)
+    return made
+
+
+@pytest.mark.parametrize("other", ["cpu", "cuda:1", "cuda:0"])
+def test_a_layer_on_a_gpu_is_read_from_one_device(other: str) -> None:
+    layer = LayerArguments(
+        placed("cuda:0", 5), [], [], None, placed(other, 5, 5), None, None, [0.9, 3.0, 2.0, -7.0, 0.9, 0.0], "relu",
+        False, "relu", 0,
+    )  # fmt: skip
+    call = functools.partial(_cpu.core.layer_on_gpu, layer, (4, 2, 5), is_double=False, backward=False)
+    if other == "cuda:0":
+        assert isinstance(call(), _cpu.core.Layer)
+    else:
+        with pytest.raises(RuntimeError, match="expected contiguous tensors that lie in the memory of one device"):
+            call()
 
 
 def texts_of_python(file: Path) -> Iterator[str]:

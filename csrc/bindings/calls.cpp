@@ -382,7 +382,7 @@ Layer layer_on_gpu(const py::handle record, const Sizes& sizes, bool is_double, 
     LayerCall layer(given, {});
     layer.on_host = false;  // Python has put in place what the layer computes with
     if (!layer.read(record, backward) || given.reader.copied())
-        throw std::runtime_error("srcell: expected contiguous tensors that lie in memory");
+        throw std::runtime_error("srcell: expected contiguous tensors that lie in the memory of one device");
     return layer.checked(1);
 }
 

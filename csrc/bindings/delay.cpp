@@ -92,8 +92,9 @@ py::object delay_events(const py::handle call, const Way& way, int threads) {
     DelayArguments of(way);
     const bool graded = flag(field(call, 8));
     if (!read_sizes(call, 6, of.letters) || !of.read_events(call, 0) || !of.read(call, 3, 9) ||
-        of.given.reader.learnt() || (!graded && !of.is_binary()))
+        (!graded && !of.is_binary()))
         return py::none();
+    if (of.given.reader.learnt()) return py::bool_(false);
     const DelayCall delay = of.call(threads);
     const int64_t batch = delay.shape.batch, delayed_rows = of.delayed_rows();
     const Block<int64_t> starts(batch + 1), cursors(delayed_rows);
@@ -133,8 +134,9 @@ py::object delay_events_backward(const py::handle call, const Way& way, int thre
         return py::none();
     of.letters['R'] = of.delayed_rows();
     if (!of.given.read(kDelayEventsBackward[0], field(call, 0), grad) ||
-        !of.given.read(kDelayEventsBackward[1], field(call, 1), offsets) || of.given.reader.learnt())
+        !of.given.read(kDelayEventsBackward[1], field(call, 1), offsets))
         return py::none();
+    if (of.given.reader.learnt()) return py::bool_(false);
     const DelayCall delay = of.call(threads);
     Made made(kReusedBytes);
     const py::handle given_values = field(call, 4);
@@ -159,8 +161,8 @@ py::object delay_dense(const py::handle call, const Way& way, int threads) {
     if (way.direct && is_watched()) return py::none();
     DelayArguments of(way);
     Address input = 0;
-    if (!of.given.read(kDelayDense[0], field(call, 0), input) || !of.read(call, 1, 4) || of.given.reader.learnt())
-        return py::none();
+    if (!of.given.read(kDelayDense[0], field(call, 0), input) || !of.read(call, 1, 4)) return py::none();
+    if (of.given.reader.learnt()) return py::bool_(false);
     const DelayCall delay = of.call(threads);
     Made made(kReusedBytes);
     const Address delayed = made.add(field(call, 0), of.number(), of.letters.shape(kDelayDenseBackward[0]));
@@ -180,9 +182,10 @@ py::object delay_dense_backward(const py::handle call, const Way& way, int threa
     Address grad = 0, input = 0;
     bool want_input, want_factors;
     if (!of.given.read(kDelayDense[0], field(call, 1), input) || !of.read(call, 2, 5) ||
-        !of.given.read(kDelayDenseBackward[0], field(call, 0), grad) || of.given.reader.learnt() ||
+        !of.given.read(kDelayDenseBackward[0], field(call, 0), grad) ||
         !read_flags(field(call, 8), want_input, want_factors))
         return py::none();
+    if (of.given.reader.learnt()) return py::bool_(false);
     const DelayCall delay = of.call(threads);
     Made made(kReusedBytes);
     const Address grad_input =

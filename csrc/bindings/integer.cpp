@@ -52,8 +52,7 @@ class IntegerCall {
         const Sizes sizes = {letters['T'], letters['B'], letters['N']};
         layer = {make_shape(sizes, lengths, threads, true), integer_cell_of(cell), std::move(before)};
         check_state();
-        if (learns()) return false;
-        if (input.is_none()) return true;
+        if (input.is_none() || learns()) return true;
         listed_ = list_events<float>(layer.shape, inputs, elements);
         if (listed_->events().values) value_error("input: expected 0 and 1, got other values");
         rows = rows_of(listed_->events());
@@ -94,6 +93,7 @@ py::object integer_src(const py::handle call, const Way& way, int threads) {
     if ((save && !(floats && !field(call, 5).is_none())) || !given.describe(kIntegerSrc[kLatentRow], field(call, 4)) ||
         !given.read(call, 0, 5, 7, field(call, 6), threads))
         return py::none();
+    if (given.learns()) return py::bool_(false);
     IntegerForward p = {};
     p.shape = given.layer.shape;
     const auto [steps, batch, neurons, of_lengths, of_threads] = p.shape;
@@ -144,8 +144,9 @@ py::object integer_src_backward(const py::handle call, const Way& way, int threa
     Address grad_spikes = 0, slopes = 0;
     const py::handle like = field(call, 7);
     if (!given.read(kIntegerSrcBackward[0], field(call, 0), grad_spikes) ||
-        !given.read(kIntegerSrcBackward[1], like, slopes) || given.learns())
+        !given.read(kIntegerSrcBackward[1], like, slopes))
         return py::none();
+    if (given.learns()) return py::bool_(false);
     bool want_input, want_weight;
     if (!read_flags(field(call, 11), want_input, want_weight)) return py::none();
     Made made;

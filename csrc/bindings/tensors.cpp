@@ -36,7 +36,7 @@ struct ManagedVersioned {
     DLTensor tensor;
 };
 constexpr uint32_t kMajor = 1;  // the version of these structures
-constexpr int32_t kCpu = 1;
+constexpr int32_t kCpu = 1, kCuda = 2;
 constexpr uint8_t kSigned = 0, kUnsigned = 1, kFloating = 2, kBoolean = 6;
 
 // Of each Number of a tensor.
@@ -57,7 +57,7 @@ struct Torch {
     PyObject* states_of[4];                      // types, the second and the last resonant, the last two with delays
     const ExchangeTable* table = nullptr;
     PyObject *is_neg, *resolve_neg, *contiguous, *clone, *new_empty, *data_ptr, *stride, *shape, *dtype, *device, *type,
-        *layout, *strided, *view, *from_numpy, *empty_like, *requires_grad, *gradients_enabled, *t;
+        *index, *layout, *strided, *view, *from_numpy, *empty_like, *requires_grad, *gradients_enabled, *t;
     PyObject* dtypes[kNumberTypes];
     // What is_watched() asks.
     PyObject *keys_of_thread, *raw_repr, *forward_ad, *current_level, *function_modes, *is_profiled, *autocast_enabled,
@@ -77,7 +77,8 @@ struct Torch {
         for (int k = 0; k < kNumberTypes; ++k) dtypes[k] = hold(torch.attr(kNumbers[k].name));
         is_neg = name("is_neg"), resolve_neg = name("resolve_neg"), contiguous = name("contiguous");
         clone = name("clone"), new_empty = name("new_empty"), data_ptr = name("data_ptr"), stride = name("stride");
-        shape = name("shape"), dtype = name("dtype"), device = name("device"), type = name("type");
+        shape = name("shape"), dtype = name("dtype"), device = name("device"), type = name("type"),
+        index = name("index");
         layout = name("layout"), view = name("view"), requires_grad = name("requires_grad");
         empty_like = hold(torch.attr("empty_like"));
         gradients_enabled = hold(torch.attr("is_grad_enabled"));
@@ -139,6 +140,7 @@ bool is_own_type(py::handle object) {
 // What a tensor is, before it is known to be row-major.
 struct Described {
     Tensor tensor;
+    Device device;
     int64_t strides[kMostDimensions];
 
     bool row_major() const {
@@ -168,6 +170,7 @@ bool describe_by_table(py::handle object, bool anywhere, Described& made) {
         PyErr_Clear();
         return false;
     }
+    made.device = {given.device_type, given.device_id};
     if ((given.device_type != kCpu && !anywhere) || given.ndim < 0 || given.ndim > kMostDimensions || given.lanes != 1)
         return false;
     made.tensor.number = Number::kOther;
@@ -196,7 +199,10 @@ bool describe_by_attributes(py::handle object, bool anywhere, Described& made) {
     if (!PyObject_IsInstance(object.ptr(), of.tensor)) return false;
     const auto attribute = [&](PyObject* name) { return object.attr(py::handle(name)); };
     if (attribute(of.layout).ptr() != of.strided) return false;
-    if (!anywhere && py::cast<std::string>(attribute(of.device).attr(py::handle(of.type))) != "cpu") return false;
+    const py::object device = attribute(of.device), index = device.attr(py::handle(of.index));
+    const auto type = py::cast<std::string>(device.attr(py::handle(of.type)));
+    made.device = {type == "cpu" ? kCpu : type == "cuda" ? kCuda : 0, index.is_none() ? 0 : py::cast<int32_t>(index)};
+    if (!anywhere && made.device.type != kCpu) return false;
     const py::object dtype = attribute(of.dtype), shape = attribute(of.shape);
     made.tensor.number = Number::kOther;
     for (int k = 0; k < kNumberTypes; ++k)
@@ -258,7 +264,8 @@ bool Reader::read(py::handle object, Tensor& tensor) {
         kept_.push_back(std::move(copy));
     }
     if (!found.tensor.data && found.tensor.elements()) return false;
-    tensor = found.tensor;
+    if (device_ && !(*device_ == found.device)) return false;
+    device_ = found.device, tensor = found.tensor;
     return true;
 }
 

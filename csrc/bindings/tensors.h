@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <optional>
 #include <vector>
 
 #include "table.h"
@@ -47,7 +48,13 @@ struct Tensor {
     }
 };
 
-// Reads the tensors of one call, and keeps what it copied.
+// Where a tensor lies, as DLPack has it.
+struct Device {
+    int32_t type, index;
+    bool operator==(const Device& other) const { return type == other.type && index == other.index; }
+};
+
+// Reads the tensors of one call, which must lie on one device, and keeps what it copied.
 class Reader {
   public:
     enum Kind { kAny, kPlain, kAnywhere };  // plain: tensors of torch's own types; anywhere: on a GPU too
@@ -73,6 +80,7 @@ class Reader {
   private:
     bool is_plain_, anywhere_, with_gradients_;
     int learnt_ = 0;
+    std::optional<Device> device_;
     std::vector<py::object> kept_;
 };
 

@@ -30,6 +30,8 @@ def as_int(name: str, value: SupportsIndex, maximum: int, *, minimum: int = 0) -
 
 def as_float(name: str, value: float) -> float:
     """Return a real number as a float; raise for anything else, bools included."""
+    if type(value) is float:
+        return value
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
     try:

@@ -20,6 +20,7 @@ from srcell.ops._direct import Direct
 from support.inputs import CONSTANTS, PARAMETERS, STATE, WHOLE_STATE, Inputs, Outputs, with_values
 from support.inputs import delayed as with_delays
 from support.inputs import resonant as with_resonance
+from support.operators import DECLARED
 
 MODULE = os.environ.get("SRCELL_CUDA_ON_HOST")
 CARD = torch.cuda.is_available()
@@ -62,6 +63,8 @@ class Host:
             patch.setattr(_gpu, "is_gpu", lambda device: True)
             patch.setattr(_gpu, "cuda_module", lambda: self.module)
             patch.setattr(Direct, "__call__", lambda *_: None)  # only calls on a CPU go directly
+            for operator in DECLARED.values():
+                patch.setattr(operator, "entry", None)
             patch.setattr(_gpu.Gpu, "launch", launch)
             patch.setattr(
                 EventBatch, "to", lambda events, device: events._map(torch.clone)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from srcell import EventBatch
+from srcell import EventBatch, ops
+from srcell.ops._operator import Operator
 from support.inputs import Layer
+
+DECLARED = {
+    x.name: x for module in vars(ops).values() if isinstance(module, ModuleType) for x in vars(module).values()
+    if isinstance(x, Operator)
+}  # fmt: skip
+"""The operators, by their names."""
 
 
 class OperatorCall:

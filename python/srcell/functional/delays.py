@@ -103,7 +103,7 @@ def check_input(input: Tensor | EventBatch, lengths: Tensor | Sequence[int] | No
 
 def as_delays(delay: Tensor | float, inputs: int, device: torch.device, dtype: torch.dtype, most: int) -> Tensor:
     """The delays (K,) or (K, M) of that many inputs; a float in ``dtype``, checked."""
-    if isinstance(delay, bool) or not isinstance(delay, (Real, Tensor)):
+    if isinstance(delay, bool) or not isinstance(delay, (Tensor, Real)):
         raise TypeError(f"delay: expected a float or a tensor, got {describe(delay)}")
     if not isinstance(delay, Tensor):
         number = torch.full((), as_float("delay", delay), dtype=torch.float64, device=device)

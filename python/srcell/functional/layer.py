@@ -20,7 +20,7 @@ from ..events import EventBatch
 from ..ops._layer import LENGTHS, STATE, STATES, SURROGATES, LayerArguments
 from ..ops._memory import zero_padding
 from ..ops._operator import record_type
-from ..ops._table import HALF, Checked, shape_error, work_dtype
+from ..ops._table import HALF, Checked, device_error, shape_error, work_dtype
 from .terms import MOST_DELAY, check_delays, tables
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -279,9 +279,12 @@ def lengths_beside(
         require_dense("input", input)
     else:
         raise TypeError(f"input: expected a tensor or an EventBatch, got {type(input).__name__}")
-    checked = Checked()
-    checked.place("weight", weight, ("N", "K"))
-    checked.place("input", input, ("T", "B", "K"))
+    if weight.dim() != 2:
+        raise shape_error("weight", "(N, K)", weight.shape)
+    if input.device != weight.device:
+        raise device_error("input", f"{weight.device}, as weight has", input)
+    if len(input.shape) != 3 or input.shape[2] != weight.shape[1]:
+        raise shape_error("input", f"(T, B, {weight.shape[1]})", input.shape)
     return lengths
 
 

@@ -48,8 +48,8 @@ class Operator:
             names of the tuple's other fields.
         lists: by name of a list in the record, the names of the consecutive optional tensors in the schema that form
             it. Backward operators need it: torch batches calls (``is_grads_batched``) only of operators without lists.
-        entry: a function of C++ that takes a call on a CPU past torch's dispatcher, if no gradient is needed, and
-            returns None for any other; its arguments are the record, a ``Way`` and the number of threads.
+        entry: a function that takes a call on a CPU past torch's dispatcher; its arguments are the record, a ``Way``
+            and the number of threads. It returns False if a gradient is needed, None for all that it does not take.
         differentiable: whether torch's autograd sees a call; to it the outputs are otherwise constants.
 
     """
@@ -149,6 +149,10 @@ class Operator:
         shared = call[self._alone]
         return {**options, **dict(zip(self._shared_options, shared[-len(self._shared_options) :], strict=True))}
 
+    def _options_of(self, call: Any) -> dict[str, Any]:
+        """All options of a call's record, by name."""
+        return self._with_shared(call, {name: getattr(call, name) for name in self._options})
+
     def gradient(
         self,
         keep: Callable[[Any], dict[str, Argument]],
@@ -181,7 +185,11 @@ class Operator:
         """Call the operator, through torch's dispatcher unless ``entry`` takes the call."""
         if not torch.compiler.is_compiling():
             if self.entry is not None:
-                made = self.entry(self.record(*arguments, **options), DIRECT, torch.get_num_threads())
+                call = self.record(*arguments, **options)
+                made = self.entry(call, DIRECT, torch.get_num_threads())
+                if made is False:
+                    tensors = self.arguments(arguments)
+                    return _Call.apply(self, call, tensors, *flattened(tensors))  # type: ignore[no-untyped-call]
                 if made is not None:
                     return made
             if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
@@ -247,14 +255,14 @@ class _Call(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, operator: Operator, call: Any, tensors: Sequence[Any], *flat: Tensor | None) -> Any:
         sizes = list_sizes(tensors)
-        options = operator._with_shared(call, {name: getattr(call, name) for name in operator._options})
-        tensors = nested(flat, sizes)  # under a transform, flat holds the tensors of this level
-        call = operator.call(*tensors, **options)
+        options = operator._options_of(call)
         needs = operator.needs(*nested(ctx.needs_input_grad[_NOT_FLAT:], sizes))
         if operator._gradient_options is not None:
             instead = operator._gradient_options(call, needs)
             options, call = {**options, **instead}, call._replace(**instead)
-        outputs = operator._without_autograd(*tensors, **options)
+        outputs = None if operator.entry is None else operator.entry(call, DIRECT, torch.get_num_threads())
+        if outputs is None or outputs is False:
+            outputs = operator._without_autograd(*tensors, **options)
         ctx.set_materialize_grads(False)
         ctx.operator, ctx.sizes, ctx.options, ctx.needs = operator, sizes, options, needs
         if operator._keep is not None:
@@ -293,10 +301,12 @@ class _CallAtLevel(_private.SingleLevelFunction):  # type: ignore[misc]
     """A ``_Call`` at one level of torch.func's transforms."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Any:
+    def forward(ctx: Any, operator: Operator, call: Any, tensors: Sequence[Any], *flat: Tensor | None) -> Any:
+        tensors = nested(flat, list_sizes(tensors))  # those of this level
+        call = operator.call(*tensors, **operator._options_of(call))
         # Gradients are off in here; without this, they would be off at the levels below as well.
         with torch.enable_grad():
-            return _Call.forward(ctx, *arguments)
+            return _Call.forward(ctx, operator, call, tensors, *flat)
 
     backward = _Call.backward
 

@@ -92,25 +92,35 @@ def gradient(call: Any, saved: Sequence[Tensor], grads: Sequence[Tensor], needs:
     return {"input": input, "latent": latent}
 
 
+def backward_on_cpu(call: Any, way: core.Way, threads: int) -> Any:
+    """The gradients, as an entry of C++ returns them."""
+    made = core.integer_src_backward(call, way, threads)
+    return finished(call, *made) if made else made
+
+
+def finished(call: Any, grad_current: Tensor | None, grad_latent: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradients of a dense input and of the float weights, from those of the currents and the integer weights."""
+    want_input, want_latent = call.output_mask
+    grad_input = grad_current @ call.weight.to(grad_current.dtype) if want_input and grad_current is not None else None
+    return grad_input, grad_latent.mul_(call.scale) if want_latent and grad_latent is not None else None
+
+
 integer_src_backward = Operator(
     f"integer_src_backward({declared(BACKWARD)}, *, SymInt steps, SymInt batch, int[] cell, bool[] output_mask)"
-    " -> (Tensor input, Tensor latent)"
+    " -> (Tensor input, Tensor latent)",
+    entry=backward_on_cpu,
 )
 
 
 @integer_src_backward.kernel("CPU", "CUDA")
 def backward(call: Any) -> Any:
     """The kernel; ``output_mask`` tells which gradients are wanted."""
-    weight, (want_input, want_latent) = call.weight, check_mask(call.output_mask, 2)
-    if not _gpu.is_gpu(weight):
-        grad_current, grad_latent = on_cpu(core.integer_src_backward, checked_backward, call, OF_OPERATOR)
-    else:
-        checked_backward(call)
-        grads = contiguous(call.grad_spikes), contiguous(call.slopes)
-        gpu = _gpu.gpu_of("weight", weight)
-        grad_current, grad_latent = gpu.integer_backward(layer_on_gpu(call), *grads, want_weight=want_latent)
-    grad_input = grad_current @ weight.to(grad_current.dtype) if want_input else None
-    return grad_input, grad_latent.mul_(call.scale) if want_latent else None
+    if not _gpu.is_gpu(call.weight):
+        return on_cpu(backward_on_cpu, checked_backward, call, OF_OPERATOR)
+    checked_backward(call)
+    _, want_latent = call.output_mask
+    given = layer_on_gpu(call), contiguous(call.grad_spikes), contiguous(call.slopes)
+    return finished(call, *_gpu.gpu_of("weight", call.weight).integer_backward(*given, want_weight=want_latent))
 
 
 def checked_backward(call: Any) -> Checked:
@@ -131,7 +141,7 @@ def backward_fake(call: Any) -> list[Tensor | None]:
 def check_cell(cell: Sequence[int]) -> None:
     """Raise unless the constants are integers with which every value of a neuron fits in 16 bits."""
     for (name, _), value in zip(CONSTANTS, cell, strict=False):
-        if isinstance(value, bool) or not isinstance(value, Integral):
+        if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
             raise TypeError(f"cell.{name}: expected an int, got {type(value).__name__}")
     try:
         core.check_integer_cell(list(cell))
