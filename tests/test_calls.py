@@ -439,3 +439,20 @@ def test_the_gradient_of_a_few_events_is_that_of_all_inputs(dtype: torch.dtype) 
     assert not found[:, others].any()
     none = gradients(torch.zeros_like(few), weight)
     assert none.shape == weight.shape and not none.any()
+
+
+@pytest.mark.parametrize(
+    "lengths", [torch.zeros(BATCH + 1, dtype=torch.int64), torch.zeros(BATCH, dtype=torch.int64, device="meta")]
+)
+def test_lengths_of_the_product_are_checked(lengths: Tensor) -> None:
+    """Regression: torch's own errors, of the padding that is set to 0 before the product."""
+    x = given()
+    with pytest.raises(ValueError, match=r"^lengths: expected"):
+        srcell.src_linear(x["input"], x["weight"], x["bias"], lengths=lengths, method="gemm")
+
+
+def test_a_start_at_rest_of_more_neurons_than_there_is_memory() -> None:
+    """Regression: the number of neurons overflowed, and the process ended."""
+    layer = SRC(1, 6, initial_state="rest", learnable=["r"])
+    with pytest.raises(MemoryError):
+        layer(torch.zeros(1).expand(0, 2**62, 1))

@@ -216,10 +216,11 @@ py::object src_dense(const py::handle call, const Way& way, int threads) {
     const py::handle like = field(call, 1), method = field(call, 3);
     if (!read_dense(given, call, 0, field(call, 7), way, input, synapse)) return py::none();
     LayerCall layer(given, way);
-    const bool chosen = is_text(method, "events");
-    if (!chosen && !is_text(method, "auto")) return is_text(method, "gemm") ? py::object(py::bool_(false)) : py::none();
-    if (!layer.read(field(call, 2)) || !fits(layer, synapse)) return py::none();
+    const bool chosen = is_text(method, "events"), product = is_text(method, "gemm");
+    if ((!chosen && !product && !is_text(method, "auto")) || !layer.read(field(call, 2)) || !fits(layer, synapse))
+        return py::none();
     const Layer checked = layer.checked(threads);
+    if (product) return py::bool_(false);
     const Address elements = address_of(input.data);
     if (!chosen && !events_are_faster(layer.number == Number::kFloat64, checked.shape, elements, input.shape[2],
                                       synapse.map() ? synapse.map()->places() : 0))

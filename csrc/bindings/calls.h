@@ -363,6 +363,8 @@ struct LayerCall {
     }
 
     bool read(py::handle record, bool backward = false) {
+        int64_t plane;
+        if (__builtin_mul_overflow(batch, neurons, &plane) || plane > INT64_MAX / 64) throw std::bad_alloc();
         const Items cell(field(record, kCell));
         constants.reserve(kParameters), parameters.reserve(kParameters), strides.reserve(kParameters);
         shapes.reserve(kParameters);

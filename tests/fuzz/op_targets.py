@@ -169,7 +169,10 @@ def maps_of(given: dict[str, Any], x: Any) -> Tensor:
     """Torch's convolution of an input of src_conv2d, (T, B, O, H', W'), in float64."""
     weight = given["weight"].detach().double()
     channels = weight.shape[1] * given.get("groups", 1)
-    dense = x.to_dense(torch.float64).unflatten(2, (channels, *given["input_size"])) if isinstance(x, EventBatch) else x
+    dense = x
+    if isinstance(x, EventBatch):
+        square = math.isqrt(x.shape[2] // channels)
+        dense = x.to_dense(torch.float64).unflatten(2, (channels, *(given["input_size"] or (square, square))))
     moves = {name: given[name] for name in ("stride", "padding", "dilation", "groups") if name in given}
     return F.conv2d(dense.detach().double().flatten(0, 1), weight, None, **moves).unflatten(0, x.shape[:2])
 

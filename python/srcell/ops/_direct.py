@@ -15,8 +15,7 @@ from torch import Tensor
 from .._parameters import PARAMETERS
 from .._state import TYPES
 from ._cpu import core
-from ._layer import CONSTANTS, STATE, STATES, WANTED, LayerArguments, states_of
-from ._operator import Operator
+from ._layer import CONSTANTS, STATE, STATES, WANTED, LayerArguments, Operators, states_of
 
 PLAIN = core.Way(True, False, False)
 ONE_STEP = core.Way(True, True, False)  # the input and the spikes have no T
@@ -29,10 +28,7 @@ class Direct:
     """Layers after one kind of synapse.
 
     Args:
-        operator: runs such a layer.
-        backward: its backward operator.
-        gradient: the operator's gradient, for calls that torch's dispatcher must see.
-        wanted: the names of the synapse's tensors that have a gradient.
+        operators: run such a layer where torch's dispatcher must see it.
         entry: of C++, for a call of the operator.
         backward_entry: the same of the backward operator.
 
@@ -40,20 +36,17 @@ class Direct:
 
     def __init__(
         self,
-        operator: Operator,
-        backward: Operator,
-        gradient: Callable[..., dict[str, Any]],
-        wanted: Sequence[str],
+        operators: Operators,
         entry: Callable[..., Any],
         backward_entry: Callable[..., Any],
     ) -> None:
-        fields, behind = operator.record._fields, backward.record._fields
-        self.operator, self.gradient, self.wanted = operator, gradient, wanted
+        self.operator, backward, self.gradient, self.wanted = operators
+        fields, behind = self.operator.record._fields, backward.record._fields
         self.entry, self.backward_entry = entry, backward_entry
         self.at = fields.index("layer")
         # What stands behind the layer in a backward call: where it stands in a call, or None for the output_mask.
         self.behind = [fields.index(x) if x in fields else None for x in behind[behind.index("layer") + 1 :]]
-        self.flags = len(wanted) + len(WANTED)
+        self.flags = len(self.wanted) + len(WANTED)
 
     def __call__(self, call: tuple[Any, ...], way: core.Way = PLAIN) -> Any:
         """The spikes and the state of a call, the fields of the operator's record.

@@ -196,6 +196,17 @@ def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
     return {"save": True, "trace_integrator": any(needs.cell)}
 
 
+class Operators(NamedTuple):
+    """The operators of layers after one kind of synapse."""
+
+    forward: Operator
+    backward: Operator
+    gradient: Callable[..., dict[str, Any]]
+    """That of the forward operator."""
+    wanted: Sequence[str]
+    """The names of the synapse's tensors that have a gradient."""
+
+
 def declare(
     name: str,
     options: str = "",
@@ -206,12 +217,12 @@ def declare(
     defaulted: str = "",
     keep: Callable[[Any], dict[str, Any]] = keep,
     options_of_gradient: Callable[[Any, Any], dict[str, Any]] = options_of_gradient,
-) -> tuple[Operator, Operator, Callable[..., dict[str, Any]]]:
+) -> Operators:
     """Declare a forward operator, which runs a layer after a synapse, its backward operator and its gradient.
 
     The forward operator returns spikes, the state, and what is kept. The backward operator takes the gradients of the
     outputs, the synapse's tensors, what was kept, and the layer; it returns the gradients of ``wanted``, and GRADIENTS.
-    The gradient, a call of the backward operator, is registered and returned.
+    The gradient, a call of the backward operator, is registered.
 
     Args:
         name: of the forward operator, and of its synapse's arguments in the table; the name of the backward operator
@@ -257,7 +268,7 @@ def declare(
             "cell": cell[: len(needs.cell)],
         }
 
-    return forward, backward, gradient
+    return Operators(forward, backward, gradient, wanted)
 
 
 def _contiguous(argument: Any) -> Any:

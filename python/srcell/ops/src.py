@@ -27,10 +27,9 @@ def keep(call: Any) -> dict[str, Any]:
     return {"current": call.current.new_empty(()).expand(call.current.shape), **_layer.keep(call)}
 
 
-src, src_backward, gradient = _layer.declare("src", wanted=["current"], forwards="bool half_spikes=False", keep=keep)
-
-
-directly = Direct(src, src_backward, gradient, ["current"], core.src, core.src_backward)
+operators = _layer.declare("src", wanted=["current"], forwards="bool half_spikes=False", keep=keep)
+src, src_backward = operators[:2]
+directly = Direct(operators, core.src, core.src_backward)
 
 
 @src.kernel("CPU", "CUDA")

@@ -65,7 +65,7 @@ def options_of_gradient(call: Any, needs: Any) -> dict[str, Any]:
     return options
 
 
-src_dense, src_dense_backward, gradient = _layer.declare(
+operators = _layer.declare(
     "src_dense",
     "str method, bool input_grad_at_events",
     wanted=["input", "weight"],
@@ -74,8 +74,8 @@ src_dense, src_dense_backward, gradient = _layer.declare(
     options_of_gradient=options_of_gradient,
 )
 
-
-directly = Direct(src_dense, src_dense_backward, gradient, ["input", "weight"], core.src_dense, core.src_dense_backward)
+src_dense, src_dense_backward = operators[:2]
+directly = Direct(operators, core.src_dense, core.src_dense_backward)
 
 
 @src_dense.kernel("CPU", "CUDA")

@@ -13,17 +13,15 @@ from ._layer import OF_OPERATOR
 from ._memory import contiguous
 from ._table import Checked
 
-src_events, src_events_backward, gradient = _layer.declare(
+operators = _layer.declare(
     "src_events",
     "SymInt steps, SymInt batch",
     wanted=["values", "weight"],
     defaulted=OPTION,
 )
 
-
-directly = Direct(
-    src_events, src_events_backward, gradient, ["values", "weight"], core.src_events, core.src_events_backward
-)
+src_events, src_events_backward = operators[:2]
+directly = Direct(operators, core.src_events, core.src_events_backward)
 
 
 @src_events.kernel("CPU", "CUDA")
