@@ -14,7 +14,8 @@ from torch import Tensor
 import srcell
 from srcell import SRC, DelayedResonantState, DelayedState, EventBatch, SRCCell, SRCState, src, src_linear
 from srcell.evaluation import _count_arrivals
-from srcell.functional.terms import tables, tables_directly
+from srcell.functional.terms import tables
+from srcell.ops._cpu import core
 from srcell.reference import src_reference
 from support.gradients import assert_close, in_pieces, results
 from support.inputs import MODES, Inputs, delayed, make_inputs, make_lateral, noise, resonant
@@ -437,10 +438,10 @@ def test_terms_found_in_cpp_have_the_bits_of_torchs(width: int, dtype: torch.dty
     drawn = 9 * torch.rand(50, dtype=dtype)
     for delay in (drawn, drawn.round(), drawn[0], torch.zeros(50, dtype=dtype)):
         for x in (delay, delay * 1.5 - 2):  # some outside
-            made = tables_directly(x, 50, width, 9, True)
+            made = core.delay_terms(x, 50, width, 9, True)
             assert made is not None
             first, factors = tables(x.clamp(0, 9).expand(50), width, keep=False)
             assert torch.equal(made[0], first) and (made[1] is None) == (factors is None)
             assert made[1] is None or torch.equal(made[1], factors)
     for refused in (drawn - 9, drawn[:7], drawn.half(), drawn.clone().requires_grad_()):
-        assert tables_directly(refused, 50, width, 9, False) is None
+        assert core.delay_terms(refused, 50, width, 9, False) is None

@@ -567,7 +567,7 @@ HEARS = "expected a network exported with a SoundEncoding, got"
         ("net.srcell a.wav --device 1", "--device: expected a microphone or a WAV file, got both"),
         ("net.srcell a.wav --times 2", "--times: requires --teach"),
         ("net.srcell a.wav -o new", "--out: requires --teach"),
-        ("net.srcell a.wav --quiet -40 --teach", "--teach: requires -o FILE, the file to write what was learnt to"),
+        ("net.srcell a.wav --quiet -40 --teach", "--teach: requires -o FILE, the output file"),
         ("net.srcell a.wav --teach -o new", "--teach: requires --quiet with a WAV file, which is one word without it"),
         ("net.srcell --teach -o .", "[Errno 17] expected a regular file or none, found a folder: '.'"),
         ("net.srcell --teach -o new --times 0", "--times: expected 1 to 1000, got 0"),

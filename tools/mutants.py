@@ -304,13 +304,13 @@ kernels run without PlainArithmetic
 float32 is read as float64 and the other way round
     is_double ? nullptr : pointer<const float>(rows.values), is_double ? pointer<const double>(rows.values) : nullptr
     => is_double ? pointer<const float>(rows.values) : nullptr, is_double ? nullptr : pointer<const double>(rows.values)
-== bindings/tensors.cpp: private_names.py calls.py gradients.py modes.py arguments.py dlpack.py integer.py
+== bindings/tensors.cpp: private_names.py calls.py gradients.py modes.py arguments.py dlpack.py integer.py operators.py
 modes see no operator
     has_unusual_keys() || =>
 profilers see no operator
     || call(of.is_profiled).ptr() == Py_True =>
-tensors of transforms are taken for plain ones
-    || call(torch().is_wrapped, x.ptr()).ptr() == Py_True =>
+tensors on several devices are read as if they were on one
+    if (device_ && !(*device_ == found.device)) return false; =>
 negated views are read as they are
     call_method(object, torch().is_neg).ptr() == Py_True => false
 gradients count where torch records none

@@ -378,10 +378,10 @@ void input_gradient(const ConvolutionBackward<scalar_of<S>>& p, const scalar_of<
     for (int64_t group = 0; group < map.groups; ++group, by_place += map.places() * width) {
         std::memset(scratch.inputs, 0, static_cast<size_t>(InputScratch<T>::elements(map)) * sizeof(T));
         for (int64_t first = 0; first < map.places(); first += InputScratch<T>::kPlaces) {
-            const int64_t left = map.places() - first, some = left < scratch.kPlaces ? left : scratch.kPlaces;
-            auto product = group_product<T>(p, group, some, by_place + first * width, scratch.product);
-            multiply_rows<S>(&product, 0, ceil_div(some, kProductItem));
-            for (int64_t place = 0; place < some; ++place)
+            const int64_t left = map.places() - first, count = left < scratch.kPlaces ? left : scratch.kPlaces;
+            auto product = group_product<T>(p, group, count, by_place + first * width, scratch.product);
+            multiply_rows<S>(&product, 0, ceil_div(count, kProductItem));
+            for (int64_t place = 0; place < count; ++place)
                 add_products<S>(map, first + place, scratch.product + place * product.inputs, scratch.inputs);
         }
         transpose(scratch.inputs, inputs, places, inputs, row + group * inputs * places, places);

@@ -90,19 +90,19 @@ struct EventsForwardTileBody {
 
     SRCELL_HOST_DEVICE int64_t tiles() const { return ceil_div(p.shape.neurons, kWarp); }
 
-    // Each thread reads kAtOnce weights before it stores one, so that the latencies of the reads overlap.
+    // Each thread reads kReadAhead weights before it stores one, so that the latencies of the reads overlap.
     SRCELL_INLINE void load(const Place& place) const {
-        constexpr int kAtOnce = 8;
+        constexpr int kReadAhead = 8;
         const int lane = place.thread % kWarp, warps = place.threads / kWarp;
         const int64_t neuron = place.block % tiles() * kWarp + lane;
         T* const shared = place.shared_as<T>();
-        for (int64_t first = place.thread / kWarp; first < inputs; first += kAtOnce * warps) {
-            T weights[kAtOnce];
-            for (int j = 0; j < kAtOnce; ++j) {
+        for (int64_t first = place.thread / kWarp; first < inputs; first += kReadAhead * warps) {
+            T weights[kReadAhead];
+            for (int j = 0; j < kReadAhead; ++j) {
                 const int64_t k = first + j * warps;
                 weights[j] = k < inputs && neuron < p.shape.neurons ? weight_t[k * p.shape.neurons + neuron] : T(0);
             }
-            for (int j = 0; j < kAtOnce; ++j)
+            for (int j = 0; j < kReadAhead; ++j)
                 if (first + j * warps < inputs) shared[(first + j * warps) * kWarp + lane] = weights[j];
         }
     }

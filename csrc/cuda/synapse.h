@@ -97,21 +97,21 @@ struct FoundEvent {
 // The sums for the weights of one input and `width` neighbouring neurons.
 template <class T, int width>
 struct WeightSums {
-    static constexpr int kAtOnce = 4;
+    static constexpr int kEventsAtATime = 4;
     Value<T> of[width];
 
-    // Adds the events find(0), find(1), ...: `count` of them, but at most kAtOnce. Finds all events, then reads all
-    // gradients, then adds.
+    // Adds the events find(0), find(1), ...: `count` of them, but at most kEventsAtATime. Finds all events, then reads
+    // all gradients, then adds.
     template <class Find>
     SRCELL_INLINE void add(int64_t count, Find find) {
         // Initialised because GCC warns that elements past `count` may be read.
-        FoundEvent<T> found[kAtOnce] SRCELL_ON_DEVICE(, = {});
-        Neighbours<T, width> grads[kAtOnce] SRCELL_ON_DEVICE(, = {});
-        for (int k = 0; k < kAtOnce; ++k)
+        FoundEvent<T> found[kEventsAtATime] SRCELL_ON_DEVICE(, = {});
+        Neighbours<T, width> grads[kEventsAtATime] SRCELL_ON_DEVICE(, = {});
+        for (int k = 0; k < kEventsAtATime; ++k)
             if (k < count) found[k] = find(k);
-        for (int k = 0; k < kAtOnce; ++k)
+        for (int k = 0; k < kEventsAtATime; ++k)
             if (k < count) grads[k] = read(found[k].grad_current);
-        for (int k = 0; k < kAtOnce; ++k)
+        for (int k = 0; k < kEventsAtATime; ++k)
             if (k < count) add_one(found[k].value, grads[k]);
     }
     SRCELL_INLINE void add_repeated(const FoundEvent<T>& found, int64_t times) {
@@ -130,7 +130,7 @@ template <class T, int width>
 SRCELL_INLINE void add_events(const DeviceWeightSums<T>& p, const SortedEvents<T>& events, int64_t group, int64_t input,
                               int64_t neuron, WeightSums<T, width>& sums) {
     const int64_t* starts = events.starts + group * p.inputs + input;
-    for (int64_t first = starts[0], end = starts[1]; first < end; first += sums.kAtOnce)
+    for (int64_t first = starts[0], end = starts[1]; first < end; first += sums.kEventsAtATime)
         sums.add(end - first, [&](int k) -> FoundEvent<T> {
             return {p.grad_current + events.positions[first + k] * p.shape.neurons + neuron,
                     {events.values ? events.values[first + k] : T(1)}};

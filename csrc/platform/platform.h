@@ -60,7 +60,7 @@ void find_threads();
 // Where these threads come from: "openmp", "std", or "none" if there is only the caller's.
 const char* thread_runtime();
 
-// How many forks lie between this process and the one that called it first; 0 on systems without fork().
+// fork() calls since the first caller: 0 in its process, 1 in its children; 0 on systems without fork().
 int forks();
 
 }  // namespace srcell

@@ -1,4 +1,4 @@
-"""What a network answers: its output beside the spikes of its layers, and the loss of an output.
+"""Runs a network and returns its output and the spikes of its layers, and the loss of an output.
 
 Evaluation and training call this file.
 """

@@ -84,7 +84,7 @@ def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None
     option("--device", metavar="NAME", help="microphone: its number, or a part of its name [the system's default]")
     option("--teach", nargs="*", metavar="NAME", help="ask for these words, and learn from them [all]")
     option("--times", type=int, metavar="N", help=f"recordings of each word that is asked for [{TIMES}]")
-    option("-o", "--out", type=Path, metavar="FILE", help="the file to write what was learnt to")
+    option("-o", "--out", type=Path, metavar="FILE", help="output file: the network with what it has learnt")
     parser.set_defaults(run=listen)
 
 
@@ -168,7 +168,7 @@ def check_options(arguments: argparse.Namespace) -> None:
             if getattr(arguments, name) is not None:
                 raise ValueError(f"{name}: requires --teach")
     elif arguments.out is None:
-        raise ValueError("teach: requires -o FILE, the file to write what was learnt to")
+        raise ValueError("teach: requires -o FILE, the output file")
     elif arguments.wav is not None and arguments.quiet is None:
         raise ValueError("teach: requires --quiet with a WAV file, which is one word without it")
     else:

@@ -84,7 +84,7 @@ def _called(path: Path, name: str) -> Dataset:
     spec = importlib.util.spec_from_file_location(f"srcell_own_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # for what looks itself up there, such as dataclasses
+    sys.modules[spec.name] = module  # dataclasses look up their module here
     sys.path.insert(0, str(path.parent.resolve()))  # modules beside the file, as when it is run
     try:
         spec.loader.exec_module(module)

@@ -15,9 +15,9 @@ from .._state import AnyState
 from ..events import EventBatch
 from ..ops import _gpu
 from ..ops._convolution import convolve, places
-from ..ops._direct import PLAIN
 from ..ops._layer import LayerArguments, checked_layer
 from ..ops._memory import contiguous, zero_padding
+from ..ops._operator import DIRECT
 from ..ops._table import HALF, WORK, Checked, dtype_error, shape_error, work_dtype
 from ..ops.src import directly as currents_directly
 from ..ops.src_dense import METHODS, resolved, src_dense, takes_events
@@ -139,7 +139,7 @@ def directly(
     weight: Tensor,
     layer: LayerArguments,
     method: str = "auto",
-    way: Any = PLAIN,
+    way: Any = DIRECT,
     *,
     input_grad_at_events: bool = False,
     convolution: Sequence[int] = (),

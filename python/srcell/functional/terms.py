@@ -67,7 +67,7 @@ def tables(delay: Tensor, width: int, *, keep: bool) -> tuple[Tensor, Tensor | N
     """
     wide = delay.to(torch.float64)
     whole = wide.detach().floor()
-    # Without any delay there is nothing to see, and the result has the form that it has where nothing is looked at.
+    # Without delays the result has the same form as where values are not read, as in a trace.
     if width == 1 and not keep and can_look(delay) and delay.numel():
         all_whole = (whole == wide).all()
         if has_memory(all_whole) and bool(all_whole):

@@ -201,7 +201,7 @@ class SRC(_Linear):
         (``input_gain``). The drive has a wide bound (``rho=10``), which sums over many steps do not saturate; the
         negative feedback is weaker (``rs=-4``) and ends sooner (``zs_hyp=0.2``), so that spikes grow with the drive and
         follow each other closely. A drive that stays above ``-(r + rs + bias)``, 8 at the start, keeps a neuron active.
-        docs/howto/sequences.md has what this changes on five tasks, with one layer.
+        docs/howto/sequences.md shows the effect on five tasks, with one layer.
 
         Args:
             input_size: inputs, K.
@@ -274,7 +274,7 @@ class SRC(_Linear):
             if input.shape[2] != self.input_size:
                 raise shape_error("input", f"(B, T, {self.input_size})", input.shape)
             back, input = True, input.transpose(0, 1)
-        # One call of C++ where nothing needs converting or checking; otherwise the longer way, which words the errors.
+        # One call of C++ where nothing needs converting or checking; otherwise the general path, which raises errors.
         if self.num_layers == 1 and self.recorder is None and not torch.compiler.is_compiling():
             suffix = self._suffixes[0]
             given = weight, layer = self._record(suffix, input, state, lengths, stacked=True)

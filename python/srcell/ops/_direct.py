@@ -16,8 +16,8 @@ from .._parameters import PARAMETERS
 from .._state import TYPES
 from ._cpu import core
 from ._layer import CONSTANTS, STATE, STATES, WANTED, LayerArguments, Operators, states_of
+from ._operator import DIRECT
 
-PLAIN = core.Way(True, False, False)
 ONE_STEP = core.Way(True, True, False)  # the input and the spikes have no T
 STACKED = core.Way(True, False, True)  # the states have a dimension of 1 before B
 _ONES = torch.tensor(False, device="cpu"), torch.tensor(True, device="cpu")
@@ -48,7 +48,7 @@ class Direct:
         self.behind = [fields.index(x) if x in fields else None for x in behind[behind.index("layer") + 1 :]]
         self.flags = len(self.wanted) + len(WANTED)
 
-    def __call__(self, call: tuple[Any, ...], way: core.Way = PLAIN) -> Any:
+    def __call__(self, call: tuple[Any, ...], way: core.Way = DIRECT) -> Any:
         """The spikes and the state of a call, the fields of the operator's record.
 
         None if torch's dispatcher must see the call, or if something needs to be converted or is not valid; False if

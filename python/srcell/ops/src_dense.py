@@ -99,7 +99,7 @@ def _padded(x: Tensor, size: int) -> Tensor:
 
 
 def events_on_gpu(call: Any) -> tuple[Any, ...]:
-    """The outputs, by events; on a GPU nobody knows whether all of them are 1."""
+    """The outputs, by events; whether all are 1 is not computed on a GPU."""
     checked, input = checked_call(call), contiguous(call.input)
     refuse_convolution_on_gpu(call)
     outputs = new_outputs(call, checked)

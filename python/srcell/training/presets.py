@@ -156,7 +156,7 @@ OF_OWN: dict[str, dict[str, Any]] = {
     "events": {"encoding": "none"},
 }
 
-# Images before a camera, whatever the preset; recordings of one differ in three of these.
+# Images seen by the simulated camera, for all presets; recordings of a camera differ in three of these.
 OF_CAMERA: dict[str, Any] = {
     "hidden_sizes": (512,),
     "epochs": 8,
