@@ -118,7 +118,7 @@ def backward(call: Any) -> Any:
     delay, _kept = kernel_delay(call, checked)
     count, delayed_rows = checked["AR"]
     grad, offsets = contiguous(call.grad_values), contiguous(call.delayed_offsets)
-    grad_values, grad_factors = backward_fake(call)
+    grad_values, grad_factors = gradients_like((call.values, call.factors), call.output_mask)
     partials = None if grad_factors is None else grad_factors.new_empty(call.batch, *grad_factors.shape)
     gradients = None if grad_values is None else grad_values.zero_(), grad_factors, partials
     arguments = offsets.new_empty(delayed_rows), offsets, count, grad, *gradients
@@ -185,7 +185,7 @@ def dense_backward(call: Any) -> Any:
         return on_cpu(core.delay_dense_backward, checked_dense_backward, call, OF_OPERATOR)
     checked, input, grad = checked_dense_backward(call), contiguous(call.input), contiguous(call.grad_delayed)
     gpu, (delay, _kept) = _gpu.gpu_of("input", input), kernel_delay(call, checked)
-    grad_input, grad_factors = dense_backward_fake(call)
+    grad_input, grad_factors = gradients_like((input, call.factors), call.output_mask)
     partials = None if grad_factors is None else grad_factors.new_empty(input.shape[1], *grad_factors.shape)
     gpu.launch("delay_elements_backward", delay, input, grad, grad_input, grad_factors, partials)
     return grad_input, grad_factors
