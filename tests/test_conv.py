@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from srcell import EventBatch, SRCConv2d, record, rest_state, src, src_conv2d
 from srcell.models import SRCConvClassifier
-from srcell.ops._convolution import convolve_backward
+from srcell.ops._convolution import Convolution, convolve, convolve_backward
 from support.gradients import assert_close, results
 from support.inputs import MODES, noise, resonant
 from support.linear import densified
@@ -323,6 +323,20 @@ def test_a_backward_pass_by_product_checks_the_sizes(place: int, name: str, numb
     sizes[place] = number
     with pytest.raises(ValueError, match=rf"^convolution: expected {name} in \[[01], 2147483648\], got {number}$"):
         convolve_backward(torch.zeros(1, 1, 4), torch.zeros(1, 1, 4), torch.ones(1, 1, 1, 1), sizes, (True, True))
+
+
+@pytest.mark.parametrize(("rows", "columns", "stride"), [(5, 2, 1), (5, 2, 2), (1, 1, 1)])
+def test_a_product_makes_as_many_rows_and_columns_as_the_sizes_say(rows: int, columns: int, stride: int) -> None:
+    # An operator's map of neurons may end before torch's does, and be taller than the padding allows.
+    sizes = Convolution(1, 6, 7, rows, columns, stride, stride, 1, 2, 1, 2)
+    input, weight = noise(1, 2, 3, 42), noise(2, 4, 1, 3, 2)
+    maps = F.pad(input.reshape(6, 1, 6, 7), (2, 2, 1, 9))
+    expected = F.conv2d(maps, weight, stride=stride, dilation=(1, 2))[..., :rows, :columns].reshape(2, 3, -1)
+    current = convolve(input.requires_grad_(), weight.requires_grad_(), sizes)
+    torch.testing.assert_close(current, expected.contiguous(), check_stride=True)
+    grad = noise(3, *current.shape)
+    made = convolve_backward(grad, input.detach(), weight.detach(), sizes, (True, True))
+    torch.testing.assert_close(made, torch.autograd.grad(current, (input, weight), grad))
 
 
 @pytest.mark.parametrize(

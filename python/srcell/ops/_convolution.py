@@ -65,9 +65,10 @@ def places(convolution: Sequence[int]) -> int:
 
 def convolve(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> Tensor:
     """The currents (T, B, N) of an input (T, B, K)."""
-    maps, options = _as_torch_takes_it(input, weight, convolution)
-    neurons = weight.shape[0] * convolution[3] * convolution[4]
-    return functional.conv2d(maps, weight, None, **options).reshape(*input.shape[:2], neurons)
+    maps, options, _ = _as_torch_takes_it(input, weight, convolution)
+    rows, columns = convolution[3], convolution[4]
+    current = functional.conv2d(maps, weight, None, **options)[..., :rows, :columns].contiguous()
+    return current.reshape(*input.shape[:2], weight.shape[0] * rows * columns)
 
 
 def convolve_backward(
@@ -79,8 +80,10 @@ def convolve_backward(
         least = int("padding" not in name)
         if not least <= size <= 2**31:
             raise ValueError(f"convolution: expected {name} in [{least}, {2**31}], got {size}")
-    maps, options = _as_torch_takes_it(input, weight, convolution)
+    maps, options, more = _as_torch_takes_it(input, weight, convolution)
     grad = grad_current.reshape(maps.shape[0], weight.shape[0], sizes.out_height, sizes.out_width)
+    if max(more) > 0:
+        grad = functional.pad(grad, (0, more[1], 0, more[0]))
     grad_maps, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad,
         maps,
@@ -97,18 +100,23 @@ def convolve_backward(
     return grad_maps, grad_weight
 
 
-def _as_torch_takes_it(input: Tensor, weight: Tensor, convolution: Sequence[int]) -> tuple[Tensor, dict[str, Any]]:
-    """The input as maps, with the zeros that torch does not add, and the options of ``conv2d``."""
+def _as_torch_takes_it(
+    input: Tensor, weight: Tensor, convolution: Sequence[int]
+) -> tuple[Tensor, dict[str, Any], list[int]]:
+    """The input as maps, with the zeros that torch does not add; the options of ``conv2d``; its rows and columns more.
+
+    A map of neurons may be smaller than torch's, which ends where the zeros do.
+    """
     sizes = list(convolution)  # torch.compile of torch 2.4 takes no slice of a named tuple
     maps = input.reshape(-1, *sizes[:3])
-    needed = [
-        (out - 1) * stride + dilation * (kernel - 1) + 1 - size - 2 * before
-        for out, stride, dilation, kernel, size, before in zip(
-            sizes[3:5], sizes[5:7], sizes[9:11], weight.shape[2:], sizes[1:3], sizes[7:9], strict=True
+    strides, padding, dilation = sizes[5:7], sizes[7:9], sizes[9:11]
+    missing = [
+        (out - 1) * stride + apart * (kernel - 1) + 1 - size - 2 * before
+        for out, stride, apart, kernel, size, before in zip(
+            sizes[3:5], strides, dilation, weight.shape[2:], sizes[1:3], padding, strict=True
         )
     ]
-    if max(needed) > 0:
-        maps = functional.pad(maps, (0, max(needed[1], 0), 0, max(needed[0], 0)))
-    groups = sizes[0] // weight.shape[1]
-    options = {"stride": sizes[5:7], "padding": sizes[7:9], "dilation": sizes[9:11], "groups": groups}
-    return maps, options
+    if max(missing) > 0:
+        maps = functional.pad(maps, (0, max(missing[1], 0), 0, max(missing[0], 0)))
+    options = {"stride": strides, "padding": padding, "dilation": dilation, "groups": sizes[0] // weight.shape[1]}
+    return maps, options, [max(-rest, 0) // stride for rest, stride in zip(missing, strides, strict=True)]
