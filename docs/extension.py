@@ -40,7 +40,7 @@ import srcell
 MAKES_FILES = {"howto/own-data"}  # the first Python block of the page makes the files that its commands read
 
 # What stands in the package's docstrings under these names is documented under the shorter, public ones.
-INNER_MODULES = ("srcell.functional", "srcell.layers", "srcell.events", "srcell._state")
+INNER_MODULES = ("srcell.functional", "srcell.layers", "srcell.events", "srcell._shared.state")
 ARRAYS = stringify_annotation(ArrayLike, "smart")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from srcell import SRC, rest_state
-from srcell._parameters import PARAMETERS, TABLE
+from srcell._shared.parameters import PARAMETERS, TABLE
 from srcell.ops._acting import acting, of_arguments, resting
 from srcell.ops._layer import GRADIENTS, STATE, LayerArguments
 from srcell.ops.src import src

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 import srcell
 from srcell import DelayedResonantState, EventBatch, _core
-from srcell._state import state_type
+from srcell._shared.state import state_type
 from support.gradients import make_output_gradients, results
 from support.inputs import (
     MODES,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import srcell
 from srcell import SRC, SRCCell, SRCConv2d, SRCState
-from srcell._parameters import TABLE
+from srcell._shared.parameters import TABLE
 from srcell.ops.rest import forward as of_other_devices
 from srcell.ops.rest import rest as rest_operator
 from srcell.reference import src_reference

@@ -203,7 +203,7 @@ SHARED = """
 import sys
 import torch
 from srcell import data
-from srcell._processes import processes
+from srcell._shared.processes import processes
 from srcell.training import Trainer, TrainingConfig
 from support.runs import run_to_the_end
 from test_delayed_training import WHOLE

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from srcell import _files, hardware
-from srcell._files import is_partial, partial_name, write_atomically, write_output
+from srcell import hardware
+from srcell._shared import files
+from srcell._shared.files import is_partial, partial_name, write_atomically, write_output
 from srcell.cli import main
 from srcell.models import SRCClassifier
 from srcell.training import TrainingConfig, train
@@ -69,11 +70,11 @@ def test_a_full_device_is_an_error(write: Callable[[Path], None]) -> None:
 def test_a_folder_without_permission_is_found_before_long_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(PermissionError, match=rf"expected a folder in which files can be made: '{tmp_path}'"):
-        _files.check_output(tmp_path / "file")
-    _files.check_output(Path("/dev/null"))
+        files.check_output(tmp_path / "file")
+    files.check_output(Path("/dev/null"))
     (tmp_path / "link").symlink_to("nowhere/file")
     with pytest.raises(FileNotFoundError, match=rf"expected a folder for the file: '{tmp_path}/nowhere'"):
-        _files.check_output(tmp_path / "link")
+        files.check_output(tmp_path / "link")
 
 
 def test_the_error_of_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,10 @@ from srcell import (
     spread_frequencies,
     src_linear,
 )
-from srcell._answers import answer
 from srcell.functional.readout import scale_neurons
 from srcell.layers.exported import exported
 from srcell.models import Classifier, IntegerClassifier, SRCClassifier, SRCConvClassifier
+from srcell.models.answers import answer
 from support.refusals import Refusal, refusals
 
 STEPS, BATCH, INPUTS, CLASSES = 60, 5, 16, 3

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 import srcell
 from srcell import data
-from srcell._answers import summed_loss
-from srcell._processes import Processes
+from srcell._shared.processes import Processes
 from srcell.cli import main
 from srcell.data import EventLoader, LabelledEvents, LabelledImages, LabelledSequences, LabelledSounds
 from srcell.data.own import load_once
 from srcell.evaluation import evaluate
 from srcell.events import EventBatch
 from srcell.models import SRCClassifier
+from srcell.models.answers import summed_loss
 from srcell.training import Interrupted, Observer, RunFolder, Trainer, TrainingConfig, load_weights, resume, train
 from srcell.training.checkpoint import read_checkpoint, write_checkpoint
 from srcell.training.config import OWN

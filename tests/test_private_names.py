@@ -1,4 +1,4 @@
-"""The private names of torch in ``srcell/_private.py`` behave as srcell expects, in this version of torch.
+"""The private names of torch in ``srcell/_shared/torch_private.py`` behave as srcell expects, in this version of torch.
 
 A failing test tells which name is missing or behaves differently.
 """
@@ -14,7 +14,7 @@ import torch
 from torch.autograd import forward_ad
 
 import srcell
-from srcell import _private
+from srcell._shared import torch_private
 from srcell.ops._cpu import core
 from srcell.ops._operator import DIRECT
 from srcell.ops.delay import delay_dense
@@ -32,13 +32,13 @@ def current() -> torch.Tensor:
 
 def test_operators_called_below_autograd_record_nothing() -> None:
     x = torch.ones(1, requires_grad=True)
-    with _private.below_autograd():
+    with torch_private.below_autograd():
         y = x * 2
     assert not y.requires_grad
 
 
 def test_a_schema_has_names_types_and_returns() -> None:
-    schema = _private.schema_of(torch.ops.srcell.src.default)
+    schema = torch_private.schema_of(torch.ops.srcell.src.default)
     assert [x.name for x in schema.arguments][:2] == ["current", "bias"]
     assert [str(x.type) for x in schema.arguments if not x.kwarg_only][2] == "List[Tensor]"
     assert len(schema.returns) == 8
@@ -46,8 +46,8 @@ def test_a_schema_has_names_types_and_returns() -> None:
 
 def test_transforms_are_seen() -> None:
     seen = []
-    torch.func.vmap(lambda x: seen.append(_private.transforms_are_active()) or x)(torch.ones(2))
-    assert (seen, _private.transforms_are_active()) == ([True], False)
+    torch.func.vmap(lambda x: seen.append(torch_private.transforms_are_active()) or x)(torch.ones(2))
+    assert (seen, torch_private.transforms_are_active()) == ([True], False)
 
 
 def test_func_grad_differentiates_a_function_at_one_level() -> None:
@@ -57,19 +57,19 @@ def test_func_grad_differentiates_a_function_at_one_level() -> None:
 
 def test_forward_mode_and_tangents_are_seen() -> None:
     x = torch.ones(1)
-    assert not _private.in_forward_mode()
+    assert not torch_private.in_forward_mode()
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(x, x)
-        assert _private.in_forward_mode()
-        assert (_private.has_tangent([None, x]), _private.has_tangent([None, dual])) == (False, True)
+        assert torch_private.in_forward_mode()
+        assert (torch_private.has_tangent([None, x]), torch_private.has_tangent([None, dual])) == (False, True)
 
 
 def test_fake_tensors_are_seen() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
-        assert _private.is_fake(torch.ones(1))
-    assert not _private.is_fake(torch.ones(1))
+        assert torch_private.is_fake(torch.ones(1))
+    assert not torch_private.is_fake(torch.ones(1))
 
 
 def direct(current: torch.Tensor) -> torch.Tensor | None:
@@ -135,4 +135,4 @@ def test_no_other_file_uses_private_names_of_torch() -> None:
         for file in package.rglob("*.py")
         if (names := list(private_names_of_torch(ast.parse(file.read_text()))))
     }
-    assert set(found) == {"_private.py"}, found
+    assert set(found) == {"torch_private.py"}, found

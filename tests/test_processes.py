@@ -14,7 +14,7 @@ from torch import Tensor, distributed
 from torch.nn.functional import cross_entropy
 
 from srcell import data
-from srcell._processes import own_device, processes
+from srcell._shared.processes import own_device, processes
 from srcell.models import SRCClassifier
 from srcell.training import RunOptions, resume
 from support.processes import run_python

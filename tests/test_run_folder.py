@@ -14,7 +14,7 @@ import torch
 
 import srcell
 from srcell import data
-from srcell._files import new_folder, partial_name
+from srcell._shared.files import new_folder, partial_name
 from srcell.training import RunOptions, TrainedRun, TrainingConfig, build_model, evaluate_run, load_data, resume, train
 from srcell.training.checkpoint import read_checkpoint, write_checkpoint
 from srcell.training.run_folder import FILES, LOCK, RunData, RunFolder

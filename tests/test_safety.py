@@ -15,7 +15,7 @@ import torch
 
 import srcell
 from srcell import data
-from srcell._files import partial_name, remove_partial_files, write_atomically
+from srcell._shared.files import partial_name, remove_partial_files, write_atomically
 from srcell.training import EpochMetrics, RunOptions, evaluate_run, load_data, resume, train
 from srcell.training.checkpoint import read_checkpoint, write_checkpoint
 from srcell.training.config import TrainingConfig

@@ -6,9 +6,11 @@ tests/saved/VERSION has it; the outputs beside it are those of that version. tes
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,13 @@ def test_a_run_folder_of_0_2_loads(older: dict[str, Any]) -> None:
     model = srcell.load(OLDER / "run").eval()
     logits = model(rate_encode(older["images"], 20, seed=1))
     torch.testing.assert_close(logits, older["logits"])
+
+
+def test_every_public_name_of_0_3_is_where_it_was() -> None:
+    names = json.loads((SAVED / "names.json").read_text())
+    assert len(names) > 15
+    for module, found in names.items():
+        assert [name for name in found if not hasattr(import_module(module), name)] == [], module
 
 
 OLD = """\

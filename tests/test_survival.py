@@ -137,7 +137,7 @@ SHARED = """
 import json, sys
 import torch
 from srcell import data
-from srcell._processes import processes
+from srcell._shared.processes import processes
 from srcell.training import Trainer, TrainingConfig
 
 out, dtype = sys.argv[1], getattr(torch, sys.argv[2])

@@ -1,5 +1,6 @@
 // The compiled module srcell._core: chooses the table of kernels at import. Links no torch: srcell.ops passes tensors
-// as addresses and sizes, or as they are (calls.h). Only srcell.ops, srcell._parameters and srcell.runtime import it.
+// as addresses and sizes, or as they are (calls.h). Only srcell.ops, srcell.runtime and
+// srcell._shared.parameters import it.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -119,7 +120,7 @@ void find_rest(int64_t count, const double* bias, const double* gain, double* h)
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     using namespace srcell;
     using namespace pybind11::literals;
-    m.doc() = "srcell's compiled kernels; only srcell.ops, srcell._parameters and srcell.runtime import them.";
+    m.doc() = "srcell's compiled kernels; only srcell.ops, srcell._shared.parameters and srcell.runtime import them.";
     const std::vector<const Kernels*> available = available_kernels();
     try {
         chosen = choose_kernels(available, std::getenv("SRCELL_ISA"));

@@ -86,7 +86,7 @@ struct Torch {
         cpu = name("cpu");
         t = name("t");
         raw_repr = name("raw_repr"), current_level = name("_current_level");
-        const py::module_ names = py::module_::import("srcell._private");
+        const py::module_ names = py::module_::import("srcell._shared.torch_private");
         keys_of_thread = hold(names.attr("keys_of_thread"));
         usual_keys = hold(names.attr("USUAL_KEYS"));
         keys_are_numbers = py::hasattr(names.attr("USUAL_KEYS"), "raw_repr");
@@ -97,7 +97,7 @@ struct Torch {
         function_modes = hold(names.attr("function_modes"));
         is_profiled = hold(names.attr("is_profiled"));
         event_batch = hold(py::module_::import("srcell.events").attr("EventBatch"));
-        const py::module_ states = py::module_::import("srcell._state");
+        const py::module_ states = py::module_::import("srcell._shared.state");
         const char* const kinds[] = {"SRCState", "ResonantState", "DelayedState", "DelayedResonantState"};
         for (int k = 0; k < 4; ++k) states_of[k] = hold(states.attr(kinds[k]));
         if (!py::hasattr(torch.attr("Tensor"), "__dlpack_c_exchange_api__")) return;

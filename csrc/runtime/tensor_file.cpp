@@ -11,7 +11,7 @@
 namespace srcell {
 namespace {
 
-constexpr size_t kLengthBytes = 8, kMaxHeader = size_t(1) << 20;  // the same bound as in srcell/_export.py
+constexpr size_t kLengthBytes = 8, kMaxHeader = size_t(1) << 20;  // the same bound as in srcell/layers/export.py
 
 class HeaderReader {
   public:

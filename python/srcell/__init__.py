@@ -6,7 +6,8 @@ The first use of a public name imports torch and what needs it. Without torch, o
 import sys as _sys
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import _names, runtime
+from . import runtime
+from ._shared import names as _names
 
 if _TYPE_CHECKING:
     from ._public import *  # noqa: F403

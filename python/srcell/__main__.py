@@ -2,7 +2,7 @@
 
 import sys
 
-from ._names import without_torch
+from ._shared.names import without_torch
 
 
 def main() -> int:

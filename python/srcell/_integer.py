@@ -1,6 +1,7 @@
 """``IntegerCell`` and ``IntegerState``: the constants and the state of integer neurons, for the whole package.
 
-The numbers are those of the hardware of arXiv 2605.10679.
+The numbers are those of the hardware of arXiv 2605.10679. The file stays here because pickles name it, and what
+``torch.load`` accepts with ``weights_only`` is known by that name.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ._pytree import of_tensors
+from ._shared.pytree import of_tensors
 
 
 class IntegerCell(NamedTuple):

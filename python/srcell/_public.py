@@ -1,10 +1,9 @@
 """The public names of ``srcell``; the first use of one of them imports this file, and with it torch."""
 
+from typing import TYPE_CHECKING
+
 from . import functional, runtime
-from ._export import export
-from ._info import info
 from ._integer import IntegerCell, IntegerState
-from ._load import load
 from .diagnosis import Diagnosis, diagnose
 from .events import EventBatch, camera_encode, latency_encode, rate_encode
 from .functional import (
@@ -20,6 +19,7 @@ from .functional import (
     src_conv2d,
     src_linear,
 )
+from .kernels import info
 from .layers import (
     SRC,
     Delay,
@@ -34,8 +34,14 @@ from .layers import (
     spread,
     spread_frequencies,
 )
+from .layers.export import export
 from .recording import record
 
+if TYPE_CHECKING:
+    from .training.load import load
+
+LATER = {"load": "training.load"}
+"""Names that are imported when they are first used themselves, and their modules."""
 __all__ = [
     "SRC",
     "Delay",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._arguments import describe
+from ._shared.arguments import describe
 from .events import EventBatch
 from .layers import SRC, IntegerSRC, SRCConv2d
 from .layers.base import Neurons

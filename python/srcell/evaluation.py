@@ -13,17 +13,17 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from ._answers import answer, paired, summed_loss
-from ._arguments import describe
-from ._export import Part, parts_of
-from ._processes import Processes
+from ._shared.arguments import describe
+from ._shared.processes import Processes
 from .data import EventLoader
 from .data.dataset import of_every_step
 from .events import EventBatch
 from .functional import count_spikes, delay
 from .functional.layer import in_work_dtype
 from .layers import SRC, IntegerSRC, LeakyReadout, LinearReadout, Standardise
+from .layers.export import Part, parts_of
 from .models import Classifier
+from .models.answers import answer, paired, summed_loss
 from .recording import Recorded
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ._state import AnyState
+from ._shared.state import AnyState
 from .training.plots import confusion, draw_marks, learning_curve, new_figure, raster, rates, traces
 
 if TYPE_CHECKING:

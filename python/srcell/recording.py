@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._state import AnyState, SRCState
+from ._shared.state import AnyState, SRCState
 from .layers import IntegerSRC
 from .layers.base import Neurons
 from .layers.recorded import Call

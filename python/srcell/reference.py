@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._renamed import renamed
-from ._state import AnyState, state_type
+from ._shared.renamed import renamed
+from ._shared.state import AnyState, state_type
 
 
 def _spike(h: Tensor, surrogate: str) -> Tensor:

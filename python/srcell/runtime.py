@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from ._files import write_output
+from ._shared.files import write_output
 
 Floats: TypeAlias = NDArray[np.float32]
 

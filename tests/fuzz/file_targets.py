@@ -33,7 +33,7 @@ import srcell
 from fuzz.draws import Draw, corrupted
 from fuzz.facts import RefusedError, readable
 from srcell import SRC, benchmark, hardware, runtime, training
-from srcell._files import is_partial, partial_name
+from srcell._shared.files import is_partial, partial_name
 from srcell.cli import main
 from srcell.cli.options import typed
 from srcell.data import (

@@ -41,7 +41,7 @@ from srcell import (
     src_conv2d,
     src_linear,
 )
-from srcell._state import state_type
+from srcell._shared.state import state_type
 from srcell.functional import count_spikes
 from srcell.functional.terms import tables
 from srcell.ops._layer import LayerArguments

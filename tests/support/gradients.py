@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srcell._state import AnyState
+from srcell._shared.state import AnyState
 from support.inputs import Inputs, Outputs, call, noise
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srcell import EventBatch
-from srcell._state import AnyState, state_type
+from srcell._shared.state import AnyState, state_type
 from srcell.functional.terms import tables
 
 MODES = [(surrogate, recurrent) for surrogate in ("relu", "straight_through") for recurrent in (True, False)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from srcell import EventBatch, src, src_linear
-from srcell._state import AnyState
+from srcell._shared.state import AnyState
 from srcell.functional.layer import Cell, layer_of
 from srcell.functional.synapse import after_synapse, directly
 from srcell.reference import src_reference

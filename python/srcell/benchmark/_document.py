@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from .._info import info
+from ..kernels import info
 from .timing import Result
 
 # By family and model of /proc/cpuinfo; AMD's family 26 is Zen 5 throughout.

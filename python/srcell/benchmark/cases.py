@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .._arguments import as_int
-from .._parameters import RESONANCE
+from .._shared.arguments import as_int
+from .._shared.parameters import RESONANCE
 
 LABELS = {
     "eager": "PyTorch, eager",

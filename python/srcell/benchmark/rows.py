@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import runtime
-from .._export import export
-from .._parameters import PARAMETERS, RESONANCE
-from .._private import with_graphs
+from .._shared.parameters import PARAMETERS, RESONANCE
+from .._shared.torch_private import with_graphs
 from ..events import EventBatch
 from ..functional import delay, integer_src_linear, src, src_linear
 from ..layers import SRC, IntegerSRC, LeakyReadout, SRCCell, SRCConv2d, spread_frequencies
+from ..layers.export import export
 from ..models import Classifier, SRCClassifier, SRCConvClassifier
 from ..reference import src_reference
 from .cases import Convolutional, Workload

@@ -11,7 +11,7 @@ from importlib import import_module
 
 import srcell
 
-from .._interrupted import Interrupted
+from .._shared.interrupted import Interrupted
 from .parser import Parser
 from .terminal import fail, printable_warnings, silence
 

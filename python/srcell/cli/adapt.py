@@ -13,7 +13,7 @@ from torch import Tensor
 import srcell
 
 from .. import data
-from .._files import check_output
+from .._shared.files import check_output
 from ..data import Dataset, EventLoader, LabelledImages, LabelledSequences, LabelledSounds
 from ..data.encodings import Encoding
 from .options import named

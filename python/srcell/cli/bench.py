@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .. import benchmark
-from .._files import check_output, write_output
+from .._shared.files import check_output, write_output
 from ..benchmark.timing import Quartiles
 from .parser import Parser, new_command
 from .terminal import complain, put

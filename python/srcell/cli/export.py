@@ -7,7 +7,7 @@ from pathlib import Path
 
 import srcell
 
-from .._files import is_stream
+from .._shared.files import is_stream
 from .parser import Parser
 from .terminal import put
 

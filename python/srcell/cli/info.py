@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .._info import cuda_lacks, info
+from ..kernels import cuda_lacks, info
 from .parser import Parser
 from .terminal import put
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 import srcell
 
-from .._extras import extra
-from .._files import check_output
+from .._shared.extras import extra
+from .._shared.files import check_output
 from .parser import Parser, new_command
 from .terminal import complain, printable, put
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import data
-from .._settings import settings_of
+from .._shared.settings import settings_of
 from ..data.own import is_own
 from ..training.config import GROUPS, SETTINGS, TrainingConfig
 from ..training.options import RunOptions

@@ -6,7 +6,7 @@ import argparse
 import difflib
 from typing import Any, NoReturn
 
-from .._renamed import RENAMED
+from .._shared.renamed import RENAMED
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .._extras import extra
-from .._info import info
+from .._shared.extras import extra
 from ..diagnosis import Diagnosis
 from ..evaluation import Evaluation
+from ..kernels import info
 from ..layers import SRCConv2d
 from ..models import Classifier
 from ..training import EpochMetrics, Observer, Tally, Trainer

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import training
-from .._arguments import check_known
+from .._shared.arguments import check_known
 from ..data.own import is_own, load_once
 from ..training import RunOptions, sweep
 from ..training.config import SETTINGS, TrainingConfig

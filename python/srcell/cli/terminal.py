@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from .._extras import extra
-from .._files import new_folder
+from .._shared.extras import extra
+from .._shared.files import new_folder
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch.utils.data import default_collate
 
-from .._arguments import check_known, describe
-from .._extras import extra
+from .._shared.arguments import check_known, describe
+from .._shared.extras import extra
 from ..events import EventBatch
 from .arrays import from_arrays
 from .cochlea import SoundEncoding

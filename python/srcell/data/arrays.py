@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .._arguments import as_float, as_int, describe
+from .._shared.arguments import as_float, as_int, describe
 from ..events import EventBatch
 from .dataset import Dataset, LabelledSequences, Samples
 from .sounds import in_order

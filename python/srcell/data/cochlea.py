@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import as_float, as_int, as_positive, require_floats, require_values
+from .._shared.arguments import as_float, as_int, as_positive, require_floats, require_values
 from ..events import EventBatch
 from ..events.checks import MAX_STEPS, as_integers, check_lengths, offsets_of
 from ..runtime import Hearing

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .._arguments import as_int
+from .._shared.arguments import as_int
 from ..events import EventBatch, latency_encode, rate_encode
 from ..events.checks import MAX_STEPS
 from ..events.encoders import picture_encode

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .._extras import extra
+from .._shared.extras import extra
 
 ARGUMENTS = ("bin_width:", "prefix:")  # how messages about arguments of the readers begin
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from .._arguments import as_int
+from .._shared.arguments import as_int
 from ..events import EventBatch
 from ..events.checks import MAX_STEPS
 from .dataset import Dataset, LabelledEvents

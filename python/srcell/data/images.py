@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .._extras import extra
+from .._shared.extras import extra
 from .dataset import Dataset, LabelledImages
 from .files import fault_of, find_folder
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .._arguments import as_int, describe
+from .._shared.arguments import as_int, describe
 from ..events import EventBatch
 from ..events.checks import MAX_SIZE
 from .cochlea import SoundEncoding

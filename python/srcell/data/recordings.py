@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._arguments import as_int, as_positive
-from .._extras import extra
-from .._files import write_atomically
+from .._shared.arguments import as_int, as_positive
+from .._shared.extras import extra
+from .._shared.files import write_atomically
 from ..events import EventBatch
 from ..events.checks import MAX_STEPS
 from .dataset import Dataset, LabelledEvents

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .._arguments import as_int
-from .._extras import extra
+from .._shared.arguments import as_int
+from .._shared.extras import extra
 
 # Sampling rates in Hz. The bounds limit what a corrupt header can cost at 8 kHz: 8 samples for each sample of the file,
 # and a resampling filter of 61 MB, for which SciPy needs 350 MB and two seconds.

@@ -14,7 +14,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from .._arguments import check_choice
+from .._shared.arguments import check_choice
 from .dataset import Dataset
 from .sounds import LabelledSounds, read_wav
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import as_int, has_memory, present_device, require_values
-from .._private import has_tangent, register_pytree
+from .._shared.arguments import as_int, has_memory, present_device, require_values
+from .._shared.torch_private import has_tangent, register_pytree
 from ..ops._cpu import empty
 from ..ops._table import dtype_error, shape_error
 from ..ops.encode import list_events

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._arguments import as_int, as_positive, check_choice
+from .._shared.arguments import as_int, as_positive, check_choice
 from .checks import MAX_INPUTS, MAX_STEPS, Array, Integers, Parts, as_integers, as_ints, as_numbers, first
 
 

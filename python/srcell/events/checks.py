@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import has_memory, require_dense, require_values
+from .._shared.arguments import has_memory, require_dense, require_values
 from ..ops._cpu import core
 from ..ops._memory import contiguous
 from ..ops._table import device_error, dtype_error, shape_error

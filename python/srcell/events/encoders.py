@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import as_float, as_int, check_bool
+from .._shared.arguments import as_float, as_int, check_bool
 from ..ops import encode
 from .batch import EventBatch
 from .checks import MAX_INPUTS, MAX_STEPS, as_integers, as_tensor

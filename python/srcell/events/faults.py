@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .._arguments import has_memory
+from .._shared.arguments import has_memory
 from ..ops import faults
 from .checks import Parts, first, wrong_length
 

@@ -5,7 +5,7 @@ They convert users' arguments to the form that the operators of ``ops`` take, wh
 neuron is computed here. The definition, its gradients and their names are those of arXiv 2306.03623.
 """
 
-from .._state import DelayedResonantState, DelayedState, ResonantState, SRCState
+from .._shared.state import DelayedResonantState, DelayedState, ResonantState, SRCState
 from .convolution import src_conv2d
 from .delays import delay
 from .integer import integer_src_linear, quantise

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._arguments import check_choice, require_dense, require_tensor
-from .._state import AnyState
+from .._shared.arguments import check_choice, require_dense, require_tensor
+from .._shared.state import AnyState
 from ..events import EventBatch
 from ..ops._convolution import Convolution
 from ..ops._layer import LayerArguments

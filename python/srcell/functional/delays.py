@@ -9,8 +9,8 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, as_int, describe, require_dense
-from .._renamed import renamed
+from .._shared.arguments import as_float, as_int, describe, require_dense
+from .._shared.renamed import renamed
 from ..events import EventBatch
 from ..events.checks import MAX_INPUTS
 from ..ops._table import HALF, WORK, shape_error, work_dtype

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, as_int, describe, require_dense, require_tensor
 from .._integer import IntegerCell, IntegerState
+from .._shared.arguments import as_float, as_int, describe, require_dense, require_tensor
 from ..events import EventBatch
 from ..ops._table import Argument, Checked
 from ..ops.integer import check_cell, integer_src

@@ -13,9 +13,9 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, as_int, check_bool, check_choice, has_memory, require_dense
-from .._parameters import PARAMETERS, RESONANCE, TABLE
-from .._state import AnyState, SRCState, state_type
+from .._shared.arguments import as_float, as_int, check_bool, check_choice, has_memory, require_dense
+from .._shared.parameters import PARAMETERS, RESONANCE, TABLE
+from .._shared.state import AnyState, SRCState, state_type
 from ..events import EventBatch
 from ..ops._layer import LENGTHS, STATE, STATES, SURROGATES, LayerArguments
 from ..ops._memory import zero_padding

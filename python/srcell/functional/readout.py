@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, as_int, check_bool, require_floats
-from .._private import in_forward_mode
-from .._pytree import of_tensors
+from .._shared.arguments import as_float, as_int, check_bool, require_floats
+from .._shared.pytree import of_tensors
+from .._shared.torch_private import in_forward_mode
 from ..ops._cpu import BLOCK_BYTES
 from ..ops._memory import zero_padding
 from ..ops._table import Argument, Checked, shape_error

@@ -8,9 +8,9 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from .._arguments import require_tensor
-from .._renamed import renamed
-from .._state import AnyState
+from .._shared.arguments import require_tensor
+from .._shared.renamed import renamed
+from .._shared.state import AnyState
 from ..ops import _gpu
 from ..ops._layer import LayerArguments
 from ..ops._table import HALF, dtype_error, shape_error

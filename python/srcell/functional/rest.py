@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, require_dense
-from .._parameters import TABLE
-from .._state import AnyState, state_type
+from .._shared.arguments import as_float, require_dense
+from .._shared.parameters import TABLE
+from .._shared.state import AnyState, state_type
 from ..ops._table import device_error
 from ..ops.rest import rest
 from .layer import Parameter, check_device, is_resonant

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._arguments import check_choice, require_tensor
-from .._renamed import renamed
-from .._state import AnyState
+from .._shared.arguments import check_choice, require_tensor
+from .._shared.renamed import renamed
+from .._shared.state import AnyState
 from ..events import EventBatch
 from ..ops import _gpu
 from ..ops._convolution import convolve, places

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._arguments import has_memory
+from .._shared.arguments import has_memory
 from ..ops._cpu import core
 from ..ops._table import device_error, work_dtype
 

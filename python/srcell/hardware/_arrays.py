@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._arguments import require_dense, require_values
+from .._shared.arguments import require_dense, require_values
 
 Matrix: TypeAlias = NDArray[Any] | Tensor | Sequence[Sequence[int]]
 LOW, HIGH = -(2**15), 2**15 - 1  # of int16

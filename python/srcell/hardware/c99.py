@@ -14,9 +14,9 @@ from typing import NamedTuple, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arguments import as_int
-from .._files import write_output
 from .._integer import IntegerCell
+from .._shared.arguments import as_int
+from .._shared.files import write_output
 from ..functional.integer import checked_cell
 from . import _c99_text as text
 from ._arrays import HIGH, LOW, Matrix, as_weights, lines_of_numbers, parse_int

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._arguments import as_int
-from .._parameters import PARAMETERS
+from .._shared.arguments import as_int
+from .._shared.parameters import PARAMETERS
 from ..data import LatencyEncoding, RateEncoding
 from ..layers import SRC, LeakyReadout
 from ..layers.options import DEFAULTS

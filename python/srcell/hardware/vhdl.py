@@ -13,8 +13,8 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arguments import as_int
-from .._files import write_output
+from .._shared.arguments import as_int
+from .._shared.files import write_output
 from ._arrays import Matrix, as_spikes, as_weights, by_rows, column_order, lines_of_numbers, parse_int
 
 CONTROL_BITS, LABEL_BITS = 2, 4

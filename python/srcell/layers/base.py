@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack  # torch needs it too
 
-from .._arguments import as_float, as_int, check_bool, check_choice, has_memory, present_device, require_dense
-from .._parameters import LATER, PARAMETERS, RESONANCE, TABLE
-from .._state import AnyState, state_type
+from .._shared.arguments import as_float, as_int, check_bool, check_choice, has_memory, present_device, require_dense
+from .._shared.parameters import LATER, PARAMETERS, RESONANCE, TABLE
+from .._shared.state import AnyState, state_type
 from ..events.checks import check_float_dtype
 from ..functional import rest_state, src
 from ..functional.layer import (

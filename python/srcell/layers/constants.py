@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._arguments import describe, has_memory
+from .._shared.arguments import describe, has_memory
 from ..ops._operator import NO_TORCHSCRIPT
 
 

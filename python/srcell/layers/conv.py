@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack  # torch needs it too
 
-from .._arguments import check_choice
-from .._state import AnyState
+from .._shared.arguments import check_choice
+from .._shared.state import AnyState
 from ..events import EventBatch
 from ..functional.convolution import METHODS, OF_OPERATOR, Window, conv2d, convolution_of, pair, window_of
 from ..functional.layer import State

@@ -8,8 +8,8 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from .._arguments import as_int, check_bool, require_dense
-from .._renamed import renamed
+from .._shared.arguments import as_int, check_bool, require_dense
+from .._shared.renamed import renamed
 from ..events import EventBatch
 from ..functional.delays import check_input, delayed
 from ..functional.layer import check_lengths, in_work_dtype

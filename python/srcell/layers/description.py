@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._arguments import has_memory
+from .._shared.arguments import has_memory
 from ..functional.layer import Parameter
 
 MOST_SHOWN = 8  # values of a tensor that the repr of a layer shows; of more it shows the range

@@ -9,8 +9,8 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from .._arguments import as_float, as_int, describe, has_memory, require_dense
-from .._parameters import PARAMETERS, RESONANCE, TABLE
+from .._shared.arguments import as_float, as_int, describe, has_memory, require_dense
+from .._shared.parameters import PARAMETERS, RESONANCE, TABLE
 from ..functional.layer import Parameter
 from ..functional.terms import MOST_DELAY
 from ..ops._acting import outward

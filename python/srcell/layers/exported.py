@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._parameters import LATER
+from .._shared.parameters import LATER
 from ..functional.layer import Cell
 from ..functional.terms import exported_delays
 from .base import Neurons

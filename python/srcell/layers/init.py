@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._arguments import as_positive
+from .._shared.arguments import as_positive
 
 FIRST_WEIGHT_SCALE = 3.0  # standard deviation times sqrt(K), for a first layer
 VOTING_WEIGHT_SCALE = 6.0  # the same, for a voting layer behind other layers

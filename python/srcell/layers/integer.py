@@ -9,8 +9,8 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from .._arguments import as_int, as_positive, check_choice, has_memory, require_dense
 from .._integer import IntegerCell, IntegerState
+from .._shared.arguments import as_int, as_positive, check_choice, has_memory, require_dense
 from ..events import EventBatch
 from ..functional.integer import MOST_BITS, checked_cell, quantise, run_integer, state_tensors
 from .constants import HasConstants, check_size

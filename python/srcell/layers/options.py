@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, SupportsIndex, TypedDict, TypeVar, cast
 import torch
 from torch import Tensor
 
-from .._arguments import as_float, check_bool, check_choice
-from .._parameters import TABLE
-from .._renamed import RENAMED, refuse_renamed
+from .._shared.arguments import as_float, check_bool, check_choice
+from .._shared.parameters import TABLE
+from .._shared.renamed import RENAMED, refuse_renamed
 from ..functional.layer import Cell, Parameter
 from ..ops._layer import SURROGATES
 

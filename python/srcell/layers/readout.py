@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._arguments import as_float, check_bool, require_floats
+from .._shared.arguments import as_float, check_bool, require_floats
 from ..functional.layer import autocasts, check_lengths, in_work_dtype
 from ..functional.readout import check_integrators, discounted_sum, leaky_readout, leaky_sums, projected, votes
 from ..ops._memory import zero_padding

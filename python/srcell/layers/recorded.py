@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .._state import AnyState
+from .._shared.state import AnyState
 from ..events import EventBatch
 
 

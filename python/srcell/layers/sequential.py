@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from .._arguments import describe
+from .._shared.arguments import describe
 from ..events import EventBatch
 from .conv import SRCConv2d
 from .delays import Delay

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self, Unpack  # torch needs it too
 
-from .._arguments import as_float, check_bool, require_dense
-from .._state import AnyState, state_type
+from .._shared.arguments import as_float, check_bool, require_dense
+from .._shared.state import AnyState, state_type
 from ..events import EventBatch
 from ..functional.layer import State, check_state
 from ..functional.synapse import currents_of, directly, linear

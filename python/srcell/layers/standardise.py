@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._arguments import check_bool, describe, require_dense, require_values
+from .._shared.arguments import check_bool, describe, require_dense, require_values
 from ..events import EventBatch
 from ..functional.layer import check_lengths
 from ..ops._memory import zero_padding

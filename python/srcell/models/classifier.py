@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._arguments import as_float, as_int, check_bool, describe
-from .._export import export
+from .._shared.arguments import as_float, as_int, check_bool, describe
 from ..events import EventBatch
 from ..functional.readout import scale_neurons
 from ..functional.terms import MOST_DELAY
 from ..layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, SRCConv2d, Standardise
 from ..layers.constants import check_size
 from ..layers.description import changed
+from ..layers.export import export
 from ..layers.init import VOTING_WEIGHT_SCALE, draw_relays, draw_weights
 
 if TYPE_CHECKING:

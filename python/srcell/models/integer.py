@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._arguments import describe
 from .._integer import IntegerCell
-from .._parameters import RESONANCE
+from .._shared.arguments import describe
+from .._shared.parameters import RESONANCE
 from ..layers import SRC, IntegerSRC, LeakyReadout
 from .classifier import Classifier, as_sizes, check_readout
 from .networks import SRCClassifier

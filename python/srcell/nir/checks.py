@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arguments import describe
-from .._extras import extra
+from .._shared.arguments import describe
+from .._shared.extras import extra
 from .node import OPTIONAL, REQUIRED, SRCNode, as_array
 
 with extra("nir"):

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from .._extras import extra
+from .._shared.extras import extra
 
 with extra("nir"):
     import h5py

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import layers as modules
-from .._arguments import as_float, as_positive, describe
-from .._export import Part, checked_parts, inputs_of
-from .._extras import extra
-from .._parameters import PARAMETERS
+from .._shared.arguments import as_float, as_positive, describe
+from .._shared.extras import extra
+from .._shared.parameters import PARAMETERS
 from ..functional.terms import MOST_DELAY
+from ..layers.export import Part, checked_parts, inputs_of
 from ..layers.exported import EACH, exported, further_settings, settings_of
 from ..layers.options import DEFAULTS
 from .checks import WRONG, Checked, as_numbers, set_types

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arguments import as_positive, describe
-from .._extras import extra
-from .._parameters import FIRST, LATER
+from .._shared.arguments import as_positive, describe
+from .._shared.extras import extra
+from .._shared.parameters import FIRST, LATER
 
 with extra("nir"):
     import nir

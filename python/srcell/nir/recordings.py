@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._arguments import as_float, as_int, as_positive, require_values
-from .._extras import extra
+from .._shared.arguments import as_float, as_int, as_positive, require_values
+from .._shared.extras import extra
 from ..events import EventBatch
 from ..events.checks import MAX_INPUTS, MAX_STEPS, offsets_of
 from .node import as_array

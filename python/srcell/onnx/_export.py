@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._arguments import check_bool, describe
-from .._files import write_output
+from .._shared.arguments import check_bool, describe
+from .._shared.files import write_output
 from ..models import Classifier  # the table names the operators of its layers
 from . import _delays, _integers, _neurons
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._extras import extra
+from .._shared.extras import extra
 
 with extra("onnx"):
     import onnx_ir as ir

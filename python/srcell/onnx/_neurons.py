@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from .._parameters import PARAMETERS, TABLE
-from .._state import TYPES
+from .._shared.parameters import PARAMETERS, TABLE
+from .._shared.state import TYPES
 from ._delays import under_way
 from ._graph import Body, Values, active_steps, constant, dtype_of, empty, ir, op, scan, whole
 

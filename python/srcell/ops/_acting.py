@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._parameters import PARAMETERS, TABLE
+from .._shared.parameters import PARAMETERS, TABLE
 
 _BIAS = -1 - len(PARAMETERS)  # its place among a layer's gradients
 

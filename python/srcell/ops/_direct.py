@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._parameters import PARAMETERS
-from .._state import TYPES
+from .._shared.parameters import PARAMETERS
+from .._shared.state import TYPES
 from ._cpu import core
 from ._layer import CONSTANTS, STATE, STATES, WANTED, LayerArguments, Operators, states_of
 from ._operator import DIRECT

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._parameters import PARAMETERS
+from .._shared.parameters import PARAMETERS
 from ._cpu import EventRows, core, mask_shape, rows_of
 from ._memory import Optionals, address
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._arguments import check_choice
-from .._parameters import PARAMETERS
-from .._state import TYPES
+from .._shared.arguments import check_choice
+from .._shared.parameters import PARAMETERS
+from .._shared.state import TYPES
 from . import _gpu
 from ._acting import acting
 from ._cpu import core

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .. import _private
+from .._shared import torch_private
 from ._cpu import core
 
 _library = torch.library.Library("srcell", "DEF")
@@ -66,7 +66,7 @@ class Operator:
         self.name, self.entry = schema.partition("(")[0], entry
         _library.define(schema)
         self._overload: Any = getattr(torch.ops.srcell, self.name).default
-        declared = _private.schema_of(self._overload).arguments
+        declared = torch_private.schema_of(self._overload).arguments
         tensors = [x for x in declared if not x.kwarg_only]
         odd = [f"{x.type} {x.name}" for x in tensors if "Tensor" not in str(x.type)]
         if odd:
@@ -94,7 +94,7 @@ class Operator:
         self._gradient: Callable[..., dict[str, Argument]] | None = None
         self._keep: Callable[[Any], dict[str, Argument]] | None = None
         self._gradient_options: Callable[[Any, Any], dict[str, Any]] | None = None
-        self._differentiable = len(_private.schema_of(self._overload).returns)
+        self._differentiable = len(torch_private.schema_of(self._overload).returns)
         kernel = self._autograd_kernel if differentiable else torch.library.fallthrough_kernel
         _library.impl(self.name, kernel, "Autograd")
         if hasattr(torch.library, "register_vmap"):  # from torch 2.5 on
@@ -205,21 +205,21 @@ class Operator:
     def _autograd_kernel(self, *arguments: Any, **options: Any) -> Any:
         """Kernel of torch's autograd key: make the call differentiable only if a gradient may be needed."""
         flat = flattened(arguments)
-        if _private.has_tangent(flat):
+        if torch_private.has_tangent(flat):
             raise RuntimeError(f"srcell::{self.name}: forward-mode differentiation (jvp) is not supported")
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat):
             call = self.call(*arguments, **options)
-            if not _private.transforms_are_active():
+            if not torch_private.transforms_are_active():
                 return _Call.apply(self, call, arguments, *flat)  # type: ignore[no-untyped-call]
             # This kernel runs at the level of torch.func's innermost transform; the operators that it calls run at the
             # next level.
-            with _private.at_one_level():
+            with torch_private.at_one_level():
                 return _CallAtLevel.apply(self, call, arguments, *flat)
         return self._without_autograd(*arguments, **options)
 
     def _without_autograd(self, *arguments: Any, **options: Any) -> Any:
         """Call the operator without its autograd kernel."""
-        with _private.below_autograd():
+        with torch_private.below_autograd():
             return self._overload(*arguments, **options)
 
     def _one_by_one(self, info: Any, in_dims: Sequence[Any], *arguments: Any, **options: Any) -> tuple[Any, Any]:
@@ -297,7 +297,7 @@ class _Call(torch.autograd.Function):
         return *(None,) * _NOT_FLAT, *(grad if need else None for grad, need in zip(flat, needed, strict=True))
 
 
-class _CallAtLevel(_private.SingleLevelFunction):  # type: ignore[misc]
+class _CallAtLevel(torch_private.SingleLevelFunction):  # type: ignore[misc]
     """A ``_Call`` at one level of torch.func's transforms."""
 
     @staticmethod

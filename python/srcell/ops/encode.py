@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._arguments import as_int
+from .._shared.arguments import as_int
 from ._cpu import core
 from ._gpu import gpu_of
 from ._memory import contiguous

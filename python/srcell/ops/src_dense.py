@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .._arguments import check_choice, has_memory
+from .._shared.arguments import check_choice, has_memory
 from . import _gpu, _layer
 from ._acting import of_arguments
 from ._convolution import OPTION, checked_synapse, convolve, convolve_backward, places

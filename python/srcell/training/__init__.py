@@ -6,7 +6,7 @@ The command line and users call it; the rest of srcell, except ``srcell.load``, 
 from importlib import import_module
 from typing import Any
 
-from .._interrupted import Interrupted
+from .._shared.interrupted import Interrupted
 from ..evaluation import evaluate
 from .config import TrainingConfig
 from .loop import TrainedRun, evaluate_run, resume, train

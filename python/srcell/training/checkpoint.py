@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._arguments import describe
-from .._extras import extra
-from .._files import write_atomically
+from .._shared.arguments import describe
+from .._shared.extras import extra
+from .._shared.files import write_atomically
 
 with extra("train"):
     from safetensors import SafetensorError, safe_open

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import data
-from .._arguments import check_known
-from .._renamed import RENAMED, renamed
-from .._settings import (
+from .._shared.arguments import check_known
+from .._shared.renamed import RENAMED, renamed
+from .._shared.settings import (
     as_setting,
     check_needs,
     documented,
@@ -25,10 +25,9 @@ from .._settings import (
     size,
 )
 from ..data.own import is_own
-from ..models import networks
-from ..models.build import check_kind, kind_of, options_of
-from ..models.networks import NetworkSettings
 from .encoding import EncodingSettings
+from .network_settings import SETTINGS as OF_NETWORK
+from .network_settings import NetworkSettings, check_kind, kind_of, options_of
 from .presets import OF_CAMERA, OF_OWN, PRESETS
 
 OWN = "own"  # the data set of a run whose network and samples the caller made
@@ -134,7 +133,7 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
         if self.encoding not in ("rate", "latency", "camera") and not is_own(self.dataset):
             raise ValueError(f"encoding: expected rate, latency or camera for {self.dataset}, got {self.encoding!r}")
         check_kind(self)
-        check_needs(dataclasses.asdict(self), SETTINGS)
+        check_needs(dataclasses.asdict(self), NEEDS, DEFAULTS)
         self.check_network()
         if self.learn_delays and self.whole_delays and self.epochs < 2:
             raise ValueError(
@@ -162,10 +161,10 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
     def used(self) -> set[str]:
         """The settings that act on the chosen data set and network."""
         if self.dataset == OWN:
-            return {name for name in GROUPS["training"] if lacking(SETTINGS[name], dataclasses.asdict(self)) is None}
+            return {name for name in GROUPS["training"] if lacking(NEEDS[name], dataclasses.asdict(self)) is None}
         found = {*GROUPS["training"], "integer", "channels", *options_of(kind_of(self)), *self.used_by(self.dataset)}
         found -= {"temperature"} if self.readout == "linear" else {"readout_window"}
-        return {name for name in found if lacking(SETTINGS[name], dataclasses.asdict(self)) is None}
+        return {name for name in found if lacking(NEEDS[name], dataclasses.asdict(self)) is None}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainingConfig:
@@ -225,7 +224,9 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
 
 TrainingConfig.__init__ = renamed(*BEFORE)(TrainingConfig.__init__)  # type: ignore[method-assign]
 SETTINGS = settings_of(TrainingConfig)
+NEEDS = {name: x.needs for name, x in SETTINGS.items()}
+DEFAULTS = {name: x.default for name, x in SETTINGS.items()}
 TrainingConfig.__doc__ = documented(TrainingConfig)
 # The settings by what they describe.
-GROUPS = {"network": networks.SETTINGS, "encoding": settings_of(EncodingSettings)}
+GROUPS = {"network": OF_NETWORK, "encoding": settings_of(EncodingSettings)}
 GROUPS["training"] = {name: x for name, x in SETTINGS.items() if not any(name in group for group in GROUPS.values())}

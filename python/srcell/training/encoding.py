@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import data
-from .._settings import positive_fraction, setting, size
+from .._shared.settings import positive_fraction, setting, size
 from ..data.own import is_own
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from torch import nn
 
-from .._arguments import describe
-from .._interrupted import Interrupted
-from .._processes import Processes, processes, stop_signals
+from .._shared.arguments import describe
+from .._shared.interrupted import Interrupted
+from .._shared.processes import Processes, processes, stop_signals
 from ..data import Dataset, EventLoader
 from ..data.arrays import as_dataset
 from ..data.own import is_code, is_own

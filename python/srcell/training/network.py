@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._info import info
 from ..data.loader import derived_seed
+from ..kernels import info
 from ..layers import Standardise
 from ..models import Classifier
-from ..models.build import build
 from .config import TrainingConfig
+from .network_settings import build
 from .samples import make_encoding
 
 WEIGHTS = 0  # purpose of a derived seed; data/loader.py has others

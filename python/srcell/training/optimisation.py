@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from .._processes import Processes
+from .._shared.processes import Processes
 from ..layers import SRC, Delay
 from .config import TrainingConfig
 

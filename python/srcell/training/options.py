@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._arguments import present_device
-from .._processes import own_device
-from .._settings import as_setting, documented, setting, settings_of
+from .._shared.arguments import present_device
+from .._shared.processes import own_device
+from .._shared.settings import as_setting, documented, setting, settings_of
 
 DATA = "data"
 

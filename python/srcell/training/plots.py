@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._extras import extra
-from .._parameters import RESONANCE
-from .._state import AnyState
+from .._shared.extras import extra
+from .._shared.parameters import RESONANCE
+from .._shared.state import AnyState
 from ..layers import SRC, IntegerSRC, LeakyReadout, SRCConv2d
 from ..layers.exported import exported
 from ..recording import record

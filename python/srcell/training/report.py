@@ -12,9 +12,9 @@ from math import isnan
 from string import Template
 from typing import Any
 
-from .._info import info
 from ..diagnosis import HEAD, Diagnosis
 from ..evaluation import Evaluation
+from ..kernels import info
 from .config import OWN, SETTINGS, TrainingConfig
 from .metrics import EpochMetrics, best_epoch
 

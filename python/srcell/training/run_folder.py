@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
-from .._extras import extra
-from .._files import is_partial, remove_partial_files, write_atomically
-from .._info import info
-from .._settings import LARGEST
+from .._shared.extras import extra
+from .._shared.files import is_partial, remove_partial_files, write_atomically
+from .._shared.settings import LARGEST
+from ..kernels import info
 from ..models import Classifier
 from . import plots, report
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint

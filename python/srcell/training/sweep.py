@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .._files import write_atomically
+from .._shared.files import write_atomically
 from .config import SETTINGS, TrainingConfig
 
 

@@ -12,8 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .._answers import answer, as_input, check_labels, in_time, paired, summed_loss
-from .._processes import Processes
+from .._shared.processes import Processes
 from ..data import Dataset, EventLoader, HeldEncoding, LabelledSequences, Samples
 from ..data.dataset import of_every_step
 from ..data.loader import derived_seed
@@ -23,6 +22,7 @@ from ..evaluation import Evaluation, evaluate
 from ..events import EventBatch
 from ..layers import LeakyReadout, Standardise
 from ..models import Classifier
+from ..models.answers import answer, as_input, check_labels, in_time, paired, summed_loss
 from .checkpoint import check_storable
 from .config import TrainingConfig
 from .metrics import EpochMetrics, Tally, best_epoch

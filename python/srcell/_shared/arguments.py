@@ -14,7 +14,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from ._private import is_fake
+from .torch_private import is_fake
 
 
 def as_int(name: str, value: SupportsIndex, maximum: int, *, minimum: int = 0) -> int:

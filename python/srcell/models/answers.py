@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from ._arguments import describe
-from .events import EventBatch
-from .layers import LeakyReadout, LinearReadout
-from .layers.base import Neurons
-from .models import Classifier
-from .recording import Recorded, outputs_of, record
+from .._shared.arguments import describe
+from ..events import EventBatch
+from ..layers import LeakyReadout, LinearReadout
+from ..layers.base import Neurons
+from ..recording import Recorded, outputs_of, record
+from . import Classifier
 
 
 def answer(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ._arguments import present_device
+from .._shared.arguments import present_device
 
 if TYPE_CHECKING:
-    from .models import Classifier
+    from ..models import Classifier
 
 
 def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
@@ -50,9 +50,9 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
         'digits'
 
     """
-    from .training import build_model, load_weights
-    from .training.config import OWN
-    from .training.run_folder import RunFolder
+    from . import build_model, load_weights
+    from .config import OWN
+    from .run_folder import RunFolder
 
     place = present_device(device)
     folder = RunFolder.open(run)

@@ -21,12 +21,12 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ._arguments import as_int, describe
-from ._files import write_output
-from ._parameters import TABLE
-from .layers import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, Sequential, SpikesOnly, SRCConv2d, Standardise
-from .layers.exported import exported, learning_rule
-from .runtime import Network, as_names
+from .._shared.arguments import as_int, describe
+from .._shared.files import write_output
+from .._shared.parameters import TABLE
+from ..runtime import Network, as_names
+from . import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, Sequential, SpikesOnly, SRCConv2d, Standardise
+from .exported import exported, learning_rule
 
 FORMAT = "srcell.network"
 DELAYED_VERSION, MAP_VERSION, STANDARDISED_VERSION = 3, 4, 5

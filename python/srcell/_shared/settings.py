@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._arguments import check_known
+from .arguments import check_known
 
 # Bound on sizes and on numbers of steps, samples and epochs.
 LARGEST = 2**31 - 1
@@ -103,9 +103,9 @@ def settings_of(config: type) -> dict[str, Setting]:
     return {name: s._replace(option=s.option or f"--{name.replace('_', '-')}") for name, s in found.items()}
 
 
-def lacking(setting: Setting, given: Mapping[str, Any]) -> str | None:
+def lacking(needs: Iterable[str], given: Mapping[str, Any]) -> str | None:
     """The first of a setting's ``needs`` that the given values do not meet, in words; None if they meet all."""
-    for need in setting.needs:
+    for need in needs:
         either = [option.partition("=")[::2] for option in need.split("|")]
         if not any(given[name] == wanted if wanted else given[name] for name, wanted in either):
             return " or ".join(f"{name}={wanted!r}" if wanted else name for name, wanted in either)
@@ -118,11 +118,11 @@ def is_default(value: Any, default: Any) -> bool:
     return bool(same) if isinstance(same, (bool, np.bool_)) else False
 
 
-def check_needs(given: Mapping[str, Any], settings: Mapping[str, Setting]) -> None:
-    """Raise for a value that lacks the others that it needs; settings that are not given are left out."""
-    for name, setting in settings.items():
-        if name in given and (need := lacking(setting, given)) and not is_default(given[name], setting.default):
-            raise ValueError(f"{name}: expected {setting.default!r} without {need}, got {given[name]!r}")
+def check_needs(given: Mapping[str, Any], needs: Mapping[str, Iterable[str]], defaults: Mapping[str, Any]) -> None:
+    """Raise for a value that lacks the others that it needs and is no default."""
+    for name in needs:
+        if (need := lacking(needs[name], given)) and not is_default(given[name], defaults[name]):
+            raise ValueError(f"{name}: expected {defaults[name]!r} without {need}, got {given[name]!r}")
 
 
 def as_setting(name: str, value: Any, kind: type) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ._core import parameters as rows
+from .._core import parameters as rows
 
 
 class CellParameter(NamedTuple):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from ._private import register_pytree
+from .torch_private import register_pytree
 
 Class = TypeVar("Class", bound=type)
 

@@ -14,9 +14,10 @@ def without_torch() -> bool:
 
 
 def public() -> dict[str, Any]:
-    """The public names of srcell with what they name, and ``__all__``."""
+    """The public names of srcell with what they name, but for those of ``LATER``, and ``__all__``."""
     module = import_module("srcell._public")
-    return {"__all__": module.__all__} | {name: getattr(module, name) for name in module.__all__}
+    names = [name for name in module.__all__ if name not in module.LATER]
+    return {"__all__": module.__all__} | {name: getattr(module, name) for name in names}
 
 
 def find(name: str) -> Any:
@@ -39,6 +40,9 @@ def find(name: str) -> Any:
     if find_spec(f"srcell.{name}") is not None:
         return import_module(f"srcell.{name}")
     found = public()
+    later = import_module("srcell._public").LATER
+    if name in later:
+        found[name] = getattr(import_module(f"srcell.{later[name]}"), name)
     vars(sys.modules["srcell"]).update(found)
     if name not in found:
         raise AttributeError(f"module 'srcell' has no attribute '{name}'")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ._pytree import of_tensors
+from .pytree import of_tensors
 
 
 @of_tensors
