@@ -17,3 +17,4 @@ __version__: str = runtime.version
 if _sys.modules.get("torch"):  # then torch.ops.srcell is there at once, for programs that torch.export saved
     globals().update(_names.public())
 __getattr__ = _names.find
+__dir__ = _names.listed

@@ -47,3 +47,9 @@ def find(name: str) -> Any:
     if name not in found:
         raise AttributeError(f"module 'srcell' has no attribute '{name}'")
     return found[name]
+
+
+def listed() -> list[str]:
+    """What ``dir(srcell)`` lists: what is imported, and the names that are imported later."""
+    found = vars(sys.modules["srcell"])
+    return sorted({*found, *found.get("__all__", ())})
