@@ -44,9 +44,9 @@ docs: $(VENV)/docs browser
 	$(BIN)/sphinx-build -W --keep-going -q -E -b html docs build/docs
 	@echo "the documentation is in $(CURDIR)/build/docs/index.html"
 
-# Writes into README.md and docs/ what is made elsewhere: tables from bench/results, code, figures.
+# Writes into README.md and docs/ what is made elsewhere: tables of results, code, figures.
 pages: $(VENV)/docs
-	PYTHONPATH=bench:tools $(BIN)/python docs/pages.py
+	PYTHONPATH=bench:experiments:tools:tests/support $(BIN)/python docs/_machinery/pages.py
 
 # Line coverage: of python/ by the tests, at least 95 %, and of csrc/ by the C++ tests.
 coverage: $(VENV)/dev

@@ -16,16 +16,18 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch._dynamo.config
-from report import RESULTS
 from torch import Tensor, nn
 
 import srcell
 from srcell import SRC, spread, spread_frequencies
 from srcell.reference import src_reference
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 STEPS, BATCH, NEURONS, DELAYS, CHUNK = 784, 128, 256, 240, 20
 DIGITS = 60_000

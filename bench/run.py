@@ -15,10 +15,11 @@ import re
 from pathlib import Path
 
 import others
-import report
 
 from srcell import benchmark
 from srcell.cli.bench import describe_result
+
+SPEED = Path(__file__).resolve().parent / "results" / "speed"
 
 REPETITIONS = 9
 
@@ -38,7 +39,7 @@ def main() -> None:
     document = benchmark.document(results, Path(__file__).resolve())
     document["environment"] |= others.versions()
     name = "-".join(re.findall("[a-z0-9]+", document["processor"].lower()))
-    (report.SPEED / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    (SPEED / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

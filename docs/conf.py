@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "bench"), str(HERE.parent / "tools")]
+ROOT = HERE.parent
+PLACES = [HERE / "_machinery", *(ROOT / part for part in ("bench", "experiments", "tools", "tests/support"))]
+sys.path[:0] = map(str, PLACES)
 
 import srcell  # noqa: E402
 
@@ -14,7 +16,7 @@ project_copyright = "the srcell authors, MIT licence"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 extensions += ["sphinx.ext.viewcode", "extension"]  # the second listens to events of the first
 extensions += ["sphinx_copybutton", "sphinx_gallery.gen_gallery"]
-exclude_patterns = ["gallery"]
+exclude_patterns = ["gallery", "_machinery"]
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "examples",

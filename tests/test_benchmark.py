@@ -27,6 +27,7 @@ from srcell.reference import src_reference
 from support.imports import script
 
 BENCH = Path(__file__).parent.parent / "bench"
+TABLES = "docs/_machinery"
 TINY = {
     "recurrence": Workload("recurrence", "recurrence", 6, (4,), ("eager", "srcell")),
     "layer": Workload("layer", "layer", 6, (4,), ("eager", "sparse", "dense", "events", "gru")),
@@ -346,7 +347,7 @@ def run_compare(folder: Path, *documents: dict[str, Any]) -> subprocess.Complete
 
 
 def test_the_report_draws_both_sweeps_and_writes_tables(document: dict[str, Any]) -> None:
-    report = script("bench", "report")
+    report = script(TABLES, "report", "bench")
     document = json.loads(json.dumps(document))
     for plot in (report.density_plot, report.steps_plot):
         assert all(panel.lines for panel in plot(document).axes)
@@ -356,7 +357,7 @@ def test_the_report_draws_both_sweeps_and_writes_tables(document: dict[str, Any]
 
 
 def test_the_prose_of_the_readme_states_the_recorded_results() -> None:
-    report, accuracy = script("bench", "report"), script("bench", "accuracy")
+    report, accuracy = script(TABLES, "report", "bench"), script("experiments", "accuracy")
     text = (report.ROOT / "README.md").read_text()
     forward, both = zip(*(pair for one in report.documents() for pair in report.ratios(one).values()), strict=True)
     assert f"the forward pass is {min(forward):.0f} to {max(forward):.0f} times as fast" in " ".join(text.split())
@@ -370,7 +371,7 @@ def test_the_prose_of_the_readme_states_the_recorded_results() -> None:
 
 
 def test_the_accuracy_table_has_one_line_per_row() -> None:
-    accuracy = script("bench", "accuracy")
+    tables = script(TABLES, "accuracy_tables", "bench", "experiments")
     row = {
         "id": "mnist-100",
         "data": "MNIST, rate",
@@ -385,27 +386,27 @@ def test_the_accuracy_table_has_one_line_per_row() -> None:
         "synops_per_inference": None,
         "test_looks": 1,
     }
-    assert "| mnist-100 | 97.12 % | 0.15 | 2 | MNIST, rate | 784-100 |" in accuracy.table([row])
-    *_, gradient, looks = accuracy.table([row | {"test_looks": 3}])
+    assert "| mnist-100 | 97.12 % | 0.15 | 2 | MNIST, rate | 784-100 |" in tables.table([row])
+    *_, gradient, looks = tables.table([row | {"test_looks": 3}])
     assert gradient == "- Gradient relu: mnist-100."
     assert looks == "- Test set used more than once: mnist-100 (3 times)."
-    *_, cost = accuracy.cost_table([row])
+    *_, cost = tables.cost_table([row])
     assert cost == "| mnist-100 | 1.5 | 20 | 5,556 | - | - |"
 
 
 def test_commands_of_the_accuracy_table_are_valid() -> None:
-    accuracy = script("bench", "accuracy")
+    accuracy = script("experiments", "accuracy")
     for row in accuracy.TABLE.values():
         program, *arguments = row.command.split()
         assert row.mode in accuracy.MODES and "--validation" in arguments
         if program == "srcell":
             assert build_parser().parse_args(arguments).dataset
         else:
-            assert (BENCH / "rows" / program).is_file()
+            assert (BENCH.parent / "experiments" / "rows" / program).is_file()
 
 
 def test_recorded_rows_match_the_accuracy_table() -> None:
-    accuracy = script("bench", "accuracy")
+    accuracy = script("experiments", "accuracy")
     for row in json.loads(accuracy.ROW_FILE.read_text()):
         planned = accuracy.TABLE[row["id"]]
         assert row["command"] == f"{planned.command} --epochs {planned.epochs} --seed SEED"

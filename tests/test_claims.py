@@ -1,4 +1,5 @@
-"""Numbers in the prose of README.md and docs/accuracy.md are those of bench/results, and rows say what trained them."""
+"""Numbers in the prose of README.md and docs/accuracy.md are those of experiments/results, and rows say what trained
+them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import srcell
 from support.imports import script
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "bench" / "results"
+RESULTS = ROOT / "experiments" / "results"
 
 
 def accuracies() -> dict[str, float]:
@@ -109,7 +110,7 @@ def test_the_page_names_the_best_published_result_beside_ours() -> None:
 
 
 def test_the_costs_are_those_that_the_page_compares() -> None:
-    costs = script("bench", "report").costs()
+    costs = script("docs/_machinery", "report", "bench").costs()
     spoken, pixels, rows, frequency = (costs[task] for task in ("spoken digits", "pixels", "rows", "frequency"))
     best = {kind: max(sizes.values(), key=lambda found: found["score"]) for kind, sizes in spoken.items()}
     assert best["src-sparse"]["score"] == best["gru"]["score"]
@@ -130,7 +131,7 @@ def test_the_costs_are_those_that_the_page_compares() -> None:
 
 
 def test_a_row_records_what_trained_it(tmp_path: Path) -> None:
-    accuracy, program = script("bench", "accuracy"), tmp_path / "row.py"
+    accuracy, program = script("experiments", "accuracy"), tmp_path / "row.py"
     program.write_text(
         "import json, pathlib, sys\n"
         "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1])\n"

@@ -1,4 +1,5 @@
-"""The trained networks of bench/results: all that they can be exported to is made anew and gives their answers."""
+"""The trained networks of experiments/results: all that they can be exported to is made anew and gives their
+answers."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from support.calls import EXPORTS_ONNX, NEW_TORCH
 
 pytestmark = pytest.mark.release
 
-RESULTS = Path(__file__).resolve().parent.parent / "bench" / "results"
+RESULTS = Path(__file__).resolve().parent.parent / "experiments" / "results"
 RUNS = sorted(path.parent for path in RESULTS.glob("*/model.safetensors"))
 FILES = sorted(RESULTS.glob("*/*.srcell"))
 

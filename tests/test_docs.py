@@ -94,7 +94,7 @@ WITH_CONSOLE = [page for page in PAGES if any(block.tag == "console" for block i
 @pytest.fixture
 def writer(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script that `make pages` runs."""
-    for folder in ("tools", "bench", "docs"):
+    for folder in ("tests/support", "tools", "experiments", "bench", "docs/_machinery"):
         monkeypatch.syspath_prepend(str(ROOT / folder))
     return importlib.import_module("pages")
 

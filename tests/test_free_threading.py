@@ -22,7 +22,7 @@ import pytest
 
 from srcell import runtime
 
-RESULTS = Path(__file__).resolve().parents[1] / "bench" / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
 RECALL = runtime.load(RESULTS / "recall" / "recall.srcell")  # with recurrent weights and delays
 DIGITS = runtime.load(RESULTS / "say-a-digit" / "digits.srcell")  # hears sound
 THREADS, CALLS = 4, 100

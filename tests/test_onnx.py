@@ -237,7 +237,7 @@ def test_an_integer_network_has_the_same_bits(cell: srcell.IntegerCell, tmp_path
 
 def test_trained_weights_keep_the_documented_share_of_spikes(tmp_path: Path) -> None:
     """A 784-100 network on scikit-learn's digits, at the size of MNIST's, keeps 99.5 % of spikes and all answers."""
-    net = srcell.load(ROOT / "bench" / "results" / "mnist-100")
+    net = srcell.load(ROOT / "experiments" / "results" / "mnist-100")
     digits = data.load("digits").test.images[:150].view(-1, 1, 8, 8)
     images = nn.functional.interpolate(digits, (28, 28), mode="bilinear")
     events = net.encoder(images, seed=1).to_dense()
@@ -297,7 +297,7 @@ def test_only_terms_that_arrive_reach_the_delayed_input(has_factors: bool, keep_
 
 
 def test_the_recorded_measurements_are_within_the_promised_bounds() -> None:
-    rows = json.loads((ROOT / "bench" / "results" / "onnx.json").read_text())["rows"]
+    rows = json.loads((ROOT / "experiments" / "results" / "onnx.json").read_text())["rows"]
     assert {"784-100", "deep", "lateral"} <= {row["network"] for row in rows}
     for row in rows:
         assert row["samples"] == 10_000

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
+from support import works
 from support.calls import EXPORTS_ONNX, NEW_TORCH
-from support.imports import script
 
 pytestmark = pytest.mark.landing
-
-works = script("docs", "works")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -4,7 +4,7 @@
 A network of spoken digits was trained on five speakers, and meets a sixth. It learns from a few
 recordings of each digit, in :mod:`srcell.runtime`, without torch. This example draws what that
 brings; :doc:`/howto/learning` has the code, and what learning costs. The recordings are not part
-of the documentation: the numbers are those that ``bench/adapt.py`` measured.
+of the documentation: the numbers are those that ``experiments/adapt.py`` measured.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-found = json.loads(Path("../../bench/results/adapt.json").read_text())
+found = json.loads(Path("../../experiments/results/adapt.json").read_text())
 recordings = (0, 1, 3, 5)
 
 

@@ -19,11 +19,11 @@ def output_without(modules: Iterable[str], program: str, *arguments: str) -> str
     return done.stdout.strip()
 
 
-def script(folder: str, name: str) -> Any:
-    """A script of a folder that is no package, as a module; it may import others of its folder."""
-    path = str(Path(__file__).parents[2] / folder)
-    sys.path.insert(0, path)
+def script(folder: str, name: str, *others: str) -> Any:
+    """A script of a folder that is no package, as a module; it may import scripts of its folder and of others."""
+    before = sys.path[:]
+    sys.path[:0] = [str(Path(__file__).parents[2] / place) for place in (folder, *others)]
     try:
         return importlib.import_module(name)
     finally:
-        sys.path.remove(path)
+        sys.path[:] = before

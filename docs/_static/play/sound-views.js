@@ -158,7 +158,7 @@ export function labelOf(name) {
   return name === NONE ? "none" : digit < 0 ? name : String(digit);
 }
 
-/** Whether an answer is probable enough to be given without a question mark; bench/say_a_digit.py has the same bound. */
+/** Whether an answer is probable enough to be given without a question mark; experiments/say_a_digit.py has the same bound. */
 export function isSure({ answer, probabilities }) {
   return probabilities[answer].toFixed(2) >= SURE;
 }

@@ -44,8 +44,8 @@ class LatencyEncoding:
         return latency_encode(images, self.steps, prefix=self.prefix)
 
 
-# The movement of the camera of Neuromorphic-MNIST, pixels across and down every 10 ms, as bench/calibrate_camera.py
-# fitted it to the first 200 training recordings.
+# The movement of the camera of Neuromorphic-MNIST, pixels across and down every 10 ms, as
+# experiments/calibrate_camera.py fitted it to the first 200 training recordings.
 SACCADES = tuple(
     (10.0 * k, x, y)
     for k, (x, y) in enumerate(

@@ -1,5 +1,5 @@
-"""The tables of README.md and of the pages: a function for each, which makes its Markdown from bench/results, or from
-``works.py``. ``pages.py`` writes them into the pages.
+"""The tables of README.md and of the pages: a function for each, which makes its Markdown from the results of
+``bench`` and ``experiments``, or from what works with PyTorch. ``pages.py`` writes them into the pages.
 """
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import accuracy as accuracy_rows  # bench/accuracy.py
+import accuracy_tables
 import numpy as np
-import report  # bench/report.py
-import works
+import report
+import works  # tests/support/works.py
 
 
 def read(name: str) -> Any:
-    """A file of bench/results."""
-    return json.loads((report.RESULTS / name).read_text())
+    """A file of results, of ``experiments`` or of ``bench``."""
+    place = next(x / name for x in (report.RESULTS, report.SPEED.parent) if (x / name).exists())
+    return json.loads(place.read_text())
 
 
 def machine_of(name: str, part: str = "") -> str:
@@ -30,13 +31,13 @@ def machine_of(name: str, part: str = "") -> str:
 
 
 def speed(table: Callable[[Any], Any]) -> Callable[[], str]:
-    """A table of bench/report.py."""
+    """A table of docs/_machinery/report.py."""
     return lambda: report.lines(table(report.documents()[0]))
 
 
 def accuracy(kept: Callable[[str], bool]) -> Callable[[], str]:
     """The rows of the accuracy table whose id is kept."""
-    return lambda: "\n".join(accuracy_rows.table([row for row in read("accuracy.json") if kept(row["id"])]))
+    return lambda: "\n".join(accuracy_tables.table([row for row in read("accuracy.json") if kept(row["id"])]))
 
 
 def mean(found: list[float]) -> float:
@@ -68,7 +69,7 @@ def inference() -> str:
 
 
 def porting() -> str:
-    """What bench/rows/porting.py measured: a row for each library and learning rate."""
+    """What experiments/rows/porting.py measured: a row for each library and learning rate."""
     names = {"snntorch": "snnTorch, the tutorial's network", "srcell": "the port"}
     head = ["network", "learning rate", "test accuracy", "each seed, %"]
     rows = []
@@ -80,7 +81,7 @@ def porting() -> str:
 
 
 def in_onnxruntime() -> str:
-    """What bench/rows/in_onnxruntime.py measured: a row for each network."""
+    """What experiments/rows/in_onnxruntime.py measured: a row for each network."""
     names = {"784-100": "784-100", "deep": "784, ten times 128, 100", "lateral": "28-256, recurrent, row by row"}
     head = ["network", "accuracy", "in onnxruntime", "equal spikes", "in the last layer", "equal answers"]
     rows = []
@@ -93,7 +94,7 @@ def in_onnxruntime() -> str:
 
 
 def for_sequences() -> str:
-    """What SRC.for_sequences changes: bench/for_sequences.py."""
+    """What SRC.for_sequences changes: experiments/for_sequences.py."""
     found: dict[str, list[list[float]]] = {}
     for row in read("for-sequences.json"):
         found.setdefault(row["task"], []).append(row["accuracies"])
@@ -106,7 +107,7 @@ def for_sequences() -> str:
 
 
 def regression() -> str:
-    """How well layers tell a drifting frequency: bench/regression.py."""
+    """How well layers tell a drifting frequency: experiments/regression.py."""
     names = {"src": "SRC.for_sequences", "gru": "torch.nn.GRU", "lif": "LIF, recurrent (snnTorch)"}
     found, rows = read("regression.json"), []
     for kind, name in names.items():
@@ -124,7 +125,7 @@ def regression() -> str:
 
 
 def what_matters() -> str:
-    """What one change of a layer or of its training does to permuted digits: bench/what_matters.py."""
+    """What one change of a layer or of its training does to permuted digits: experiments/what_matters.py."""
     rows = []
     found = read("what-matters.json")
     base = validation_accuracy(found["base"])
@@ -142,7 +143,7 @@ def validation_accuracy(row: dict[str, Any]) -> float:
 
 
 def beyond(task: str, shown: Callable[[str], str]) -> Callable[[], str]:
-    """What networks do with inputs that they were not trained on, a row for each neuron: bench/rows/beyond.py."""
+    """What networks do with inputs that they were not trained on, a row for each neuron: experiments/rows/beyond.py."""
     names = {"src": "SRC, recurrent", "lif": "LIF, recurrent", "gru": "GRU"}
 
     def table() -> str:
@@ -158,7 +159,7 @@ def beyond(task: str, shown: Callable[[str], str]) -> Callable[[], str]:
 
 
 def through_time(cell: str) -> Callable[[], str]:
-    """What each way to take gradients through time trained to, with a cell: bench/through_time.py."""
+    """What each way to take gradients through time trained to, with a cell: experiments/through_time.py."""
 
     def table() -> str:
         head = ["h and hs", "validation accuracy", "norm of the gradient", "learning rate"]
@@ -173,7 +174,7 @@ def through_time(cell: str) -> Callable[[], str]:
 
 
 def spoken_digits() -> str:
-    """How often the network of the page "Say a digit" is right: bench/say_a_digit.py."""
+    """How often the network of the page "Say a digit" is right: experiments/say_a_digit.py."""
     found = read("say-a-digit/digits.json")
     names = ("clean", "20 dB", "20 dB, 0.5 s before", "10 dB", "10 dB, 0.5 s before")
     speakers = found["speakers_never_heard"].values()
@@ -187,7 +188,7 @@ def spoken_digits() -> str:
 
 
 def sure_digits() -> str:
-    """How often the digits are right of which the page "Say a digit" is sure: bench/say_a_digit.py --sure."""
+    """How often the digits are right of which the page "Say a digit" is sure: experiments/say_a_digit.py --sure."""
     rows = []
     for name, found in read("say-a-digit/digits.json")["sure"].items():
         voices = "synthetic voices" if name.startswith("synthetic") else "voices it knows"
@@ -201,7 +202,7 @@ def sure_digits() -> str:
 
 
 def taught(kind: str, columns: dict[str, str]) -> Callable[[], str]:
-    """What the lessons of the page "Say a digit" bring: bench/say_a_digit.py --teach."""
+    """What the lessons of the page "Say a digit" bring: experiments/say_a_digit.py --teach."""
 
     def table() -> str:
         speakers = read("say-a-digit/digits.json")["taught"]
@@ -214,7 +215,7 @@ def taught(kind: str, columns: dict[str, str]) -> Callable[[], str]:
 
 
 def new_speakers() -> str:
-    """The accuracy for speakers never heard, before and after learning: bench/adapt.py."""
+    """The accuracy for speakers never heard, before and after learning: experiments/adapt.py."""
     found, counts = read("adapt.json"), ("1", "3", "5")
     kinds = {
         "mean, all weights": ("src", "all"),
@@ -238,7 +239,7 @@ def new_speakers() -> str:
 
 
 def new_words() -> str:
-    """The accuracy for five words never heard, taught by a speaker never heard: bench/adapt.py."""
+    """The accuracy for five words never heard, taught by a speaker never heard: experiments/adapt.py."""
     found = read("adapt.json")["words"]
     rows = [
         [speaker, *(f"{of[part][k]['accuracy']:.1f}" for k in ("1", "3", "5") for part in ("readout", "all"))]
@@ -249,7 +250,7 @@ def new_words() -> str:
 
 
 def camera() -> str:
-    """What real and simulated recordings of a moving camera have in common: bench/calibrate_camera.py."""
+    """What real and simulated recordings of a moving camera have in common: experiments/calibrate_camera.py."""
     found = read("camera.json")
     real, made, same = found["events"]["real"], found["events"]["simulated"], found["correlation"]
     rows = [
@@ -267,7 +268,7 @@ def camera() -> str:
 
 
 def cost() -> str:
-    """What an inference of each layer of 128 neurons costs: bench/cost.py."""
+    """What an inference of each layer of 128 neurons costs: experiments/cost.py."""
     names = {"src": "SRC", "src-sparse": "SRC, rates penalised", "lif": "LIF, recurrent", "gru": "GRU"}
     head = ["layer of 128", "score", "operations", "bytes of weights", "of state", "us a step", "us an inference"]
     rows = []
@@ -294,7 +295,7 @@ def features() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "readme-speed": lambda: report.section(report.documents()),
-    "readme-accuracy": lambda: "\n".join(accuracy_rows.readme_section(read("accuracy.json"))),
+    "readme-accuracy": lambda: "\n".join(accuracy_tables.readme_section(read("accuracy.json"))),
     "speed-machine": lambda: report.measured_on(report.documents()[0]),
     "speed-processors": lambda: report.lines(report.processors_table(report.documents())),
     "speed-layers": speed(report.layer_table),
@@ -307,15 +308,15 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed-delays-machine": lambda: machine_of("lateral-delays.json"),
     "speed-convolution": lambda: report.lines(report.convolution_table(read("convolution.json"))),
     "speed-convolution-machine": lambda: machine_of("convolution.json"),
-    "accuracy": accuracy(accuracy_rows.in_first_table),
-    "accuracy-resonance": lambda: report.lines(accuracy_rows.resonance_table(read("accuracy.json"))),
-    "accuracy-delays": lambda: report.lines(accuracy_rows.delays_table(read("accuracy.json"))),
-    "accuracy-memory": lambda: report.lines(accuracy_rows.memory_table(read("accuracy.json"))),
-    "accuracy-sequences": lambda: report.lines(accuracy_rows.beside_table(read("accuracy.json"))),
-    "accuracy-integers": lambda: report.lines(accuracy_rows.integer_table(read("accuracy.json"))),
-    "accuracy-camera": lambda: report.lines(accuracy_rows.camera_table(read("accuracy.json"))),
-    "accuracy-depth": lambda: report.lines(accuracy_rows.depth_table(read("accuracy.json"))),
-    "accuracy-costs": lambda: report.lines(accuracy_rows.cost_table(read("accuracy.json"))),
+    "accuracy": accuracy(accuracy_tables.in_first_table),
+    "accuracy-resonance": lambda: report.lines(accuracy_tables.resonance_table(read("accuracy.json"))),
+    "accuracy-delays": lambda: report.lines(accuracy_tables.delays_table(read("accuracy.json"))),
+    "accuracy-memory": lambda: report.lines(accuracy_tables.memory_table(read("accuracy.json"))),
+    "accuracy-sequences": lambda: report.lines(accuracy_tables.beside_table(read("accuracy.json"))),
+    "accuracy-integers": lambda: report.lines(accuracy_tables.integer_table(read("accuracy.json"))),
+    "accuracy-camera": lambda: report.lines(accuracy_tables.camera_table(read("accuracy.json"))),
+    "accuracy-depth": lambda: report.lines(accuracy_tables.depth_table(read("accuracy.json"))),
+    "accuracy-costs": lambda: report.lines(accuracy_tables.cost_table(read("accuracy.json"))),
     "accuracy-ablations": accuracy(lambda name: name.startswith("mnist-100/")),
     "accuracy-commands": commands,
     "inference": inference,

@@ -1,12 +1,12 @@
 """Regression: the drifting frequency of a noisy sine, told at every step by SRC, GRU and recurrent LIF layers.
 
-    python bench/regression.py [--rows NAME ...] [--seeds 1 2 3]
+    python experiments/regression.py [--rows NAME ...] [--seeds 1 2 3]
 
 A layer of 128 units and a linear readout, Adam, gradients clipped to norm 1, batches of 64 fresh signals of 300 steps;
 the loss is the mean squared error from step 50 on. Rows with a number of batches train so many; rows with seconds train
 so long on one thread, with a learning rate that falls as a cosine of the time that has passed. Adds to
-bench/results/regression.json: R2 on 500 other signals, from step 50 on, sixteen times along each training. The readout
-reads a leaky sum of the spikes of SRC and LIF layers (alpha 0.9), and the GRU's units at the same step.
+experiments/results/regression.json: R2 on 500 other signals, from step 50 on, sixteen times along each training. The
+readout reads a leaky sum of the spikes of SRC and LIF layers (alpha 0.9), and the GRU's units at the same step.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from report import RESULTS
 from spoken_digits import leaky_cell, leaky_spikes
 from torch import Tensor, nn
 
 import srcell
 from srcell.benchmark import document
 from srcell.layers import LinearReadout
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 UNITS, BATCH, STEPS, WARM = 128, 64, 300, 50
 PERIOD, OCTAVES, DRIFT, NOISE = 20.0, 0.5, 100.0, 0.1

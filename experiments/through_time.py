@@ -1,12 +1,12 @@
 """Measure how far back in time gradients reach, and whether following h and hs through time helps training.
 
-    python bench/through_time.py --data FOLDER [--seeds 1] [--cell image|sequences]
+    python experiments/through_time.py --data FOLDER [--seeds 1] [--cell image|sequences]
 
 First, the norm of the gradient of late spikes against the distance in time of the input current, for each gradient
 mode. Then one layer of 256 neurons with recurrent weights is trained on row-sequential MNIST (12,000 digits, two
 epochs, 6,000 others to validate), with the adjoints of h and hs cut, followed, damped, clipped or followed within
 windows; here a Python loop passes them from each step to the previous one. The cell is that of ``SRC``, or of
-``SRC.for_sequences``, with which only some of the methods are tried. Adds to bench/results/through_time.json.
+``SRC.for_sequences``, with which only some of the methods are tried. Adds to experiments/results/through_time.json.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from report import RESULTS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srcell import SRC, SRCState, data, functional, rest_state, spread
 from srcell.layers import LinearReadout
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 NEURONS, BATCH, LATE = 256, 128, 10  # the loss is on the last ten steps
 TRAINED_ON, VALIDATED_ON, EPOCHS = 12_000, 6_000, 2

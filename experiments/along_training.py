@@ -1,12 +1,12 @@
 """What becomes of a layer along a long training: its drive, its weights, and how exact its gradient is.
 
-    python bench/along_training.py --data FOLDER [--tasks NAME ...] [--batches 2000]
+    python experiments/along_training.py --data FOLDER [--tasks NAME ...] [--batches 2000]
 
 SRC.for_sequences with 128 neurons and a linear readout, trained with Adam at a constant rate of 4e-3 on six tasks, once
 with the cell of srcell 0.2 (rho 3, rs -7, zs_hyp 0.5) and once with today's. At eight points of each training it
 measures, on 128 samples: the share of the neurons that are silent, the share of the elements in which i is beyond
 3 rho, the root mean square of i / rho, the norms of the weights, and, of the default gradient (the exact one too), the
-norm and the cosine of the angle between the two. Writes bench/results/along-training.json.
+norm and the cosine of the angle between the two. Writes experiments/results/along-training.json.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import for_sequences
 import regression
 import torch
-from report import RESULTS
 from spoken_digits import CURRENTS, dense
 from torch import Tensor, nn
 
 import srcell
 from srcell import SRC, data
 from srcell.layers import LinearReadout
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 NEURONS, RATE, MEASURED = 128, 4e-3, 128
 BEFORE = {"rho": 3.0, "rs": -7.0, "zs_hyp": 0.5}

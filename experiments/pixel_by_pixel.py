@@ -1,10 +1,10 @@
 """Time one step of the network that reads permuted digits pixel by pixel, beside a GRU cell of as many parameters.
 
-    python bench/pixel_by_pixel.py --data FOLDER [--run bench/results/psmnist] [--digits 50]
+    python experiments/pixel_by_pixel.py --data FOLDER [--run experiments/results/psmnist] [--digits 50]
 
 The network is exported from a run folder and run by ``srcell.runtime`` as a stream: one pixel, one call. The
 cell is ``nn.GRUCell`` without gradients, its weights untrained, for its time does not depend on them. Both have one
-thread and one digit at a time. Writes bench/results/pixel-by-pixel.json.
+thread and one digit at a time. Writes experiments/results/pixel-by-pixel.json.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from report import RESULTS
 from torch import Tensor, nn
 
 import srcell
 from srcell.training import RunOptions, load_data
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def microseconds(digit: Callable[[Tensor], object], pixels: Tensor) -> float:

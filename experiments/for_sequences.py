@@ -1,10 +1,11 @@
 """Train a recurrent layer with the defaults of ``SRC`` and with ``SRC.for_sequences`` on five unlike tasks.
 
-    python bench/for_sequences.py --data FOLDER [--seeds 3]
+    python experiments/for_sequences.py --data FOLDER [--seeds 3]
 
 A layer of 128 neurons with recurrent weights and a linear readout, trained with the same data, optimiser, one-cycle
-rate and number of epochs. Writes bench/results/for-sequences.json: the accuracy on 1,000 or 2,000 held-out samples, for
-MNIST and Japanese Vowels on those of the test set. Needs MNIST and Japanese Vowels; the other tasks are generated.
+rate and number of epochs. Writes experiments/results/for-sequences.json: the accuracy on 1,000 or 2,000 held-out
+samples, for MNIST and Japanese Vowels on those of the test set. Needs MNIST and Japanese Vowels; the other tasks are
+generated.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import argparse
 import json
 import math
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from report import RESULTS
 from torch import Tensor, nn
 
 from srcell import SRC, data
 from srcell.layers import LinearReadout
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 NEURONS, RATE = 128, 1e-2
 

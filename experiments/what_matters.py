@@ -1,11 +1,11 @@
 """What matters for long sequences: train layers that differ in one thing on permuted digits of 14 x 14 pixels.
 
-    python bench/what_matters.py --data FOLDER [--rows NAME ...] [--seeds 0]
+    python experiments/what_matters.py --data FOLDER [--rows NAME ...] [--seeds 0]
 
 10,000 digits of MNIST, averaged to 14 x 14 pixels, are read one pixel a step in a fixed random order: 196 steps. The
 accuracy is that on 4,000 other digits of the training set; the test set is not used. Each row is the base with one
 change; the base is one layer of 256 resonant neurons with delayed recurrent weights. Adds to
-bench/results/what-matters.json.
+experiments/results/what-matters.json.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from report import RESULTS
 from torch import Tensor, nn
 
 import srcell
 from srcell import SRC, spread, spread_frequencies
 from srcell.data import LabelledImages, load_mnist
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 TRAINING, VALIDATION, SIDE, BATCH = 10_000, 4_000, 14, 128
 FILE = RESULTS / "what-matters.json"

@@ -1,6 +1,6 @@
 """Train other recurrent layers on the sequences that ``srcell train`` knows: the rows rows-lif, vowels-gru and so on.
 
-    python bench/rows/recurrent.py seqmnist-rows --neuron lif --data FOLDER --out FOLDER [settings of srcell train]
+    python experiments/rows/recurrent.py seqmnist-rows --neuron lif --data FOLDER --out FOLDER [settings]
 
 ``lif``: snnTorch's RLeaky, leaky integrate-and-fire neurons with all-to-all recurrent weights, in its loop over the
 steps, with betas spread as the SRC's alphas are and the fast sigmoid as surrogate; ``gru``: ``torch.nn.GRU``. Data set,

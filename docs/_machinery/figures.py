@@ -19,11 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import accuracy  # bench/accuracy.py
+import accuracy_tables
 import matplotlib
 import matplotlib.style
 import numpy as np
-import report  # bench/report.py
+import report
 import rooms  # tools/rooms.py
 import torch
 from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ from srcell.data import CameraEncoding
 
 BIAS, RHO, R, RS = -6.0, 3.0, 2.0, -7.0
 WIDTH = 4.2  # inches: text of 10 points has 11 pixels on a phone
-GALLERY = Path(__file__).resolve().parent / "gallery"
+GALLERY = report.ROOT / "docs" / "gallery"
 PACKAGE = report.ROOT / "python" / "srcell"
 INPUT, FAST, SLOW, DRIVE = "0.5", "C3", "C0", "C1"
 
@@ -245,7 +245,7 @@ def resonance() -> Figure:
 
 
 def delays() -> Figure:
-    """The intervals at which the delays of two inputs let their spikes arrive together: bench/accuracy.py."""
+    """The intervals at which the delays of two inputs let their spikes arrive together: experiments/accuracy.py."""
     found = json.loads((report.RESULTS / "intervals-delays.json").read_text())
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
@@ -263,7 +263,7 @@ def delays() -> Figure:
 
 
 def gradient_reach() -> Figure:
-    """The norm of the gradient against the distance in time, of each way to take it: bench/through_time.py."""
+    """The norm of the gradient against the distance in time, of each way to take it: experiments/through_time.py."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     colors = {None: DRIVE, "relu": SLOW, "straight_through": FAST}
@@ -283,11 +283,11 @@ def gradient_reach() -> Figure:
 
 
 def accuracies() -> Figure:
-    """The most accurate network of the first table of docs/accuracy.md for each data set: bench/accuracy.py."""
+    """The most accurate network of the first table of docs/accuracy.md for each data set: experiments/accuracy.py."""
     best: dict[str, float] = {}
     for row in json.loads((report.RESULTS / "accuracy.json").read_text()):
         data = row["data"].partition(" (")[0]
-        if accuracy.in_first_table(row["id"]):
+        if accuracy_tables.in_first_table(row["id"]):
             best[data] = max(best.get(data, 0), 100 * row["test_accuracy"])
     names = sorted(best, key=best.__getitem__)
     figure = Figure(figsize=(WIDTH, 0.35 * len(names) + 0.7), layout="constrained")
@@ -305,7 +305,7 @@ COSTS = {"operations": (1,), "microseconds": (1, 2, 5)}  # of an inference; wher
 
 
 def cost() -> Figure:
-    """Score against operations and against time, for three layers of three sizes on four tasks: bench/cost.py."""
+    """Score against operations and against time, for three layers of three sizes on four tasks: experiments/cost.py."""
     with matplotlib.rc_context({"font.size": 9}):
         figure = Figure(figsize=(9.2, 4.6), layout="constrained")
         draw_costs(figure, figure.subplots(2, 4, sharey="col").T, columns=4)
@@ -500,7 +500,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "sound-narrow": lambda: of_gallery("sound", 2, narrow=True),
 }
 # Figures whose data the repository lacks: another program draws them.
-DRAWN_ELSEWHERE = {"recordings": "bench/calibrate_camera.py"}
+DRAWN_ELSEWHERE = {"recordings": "experiments/calibrate_camera.py"}
 # The programs behind the figures of trained networks.
 PROGRAMS = {
     "raster": (GALLERY / "plot_raster.py", PACKAGE / "training" / "plots.py"),
@@ -602,8 +602,8 @@ def shown(figure: Figure) -> list[str]:
 
 
 def flow(page: str) -> str:
-    """The path of a call, docs/flow.svg, in the colour of a page."""
-    text = (GALLERY.parent / "flow.svg").read_text()
+    """The path of a call, docs/_machinery/flow.svg, in the colour of a page."""
+    text = (Path(__file__).parent / "flow.svg").read_text()
     return text.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" color="{INKS[page]}" ', 1)
 
 

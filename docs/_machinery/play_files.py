@@ -9,12 +9,12 @@ import shutil
 import warnings
 from pathlib import Path
 
-import report  # bench/report.py
+import report  # docs/_machinery/report.py
 
 import srcell
 
-MODULE = Path(__file__).resolve().parent.parent / "build" / "wasm32" / "srcell.wasm"
-RUNS = ("mnist-100", "integer-44-4")  # run folders in bench/results
+MODULE = Path(__file__).resolve().parents[2] / "build" / "wasm32" / "srcell.wasm"
+RUNS = ("mnist-100", "integer-44-4")  # run folders in experiments/results
 EXPORTED = ("recall/recall.srcell", "recall/recall-alone.srcell", "say-a-digit/digits.srcell")
 
 

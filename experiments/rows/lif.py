@@ -1,6 +1,6 @@
 """Train leaky integrate-and-fire neurons with a surrogate gradient, to compare with SRC: the rows depth-lif.
 
-    python bench/rows/lif.py mnist --data FOLDER --hidden 128 128 --out FOLDER [--scale X] [settings of srcell train]
+    python experiments/rows/lif.py mnist --data FOLDER --hidden 128 128 --out FOLDER [--scale X] [settings]
 
 SpikingJelly's LIFNode (tau 2, threshold 1, hard reset, ATan surrogate) between torch's linear layers. Data set,
 encoding, readout, AdamW, schedule and seeds are those of ``srcell train``. The script writes result.json.

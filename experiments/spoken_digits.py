@@ -1,13 +1,13 @@
 """Spoken digits: a layer of SRC neurons beside a GRU and recurrent LIF neurons, on the same currents or spikes.
 
-    python bench/spoken_digits.py --data FOLDER [--rows NAME ...] [--seeds 5]
+    python experiments/spoken_digits.py --data FOLDER [--rows NAME ...] [--seeds 5]
 
 FOLDER holds the Free Spoken Digit Dataset as srcell.data.load_spoken_digits finds it. Each network has one recurrent
 layer, trained on the official split (2,700 recordings, 300 for testing), or on five speakers and tested on all 500
 recordings of the sixth, for each of the six. The test set is evaluated once, after the last epoch. In training with
 currents the loudness of each sample changes at random, by a factor of 1/8 to 8 of its power, and the bands are
 stretched or compressed by up to 1.5 bands at the ends. With "noise" the test recordings have white noise, 10 dB below
-the power of each. Adds to bench/results/spoken-digits.json.
+the power of each. Adds to experiments/results/spoken-digits.json.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ import platform
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from report import RESULTS
 from torch import Tensor, nn
 
 import srcell
 from srcell import EventBatch
 from srcell.data import LabelledSounds, SoundEncoding, load_spoken_digits
 from srcell.data.spoken_digits import SPEAKERS
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 EPOCHS, BATCH, RATE, NEURONS, CLASSES = 20, 64, 5e-3, 256, 10
 LOUDER, STRETCH = 1.5, 1.5  # powers of two, and bands
@@ -230,7 +232,7 @@ def main() -> None:
             "runs": runs,
             "encoding": dataclasses.asdict(row.encoding),
             "epochs": EPOCHS,
-            "command": f"python bench/spoken_digits.py --data FOLDER --rows {row.name} --seeds {arguments.seeds}",
+            "command": f"python experiments/spoken_digits.py --data FOLDER --rows {row.name} --seeds {arguments.seeds}",
             "machine": platform.processor() or platform.machine(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),

@@ -1,6 +1,6 @@
 """Train on simulated recordings of a moving camera, and test on real ones: the rows nmnist-camera.
 
-    python bench/rows/nmnist_camera.py mnist --encoding camera --skip-samples 1000 --validation 0 --data FOLDER
+    python experiments/rows/nmnist_camera.py mnist --encoding camera --skip-samples 1000 --validation 0 --data FOLDER
         --out FOLDER [--tune EPOCHS | --neuron gru] [settings of srcell train]
 
 The network trains on simulated recordings of MNIST's training digits 1,000 to 59,999, as by ``srcell train``. The

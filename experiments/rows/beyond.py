@@ -1,14 +1,14 @@
 """What trained networks do with inputs that they were not trained on: longer delays, and noisy spikes.
 
-    python bench/rows/beyond.py recall --neuron src [--seeds 0 1 2]
-    python bench/rows/beyond.py noise --neuron lif --data FOLDER
-    python bench/rows/beyond.py trained-noise --neuron gru --data FOLDER
+    python experiments/rows/beyond.py recall --neuron src [--seeds 0 1 2]
+    python experiments/rows/beyond.py noise --neuron lif --data FOLDER
+    python experiments/rows/beyond.py trained-noise --neuron gru --data FOLDER
 
 ``recall``: delayed recall, trained with 50 steps between symbol and cue, tested with 50, 100, 200 and 500.
 ``noise``: spoken digits as spikes, where a share of the input's spikes is dropped, and as many are added at random
 steps and inputs. ``trained-noise``: the same after training with such noise, in each batch with a share drawn between 0
 and 0.3. The neurons are ``src``, and ``lif`` and ``gru`` of recurrent.py, with the same data, readout,
-optimiser, schedule and seeds. Adds to bench/results/beyond.json.
+optimiser, schedule and seeds. Adds to experiments/results/beyond.json.
 """
 
 from __future__ import annotations

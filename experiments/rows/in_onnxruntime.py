@@ -3,13 +3,13 @@
     srcell train mnist --preset deep --epochs 3 --validation 0 --out runs/deep
     srcell train seqmnist-rows --hidden 256 --input-delay 0 --taps 1 --dropout 0 --epochs 3 --validation 0 \\
         --out runs/rows
-    python bench/rows/in_onnxruntime.py --data data --deep runs/deep --recurrent runs/rows
+    python experiments/rows/in_onnxruntime.py --data data --deep runs/deep --recurrent runs/rows
 
-784-100 is the network in bench/results/mnist-100. srcell encodes every digit and gets its events; onnxruntime gets the
-same events as a dense tensor. A spike is an upward crossing of 0.5; the share of equal spikes is the number that both
-have at the same step over the number that either has. For scale, srcell also runs with torch's matrix product in place
-of events. The script takes two minutes on one core after the training, needs the extra `onnx` and onnxruntime, and
-writes bench/results/onnx.json.
+784-100 is the network in experiments/results/mnist-100. srcell encodes every digit and gets its events; onnxruntime
+gets the same events as a dense tensor. A spike is an upward crossing of 0.5; the share of equal spikes is the number
+that both have at the same step over the number that either has. For scale, srcell also runs with torch's matrix product
+in place of events. The script takes two minutes on one core after the training, needs the extra `onnx` and onnxruntime,
+and writes experiments/results/onnx.json.
 """
 
 from __future__ import annotations

@@ -1,26 +1,27 @@
 """Say a digit: the network of spoken digits on the documentation's interactive page, trained for microphones in rooms.
 
-    python bench/say_a_digit.py --data FOLDER [--speakers [--networks FOLDER] | --teach --networks FOLDER | --sure]
+    python experiments/say_a_digit.py --data FOLDER [--speakers [--networks FOLDER] |
+        --teach --networks FOLDER | --sure]
 
 FOLDER holds the Free Spoken Digit Dataset as srcell.data.load_spoken_digits finds it. The network is a layer of SRC
 neurons with a linear readout of ten digits and an eleventh class, "no digit". It trains on 12 copies of each recording
 of the official training split: up to 10 % faster or slower, half of them with echoes of a room, all through a
 microphone with a tilted spectrum, at a random loudness, with up to 0.4 s of quiet before and after, seven in eight with
 white to brown noise 5 to 40 dB below the word. In each pass the bands are stretched and the loudness changes, as in
-bench/spoken_digits.py. One copy in eight is no digit: noise alone, clicks and tones, or a recording played backwards.
-The loss counts the steps before a word, when the answer is "no digit", and those after it, so that the network answers
-while a sound lasts. The settings were chosen on recordings 5 to 9 of each speaker and digit, which are training
-recordings. The test recordings were evaluated twice: after the first time, one copy in eight lost its noise.
+experiments/spoken_digits.py. One copy in eight is no digit: noise alone, clicks and tones, or a recording played
+backwards. The loss counts the steps before a word, when the answer is "no digit", and those after it, so that the
+network answers while a sound lasts. The settings were chosen on recordings 5 to 9 of each speaker and digit, which are
+training recordings. The test recordings were evaluated twice: after the first time, one copy in eight lost its noise.
 
-It writes digits.srcell and digits.json, with the accuracies on the 300 test recordings, to bench/results/say-a-digit.
-With --speakers it trains six other networks instead, each without one of the speakers, tests it on that speaker's 500
-recordings, and adds these accuracies to digits.json. --networks keeps them as SPEAKER.srcell, and does not train again
-what is there.
-With --teach these networks learn from 1, 3 or 5 recordings of each digit by the speaker whom they never heard, in the
-lessons of the page, in node. They are tested on the rest of the speaker's recordings, clean; means of three draws.
-Other networks that were trained on the digits 0 to 4 of five speakers learn 5 to 9 of the sixth, as words of one's own.
-With --sure it trains nothing: it adds how often digits.srcell names a digit with a probability of at least 0.9, which
-the page calls sure, and how often it is then right, on the test recordings and on words that espeak-ng speaks.
+It writes digits.srcell and digits.json, with the accuracies on the 300 test recordings, to
+experiments/results/say-a-digit. With --speakers it trains six other networks instead, each without one of the speakers,
+tests it on that speaker's 500 recordings, and adds these accuracies to digits.json. --networks keeps them as
+SPEAKER.srcell, and does not train again what is there. With --teach these networks learn from 1, 3 or 5 recordings of
+each digit by the speaker whom they never heard, in the lessons of the page, in node. They are tested on the rest of the
+speaker's recordings, clean; means of three draws. Other networks that were trained on the digits 0 to 4 of five
+speakers learn 5 to 9 of the sixth, as words of one's own. With --sure it trains nothing: it adds how often
+digits.srcell names a digit with a probability of at least 0.9, which the page calls sure, and how often it is then
+right, on the test recordings and on words that espeak-ng speaks.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from report import RESULTS
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 from spoken_digits import SPEAKERS, dense, varied
@@ -49,6 +49,8 @@ from torch import Tensor, nn
 import srcell
 from srcell import export, runtime
 from srcell.data import LabelledSounds, SoundEncoding, load_spoken_digits
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 NEURONS, CLASSES, NONE = 160, 11, 10  # ten digits, and "no digit"
 COPIES, PASSES, BATCH, RATE, SEED = 12, 12, 64, 5e-3, 0
@@ -395,7 +397,7 @@ def main() -> None:
         network = train(samples, torch.arange(len(samples.labels)))
         write(network, folder / "digits.srcell")
         found |= {
-            "command": "python bench/say_a_digit.py --data FOLDER",
+            "command": "python experiments/say_a_digit.py --data FOLDER",
             "accuracy": accuracies(network, dataset.test),
             "seed": SEED,
             "neurons": NEURONS,

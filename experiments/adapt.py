@@ -1,13 +1,14 @@
 """A network learns where it runs: new speakers, new words and a changed sensor, in srcell.runtime without torch.
 
-    python bench/adapt.py --data FOLDER --networks FOLDER [--speakers NAME ...] [--parts PART ...] [--choose | --times]
-    python bench/adapt.py --images FOLDER --networks FOLDER --drift
+    python experiments/adapt.py --data FOLDER --networks FOLDER [--speakers NAME ...] [--parts PART ...]
+        [--choose | --times]
+    python experiments/adapt.py --images FOLDER --networks FOLDER --drift
 
 The folder of --data holds the Free Spoken Digit Dataset as srcell.data.load_spoken_digits finds it. Each of the six
 speakers is held out once. Parts "src" and "gru": three networks, SRC.for_sequences(32, 256) with a linear readout or a
 GRU of 128 units, train for ten epochs on the training recordings of the five others (2,250 of the official split), as
-in bench/spoken_digits.py; --networks keeps them. Then each network learns from 1, 3 or 5 recordings of each digit by
-the held-out speaker, drawn three times, with loudness and pitch varied in every pass. It is tested on the remaining
+in experiments/spoken_digits.py; --networks keeps them. Then each network learns from 1, 3 or 5 recordings of each digit
+by the held-out speaker, drawn three times, with loudness and pitch varied in every pass. It is tested on the remaining
 recordings of that speaker. "others" is its accuracy on the test recordings (250) of the five other speakers, on which
 no network trained. The spiking network learns in srcell.runtime, the GRU in torch: both with Adam at a constant rate
 and a gradient norm of at most 1. --choose measures the accuracy for jackson at six rates, with the first network; each
@@ -17,14 +18,14 @@ passes in batches of 10, with tempo varied too; this was chosen on jackson, luca
 Part "words": a network is trained on the digits 0 to 4 of five speakers. A readout for 5 to 9 replaces its own, and the
 sixth speaker teaches these digits.
 
---drift: the sensor of bench/results/mnist-100 loses half of its gain and a tenth of its pixels; then the same with a
-quarter of the gain left and a third of the pixels dead. The network learns from 200 labelled training images in one
-pass, and is tested on the 10,000 test images; the dead pixels and the 200 images are drawn three times. Rate and batch
-were chosen on training images 50,000 to 51,999 (the network was trained on them with the first sensor), with other dead
-pixels.
+--drift: the sensor of experiments/results/mnist-100 loses half of its gain and a tenth of its pixels; then the same
+with a quarter of the gain left and a third of the pixels dead. The network learns from 200 labelled training images in
+one pass, and is tested on the 10,000 test images; the dead pixels and the 200 images are drawn three times. Rate and
+batch were chosen on training images 50,000 to 51,999 (the network was trained on them with the first sensor), with
+other dead pixels.
 
---times measures times alone, on one thread, for george: the best of five. Writes bench/results/adapt.json; what is
-there already is not measured anew.
+--times measures times alone, on one thread, for george: the best of five. Writes experiments/results/adapt.json; what
+is there already is not measured anew.
 """
 
 from __future__ import annotations
@@ -41,7 +42,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from report import RESULTS
 from spoken_digits import CURRENTS, Gated, Recurrent, fit, varied
 from torch import Tensor, nn
 
@@ -49,6 +49,8 @@ import srcell
 from srcell import EventBatch, export, runtime
 from srcell.data import load_spoken_digits
 from srcell.data.spoken_digits import SPEAKERS
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 Array = np.ndarray[Any, Any]
 
@@ -448,10 +450,10 @@ def main() -> None:
 def about() -> dict[str, Any]:
     return {
         "commands": [
-            "python bench/adapt.py --data FOLDER --networks FOLDER",
-            "python bench/adapt.py --data FOLDER --networks FOLDER --choose",
-            "python bench/adapt.py --data FOLDER --networks FOLDER --times",
-            "python bench/adapt.py --images FOLDER --networks FOLDER --drift",
+            "python experiments/adapt.py --data FOLDER --networks FOLDER",
+            "python experiments/adapt.py --data FOLDER --networks FOLDER --choose",
+            "python experiments/adapt.py --data FOLDER --networks FOLDER --times",
+            "python experiments/adapt.py --images FOLDER --networks FOLDER --drift",
         ],
         "src": SRC._asdict(),
         "longer": LONGER._asdict(),

@@ -1,6 +1,6 @@
 """Delayed recall with and without recurrent weights: the two small networks of the documentation's interactive page.
 
-    python bench/rows/recall_page.py FOLDER
+    python experiments/rows/recall_page.py FOLDER
 
 48 neurons, with time constants of at most 10 steps, must name one of eight symbols after a delay filled with noise.
 Each batch has one delay, drawn between 10 steps and a maximum that grows to 100 over the first 60 % of the training: a

@@ -1,6 +1,6 @@
 """Train with backpropagation through the recurrence, ("relu", full_gradient=True): the row mnist-bptt of the table.
 
-    python bench/rows/bptt.py mnist --data FOLDER --out FOLDER [--window N] [--clip X] [settings of srcell train]
+    python experiments/rows/bptt.py mnist --data FOLDER --out FOLDER [--window N] [--clip X] [settings of srcell train]
 
 Through 120 steps the exact gradient reaches norms of 1e3 to 1e8, and nothing is learnt. So here the gradients of h and
 hs are clipped (``--clip 0`` stops them) where they pass from a window of steps to the previous one; the gradient of i

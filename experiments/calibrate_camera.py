@@ -1,14 +1,14 @@
 """The camera of Neuromorphic-MNIST: the movement, the blur and the threshold that explain its recordings.
 
-    python bench/calibrate_camera.py --data FOLDER [--first 1 --last 200] [--part Train] [--write | --draw FOLDER]
+    python experiments/calibrate_camera.py --data FOLDER [--first 1 --last 200] [--part Train] [--write | --draw FOLDER]
 
 FOLDER holds MNIST and N-MNIST as srcell.data.load finds them. The files of N-MNIST keep MNIST's numbers: NNNNN.bin
-shows digit NNNNN - 1. In the recordings --first to --last, rising less falling events are counted, in each pixel and
-5 ms. A moving picture (srcell.data.CameraEncoding) predicts these counts: the change of brightness over the threshold.
+shows digit NNNNN - 1. In the recordings --first to --last, rising less falling events are counted, in each pixel and 5
+ms. A moving picture (srcell.data.CameraEncoding) predicts these counts: the change of brightness over the threshold.
 Least squares fit the movement (a point every 10 ms), the blur and the threshold. It prints them, and what prediction
 and recordings, and recordings simulated with srcell.data.CameraEncoding, have in common in recordings 901 to 1000,
-which it never fits. --write keeps that in bench/results/camera.json. --draw only draws one of these recordings, and a
-simulation of the same digit, as docs/_static/figures has them.
+which it never fits. --write keeps that in experiments/results/camera.json. --draw only draws one of these recordings,
+and a simulation of the same digit, as docs/_static/figures has them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from report import RESULTS
 from torch import Tensor
 
 from srcell import data
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 BIN, BINS, KNOT = 5, 64, 10  # ms, number, ms
 SACCADE = 100  # ms
@@ -104,7 +105,7 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 def draw(real: Tensor, made: Tensor, folder: Path) -> None:
     """Draw the events of a digit's two recordings, (1, ms, 2, SIZE, SIZE), in each of the three saccades."""
-    sys.path[:0] = [str(RESULTS.parent.parent / part) for part in ("docs", "tools")]
+    sys.path[:0] = [str(RESULTS.parents[1] / part) for part in ("docs/_machinery", "bench", "tools")]
     import figures
     import matplotlib.style
     from matplotlib.colors import to_rgb

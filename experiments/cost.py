@@ -1,14 +1,14 @@
 """Accuracy against cost: SRC, recurrent LIF and GRU layers of three sizes on four tasks.
 
-    python bench/cost.py train --data FOLDER [--tasks NAME ...] [--neurons NAME ...] [--sizes N ...] [--seeds 0]
-    python bench/cost.py time --data FOLDER
+    python experiments/cost.py train --data FOLDER [--tasks NAME ...] [--neurons NAME ...] [--sizes N ...] [--seeds 0]
+    python experiments/cost.py time --data FOLDER
 
 ``train`` trains a layer and a linear readout, measures it on samples that it was not trained on, and counts what an
 inference costs, as NeuroBench does: a nonzero input or spike costs an operation for each weight that it meets, a GRU's
 units are never zero, and the work inside the neurons is not counted. ``time`` times a step of each of these networks,
 one sample on one thread: the SRC in srcell's runtime, the others in onnxruntime and in torch, of which the faster one
 counts. Times do not depend on the weights, but the SRC's and the LIF's depend on how many neurons spike: the trained
-weights are kept under --keep. Adds to bench/results/cost.json.
+weights are kept under --keep. Adds to experiments/results/cost.json.
 
 The tasks: ``rows``, MNIST row by row, 20,000 of the training digits and 10,000 others; ``pixels``, what_matters.py's
 permuted digits of 14 x 14 pixels; ``spoken digits``, the official split; ``frequency``, regression.py, scored by R2.
@@ -31,7 +31,6 @@ import numpy as np
 import onnxruntime
 import regression
 import torch
-from report import RESULTS
 from spoken_digits import leaky_cell, leaky_spikes, mean_readout
 from torch import Tensor, nn
 from what_matters import Digits
@@ -42,6 +41,8 @@ from srcell.benchmark import document
 from srcell.data import HeldEncoding, LabelledSequences, SoundEncoding
 from srcell.training import TrainingConfig, build_model
 from srcell.training.presets import PRESETS
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 FILE = RESULTS / "cost.json"
 SIZES = (64, 128, 256)

@@ -1,5 +1,5 @@
 """The plots of a measurement, and its tables in Markdown. Nothing is timed here: ``bench/run.py`` measures, and
-``make pages`` writes README.md and the pages of docs/ from bench/results.
+``make pages`` writes README.md and the pages of docs/ from what is in results.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from srcell.benchmark import LABELS, Result
 from srcell.benchmark.cases import BOTH, FORWARD
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "bench" / "results"
-SPEED = RESULTS / "speed"  # a file for each processor
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "experiments" / "results"
+SPEED = ROOT / "bench" / "results" / "speed"  # a file for each processor
 LAYERS = ("784-100", "784-512", "nmnist", "stack")  # cases of whole layers
 PYTORCH = ("eager", "compiled")
 PEERS = ("gathered", "compiled", "picked")  # PyTorch's rows of a layer with delays
@@ -94,7 +94,7 @@ def steps_plot(document: Document) -> Figure:
 
 
 def costs() -> dict[str, dict[str, dict[int, dict[str, float]]]]:
-    """Of each task, layer and size in bench/results/cost.json: score, means over the seeds; costs of an inference."""
+    """Of each task, layer and size in the results of cost.py: score, means over the seeds; costs of an inference."""
     found: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
     for task, kinds in json.loads((RESULTS / "cost.json").read_text())["tasks"].items():
         for kind, sizes in kinds.items():

@@ -27,7 +27,7 @@ from measured import TABLES
 
 from srcell.cli import main
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FIGURES = ROOT / "docs" / "_static" / "figures"
 

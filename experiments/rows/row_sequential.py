@@ -1,6 +1,6 @@
 """Row-sequential MNIST with one layer that has recurrent weights, or with the same layer without them.
 
-    python bench/rows/row_sequential.py --data data [--epochs 4] [--no-recurrent]
+    python experiments/rows/row_sequential.py --data data [--epochs 4] [--no-recurrent]
 
 The 28 rows of a digit come one after the other, each held for 4 steps as currents of its grey levels. The layer has 256
 neurons with spread time constants; leaky sums of their spikes are read out linearly at the end. The script prints the

@@ -1,10 +1,10 @@
 """The task of snnTorch's fifth tutorial on 5,000 digits, in snnTorch and ported: the table of docs/howto/porting.md.
 
-    python bench/rows/porting.py --data data
+    python experiments/rows/porting.py --data data
 
 A network 784-1000-10 sees each digit as a constant current for 25 steps, for three epochs of batches of 128, with one
-learning rate per row. It takes about five minutes on one core, needs snnTorch, and writes bench/results/porting.json:
-accuracy on all 10,000 test digits by seed.
+learning rate per row. It takes about five minutes on one core, needs snnTorch, and writes
+experiments/results/porting.json: accuracy on all 10,000 test digits by seed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What works with PyTorch: a function for each feature, which uses it and checks what comes out.
 
-``measured.py`` makes the table of ``docs/pytorch.md`` from them, ``tests/test_works.py`` runs them. A function that is
-refused says with which error.
+``docs/_machinery/measured.py`` makes the table of ``docs/pytorch.md`` from them, ``tests/test_works.py`` runs them. A
+function that is refused says with which error.
 """
 
 from __future__ import annotations
