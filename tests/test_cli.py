@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,17 +19,14 @@ import srcell
 from srcell import data, kernels, plots, training
 from srcell.cli import build_parser, info, main
 from srcell.cli.options import given_settings
-from srcell.cli.terminal import print_table, printable
+from srcell.cli.terminal import printable
 from srcell.training import RunOptions, TrainedRun
 from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.presets import PRESETS
-from srcell.training.run_folder import RunFolder
 from support.processes import ONE_THREAD
 from support.refusals import user_error
 
 TINY = "train digits --hidden 8 --epochs 2 --steps 5 --batch-size 256"
-TINY_SWEEP = "sweep digits --epochs 1 --steps 5 --batch-size 256 --out sweep"
-SWEEP = Path("sweep")
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +79,6 @@ def test_a_terminal_gets_a_progress_bar(capsys: pytest.CaptureFixture[str], monk
     [
         ("info", 141),
         pytest.param(f"{TINY} --out run", 0, marks=pytest.mark.landing),
-        pytest.param(f"{TINY_SWEEP} --seeds 0", 0, marks=pytest.mark.landing),
     ],
 )
 def test_a_closed_pipe_does_not_stop_training_and_ends_info_quietly(line: str, status: int) -> None:
@@ -174,126 +166,6 @@ def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(plots, name, lambda *_: SimpleNamespace(savefig=lambda *_, **__: None))
 
 
-@pytest.mark.usefixtures("without_plots")
-def test_a_sweep_prints_its_progress_and_writes_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
-    command = f"{TINY_SWEEP} --seeds 3 4 --vary hidden 4 6-4"
-    assert srcell_command(command) == 0
-    printed = capsys.readouterr().out.splitlines()
-    folders = {
-        ((4,), 3): "hidden=4-seed=3",
-        ((6, 4), 3): "hidden=6-4-seed=3",
-        ((4,), 4): "hidden=4-seed=4",
-        ((6, 4), 4): "hidden=6-4-seed=4",
-    }
-    assert printed[0] == "runs in sweep: 4, done before: 0"
-    # On a busy machine a line ends with the time left.
-    assert [line.partition(", about ")[0] for line in printed if re.match("run [1-9]", line)] == [
-        "run 1/4  hidden=4-seed=3  3 more after it",
-        "run 2/4  hidden=6-4-seed=3  2 more after it",
-        "run 3/4  hidden=4-seed=4  1 more after it",
-        "run 4/4  hidden=6-4-seed=4  the last",
-    ]
-    assert sum(line.startswith("epoch 1/1  loss ") for line in printed) == 4
-    assert sorted(path.name for path in SWEEP.iterdir() if path.is_dir()) == sorted(folders.values())
-    accuracies = {}
-    for case, folder in folders.items():
-        config = RunFolder.open(SWEEP / folder).config
-        assert (config.hidden_sizes, config.seed) == case
-        accuracies[case] = json.loads((SWEEP / folder / "result.json").read_text())["test_accuracy"]
-
-    head, *table, last = printed[-4:]
-    assert re.split("  +", head) == ["settings", "seeds", "mean test accuracy", "standard deviation"]
-    assert last == "run folders, sweep.json and sweep.csv in sweep"
-    summary = json.loads((SWEEP / "sweep.json").read_text())
-    assert summary["planned_runs"] == 4
-    for sizes, line, row in zip(((4,), (6, 4)), table, summary["combinations"], strict=True):
-        of_sizes = [accuracies[sizes, 3], accuracies[sizes, 4]]
-        mean, deviation = statistics.mean(of_sizes), statistics.stdev(of_sizes)
-        name = folders[sizes, 3].removesuffix("-seed=3")
-        assert line.split() == [name, "3", "4", f"{mean:.2%}", f"{deviation:.2%}"]
-        assert row == {
-            "settings": {"hidden_sizes": list(sizes)},
-            "seeds": [3, 4],
-            "mean_test_accuracy": mean,
-            "standard_deviation": deviation,
-        }
-    assert summary["runs"] == [
-        {"hidden_sizes": list(sizes), "seed": seed, "test_accuracy": accuracies[sizes, seed], "run_folder": folder}
-        for (sizes, seed), folder in folders.items()
-    ]
-    assert b"\r" not in (SWEEP / "sweep.csv").read_bytes()
-    with open(SWEEP / "sweep.csv", newline="") as file:
-        assert [list(row.values()) for row in csv.DictReader(file)] == [
-            ["-".join(map(str, sizes)), str(seed), str(accuracies[sizes, seed]), folder]
-            for (sizes, seed), folder in folders.items()
-        ]
-
-    models = [SWEEP / folder / "model.safetensors" for folder in folders.values()]
-    times = [model.stat().st_mtime_ns for model in models]
-    assert srcell_command(command) == 0
-    again = capsys.readouterr().out.splitlines()
-    assert again == ["runs in sweep: 4, done before: 4", *printed[-4:]]
-    assert [model.stat().st_mtime_ns for model in models] == times
-
-
-@pytest.mark.parametrize(
-    ("options", "seeds"),
-    [
-        ("--vary seed 1 2 3", [1, 2, 3]),
-        ("--seeds 1 2", [1, 2]),
-        ("--seed 5", [5]),
-        ("", [0]),
-    ],
-)
-def test_a_sweep_trains_the_given_seeds(options: str, seeds: list[int], calls: list[Call]) -> None:
-    assert srcell_command(f"{TINY_SWEEP} --hidden {options}") == 0
-    assert [(out.name, config.seed) for config, out, _ in calls] == [(f"seed={seed}", seed) for seed in seeds]
-
-
-@pytest.mark.landing
-@pytest.mark.usefixtures("without_plots")
-def test_an_interrupted_sweep_continues_and_evaluates_missing_results(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train_epoch = training.Trainer.train_epoch
-
-    def stopped_at_seed_1(trainer: training.Trainer) -> Iterator[float]:
-        if trainer.config.seed == 1:
-            raise KeyboardInterrupt
-        return train_epoch(trainer)
-
-    command = f"{TINY_SWEEP} --hidden --seeds 0 1"
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "train_epoch", stopped_at_seed_1)
-        assert srcell_command(command) == 130
-    summary = json.loads((SWEEP / "sweep.json").read_text())
-    assert summary["planned_runs"] == 2 and [row["seed"] for row in summary["runs"]] == [0]
-    assert len((SWEEP / "sweep.csv").read_text().splitlines()) == 2
-    capsys.readouterr()
-    assert srcell_command(command) == 0
-    printed = capsys.readouterr().out
-    assert "done before: 1\nrun 2/2  seed=1  the last\n" in printed and "run 1/2" not in printed
-    summary = json.loads((SWEEP / "sweep.json").read_text())
-    assert [row["seed"] for row in summary["runs"]] == [0, 1]
-
-    model, result = SWEEP / "seed=0" / "model.safetensors", SWEEP / "seed=0" / "result.json"
-    weights = model.read_bytes()
-    result.unlink()
-    assert srcell_command(command) == 0
-    assert json.loads(result.read_text())["test_accuracy"] == summary["runs"][0]["test_accuracy"]
-    assert model.read_bytes() == weights
-
-
-@pytest.mark.parametrize("content", ["{}", "[]", "x", '{"test_accuracy": "high"}', "[" * 100_000])
-def test_a_sweep_names_an_invalid_result_file(content: str, capsys: pytest.CaptureFixture[str]) -> None:
-    RunFolder.create(SWEEP / "seed=0", TrainingConfig(hidden_sizes=(), epochs=1, steps=5, batch_size=256))
-    result = SWEEP / "seed=0" / "result.json"
-    result.write_text(content)
-    line = user_error(f"{TINY_SWEEP} --hidden", capsys)
-    assert line.startswith(f"srcell: {result}: expected the result of a run, with its test_accuracy, got ")
-    assert "delete the file, and the same sweep evaluates the run again" in line
-
-
 BUILT = "runtime 12.8, architectures 90"
 
 
@@ -343,7 +215,7 @@ def test_help_is_printed_without_a_command(capsys: pytest.CaptureFixture[str]) -
     printed = capsys.readouterr()
     assert printed.err == ""
     assert printed.out == printed_before_exit("--help", capsys)
-    assert all(command in printed.out for command in ("train", "eval", "sweep", "bench", "listen", "info"))
+    assert all(command in printed.out for command in ("train", "eval", "bench", "listen", "info"))
 
 
 def test_the_help_of_train_shows_defaults_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
@@ -467,14 +339,6 @@ NUMBERS = {
         ("eval full", "full: expected a run folder, found no config.json in it"),
         ("eval data", "srcell: data: expected a run folder"),  # a path that is also the name of an option
         ("bench --out none/speed.json", "none is not a folder: choose another for speed.json"),
-        # Sweeps
-        ("sweep digits --vary epoch 1", "unknown setting 'epoch': did you mean 'epochs'?"),
-        ("sweep digits --vary epochs x", "--vary epochs: expected values of int, got x"),
-        ("sweep digits --vary epochs", "--vary epochs: expected values after it"),
-        ("sweep digits --vary lr 5", "--lr: expected a number in (0, 1], got 5.0"),
-        ("sweep digits --seeds 1 --seed 2", "use only one of --seed and --seeds"),
-        ("sweep digits --seeds 1 --vary seed 2", "use only one of --seeds and --vary seed"),
-        ("sweep digits --lr .1 --vary lr .2", "use only one of --lr and --vary lr"),
     ],
 )
 def test_a_user_error_prints_one_line(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -511,13 +375,11 @@ def test_names_of_files_are_printed_as_escapes_and_are_no_markup(
     monkeypatch.setenv("COLUMNS", "200")
     assert main([*TINY.split(), "--out", HOSTILE]) == 0
     assert main(["export", HOSTILE, f"{HOSTILE}.srcell"]) == 0
-    assert main([*TINY_SWEEP.replace("--out sweep", "--out").split(), f"{HOSTILE}-sweep"]) == 0
     out = capfd.readouterr().out
     for line in (
         f"folder   {SHOWN}",
         f"run folder {SHOWN}\n",
         f"{SHOWN}.srcell: 64-8-100, ",
-        f"runs in {SHOWN}-sweep: 1",
     ):
         assert line in out
     assert "]0;title\x07" not in out and "\x1b[31m" not in out and "\u202e" not in out
@@ -533,17 +395,6 @@ def test_warnings_are_printed_as_escapes(capsys: pytest.CaptureFixture[str], mon
     assert main(["info"]) == 0
     assert capsys.readouterr().err == f"file.py:3: UserWarning: {SHOWN}\n"
     assert warnings.formatwarning is usual
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_cells_of_a_table_are_no_markup(
-    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    monkeypatch.setenv("COLUMNS", "200")
-    print_table(["a"], [[HOSTILE], ["[bold]x[/bold] :smile:"]])
-    out = capsys.readouterr().out
-    assert SHOWN in out and "[bold]x[/bold] :smile:" in out
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

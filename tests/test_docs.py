@@ -30,9 +30,7 @@ import srcell
 from srcell import benchmark, cli, data, evaluation, functional, hardware, models, training
 from srcell.cli.bench import bench
 from srcell.cli.options import given_settings
-from srcell.cli.sweep import variations
 from srcell.data.own import is_own
-from srcell.training import sweep
 from support.calls import EXPORTS_ONNX
 
 pytestmark = pytest.mark.landing
@@ -241,9 +239,6 @@ def check_command(words: list[str]) -> argparse.Namespace:
     own = arguments.dataset if words[0] == "train" and is_own(arguments.dataset or "") else None
     if words[0] == "train" and arguments.dataset is not None and (own is None or Path(own).exists()):
         training.TrainingConfig.preset(arguments.preset or "best", arguments.dataset, **given_settings(arguments))
-    if words[0] == "sweep":
-        given, varied = given_settings(arguments), variations(arguments)
-        assert sweep.plan(arguments.preset or "best", arguments.dataset, given, varied)
     if words[0] == "bench":
         assert benchmark.choose(arguments.cases, threads=arguments.threads, quick=arguments.quick)
     return arguments

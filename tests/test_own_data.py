@@ -586,13 +586,11 @@ def test_an_integer_layer_of_ones_own_counts_its_clamped_integrators() -> None:
     assert found.clamped == int(layer.clamped) > 0
 
 
-def test_a_sweep_of_targets_is_refused_before_it_begins(
+def test_the_command_line_trains_on_targets_of_a_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("m.py").write_text("import numpy as np\ndef load(): return np.ones((20, 4, 1)), np.arange(20.0)")
-    assert "m.py:load: expected labels for a sweep" in user_error("sweep m.py:load --seeds 0 1 --out s", capsys)
-    assert not Path("s").exists()
     assert main(["train", "m.py:load", "--epochs", "1", "--hidden", "4", "--out", "run"]) == 0
     assert "test error " in capsys.readouterr().out
     assert main(["eval", "run", "--data", "m.py:load"]) == 0

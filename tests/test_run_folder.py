@@ -105,7 +105,7 @@ def test_config_json_has_the_latest_data_of_the_run(begun: RunFolder) -> None:
 
 
 def test_create_is_refused_where_a_run_has_just_begun(begun: RunFolder) -> None:
-    """Two identical sweeps reach a run at the same time."""
+    """Two identical commands reach a run at the same time."""
     with pytest.raises(BlockingIOError, match="another process is training there"):
         RunFolder.create(begun.path, TINY)
     begun.close()

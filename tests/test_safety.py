@@ -21,7 +21,6 @@ from srcell.training.checkpoint import read_checkpoint, write_checkpoint
 from srcell.training.config import TrainingConfig
 from srcell.training.run_folder import LOCK, RunFolder
 from support.formats import write_mnist, write_nmnist
-from support.refusals import user_error
 
 # No part of a file is executed
 
@@ -144,20 +143,6 @@ def test_cleanup_deletes_links_and_no_folders(tmp_path: Path) -> None:
     file.write_text("")
     remove_partial_files(run, ["a"])
     assert mine.is_dir() and list(run.iterdir()) == [made]
-
-
-def test_a_value_of_a_sweep_is_not_used_as_a_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Regression: the value became part of a path, and partial files there were deleted before it was checked."""
-    victim = tmp_path / "x-seed=0"
-    RunFolder.create(victim, TrainingConfig())
-    (victim / "notes.partial").write_text("mine")
-    (tmp_path / "runs" / "surrogate=..").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    line = "sweep digits --vary surrogate ../../../x --out runs"
-    assert "unknown surrogate '../../../x'" in user_error(line, capsys)
-    assert (victim / "notes.partial").read_text() == "mine"
 
 
 def test_names_in_a_file_are_not_paths(tmp_path: Path) -> None:

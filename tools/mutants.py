@@ -399,9 +399,6 @@ PYTHON = """
 == benchmark/cases.py: benchmark.py cli.py
 threads that are asked for replace those of a setting
     threads=setting.threads or threads => threads=threads or setting.threads
-== cli/sweep.py: cli.py training.py processes.py
-a resumed sweep numbers its runs anew
-    start=len(accuracies) + 1 => start=1
 == data/loader.py: data.py sequences.py processes.py
 an error in a worker process keeps its traceback
     return None if found is None else found[1] => return None

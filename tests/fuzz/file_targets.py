@@ -47,7 +47,6 @@ from srcell.data import (
 )
 from srcell.data.own import load_own
 from srcell.models import SRCClassifier, SRCConvClassifier
-from srcell.training import sweep
 from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.run_folder import FILES, RunFolder
 from support.formats import FORMATS
@@ -587,7 +586,7 @@ def runs() -> Path:
 LINES = (
     *("train digits", "train mnist --preset fast --data new --download --cache", "train --resume begun"),
     *("train nmnist --out new --workers 1 --device cpu", "train digits --hidden 5 3 --channels --checkpoint-seconds 1"),
-    *("sweep digits --seeds 0 1", "sweep mnist --vary lr 0.5 1 --vary hidden 2 5 --out new", "info"),
+    *("info",),
     *("eval begun --binary", "eval begun --device cpu --workers 0"),
     *("bench", f"bench {next(iter(benchmark.CASES))} --quick --threads 2 --repetitions 2 --out new.json"),
 )
@@ -595,14 +594,14 @@ STRANGE_WORDS = (
     *("1", "0", "-1", "2", "0.5", "1e-3", "nan", "inf", "1e400", "9" * 30, "9" * 5000, "", "x", "1_0", "٣"),
     *("latency", "one-cycle", "relu", "rest", "zeros", "../x", "é", "cuda", "cuda:99", "meta", "cpu:7", "nmnist"),
     *("new", "begun", "full", "broken", "a/b", ".", "full/notes.txt", "x\ny", "\udcff", "x" * 300, "\0"),
-    *("--help", "--version", "--", "-", "--x", "@x", "%s", "--preset", "--out", "--vary", "--resume", "--device"),
+    *("--help", "--version", "--", "-", "--x", "@x", "%s", "--preset", "--out", "--resume", "--device"),
 )
 
 
 def command_words(draw: Draw) -> list[str]:
     """A valid command line, often with a setting, in which up to two words may be replaced, lost or added."""
     words = draw.pick(*LINES).split()
-    if words[0] in ("train", "sweep") and "--resume" not in words and draw.chance(70):
+    if words[0] == "train" and "--resume" not in words and draw.chance(70):
         setting = SETTINGS[draw.pick(*(name for name in SETTINGS if name != "dataset"))]
         flag = isinstance(setting.default, bool)
         option = setting.option.replace("--", "--no-") if flag and draw.chance(30) else setting.option
@@ -629,7 +628,6 @@ def stubbed(reached: list[str]) -> Iterator[None]:
     with (
         mock.patch.multiple(training, train=stub(result), resume=stub(result), evaluate_run=stub(result)),
         mock.patch.multiple(benchmark, run=stub([]), document=lambda *_: {}),
-        mock.patch.object(sweep, "write_summary"),
     ):
         yield
 

@@ -20,7 +20,6 @@ USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 COMMANDS = {
     "train": ("train", "train a network and write a run folder"),
     "eval": ("evaluate", "evaluate the network of a run; count events and operations"),
-    "sweep": ("sweep", "train over seeds, or over the values of settings"),
     "export": ("export", "write a run's network to a file that runs without torch"),
     "adapt": ("adapt", "let an exported network learn from new samples"),
     "listen": ("listen", "show a network's answer to a microphone or a WAV file"),

@@ -49,11 +49,8 @@ class TrainingHelp(argparse.Action):
         parser.exit()
 
 
-def add_training_options(parser: argparse.ArgumentParser, *, hidden: bool = False) -> None:
-    """Add the flags of training: preset, settings, this machine; settings not given are absent from the namespace.
-
-    If they are ``hidden``, the help leaves the settings out.
-    """
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of training: preset, settings, this machine; settings not given are absent from the namespace."""
     parser.add_argument(
         "--preset", metavar="NAME", help=f"preset that the settings come from: {', '.join(PRESETS)} [{DEFAULT_PRESET}]"
     )
@@ -67,8 +64,8 @@ def add_training_options(parser: argparse.ArgumentParser, *, hidden: bool = Fals
                     keywords = {"type": int if kind is tuple else kind, "metavar": METAVARS[kind]}
                 if kind is tuple:
                     keywords["nargs"] = "*"
-                shown = argparse.SUPPRESS if hidden else _help_of(name, setting.default)
-                group.add_argument(setting.option, dest=name, default=argparse.SUPPRESS, help=shown, **keywords)
+                text = _help_of(name, setting.default)
+                group.add_argument(setting.option, dest=name, default=argparse.SUPPRESS, help=text, **keywords)
     add_run_options(parser)
 
 

@@ -1,4 +1,4 @@
-"""Terminal output: lines that cannot forge others, warnings and tables. It imports no torch."""
+"""Terminal output: lines that cannot forge others, and warnings. It imports no torch."""
 
 from __future__ import annotations
 
@@ -7,41 +7,17 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from .._shared.extras import extra
 from .._shared.files import new_folder
-
-
-def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: first column left-aligned, others right-aligned, no style unless standard output is a terminal."""
-    with extra("train"):
-        from rich.box import SIMPLE_HEAD
-        from rich.console import Console
-        from rich.table import Table
-
-    terminal = sys.stdout.isatty()
-    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold" if terminal else "")
-    for k, name in enumerate(head):
-        table.add_column(name, justify="right" if k else "left", no_wrap=not terminal)
-    for row in rows:
-        table.add_row(*map(printable, row))
-    # Lines that go to a file or a pipe must not be wrapped.
-    Console(markup=False, highlight=False, emoji=False, width=None if terminal else sys.maxsize).print(table)
 
 
 def is_first_process() -> bool:
     """Whether this process has rank 0: of torchrun's processes, only that one prints."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def tell(line: str) -> None:
-    """Print a line as ``say`` does, in the first process only."""
-    if is_first_process():
-        say(line)
 
 
 def printable(text: str) -> str:
@@ -109,7 +85,7 @@ def printable_warnings() -> Iterator[None]:
 
 @contextmanager
 def folder_of(out: Path | None, kind: str) -> Iterator[Path]:
-    """The folder of a run or a sweep: ``out``, or else a new folder named by kind and time."""
+    """The folder of a run: ``out``, or else a new folder named by kind and time."""
     default = Path("runs") / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
     if out is None and is_first_process():
         with new_folder(default) as made:
