@@ -62,7 +62,7 @@ bool read_events(Arguments& given, const py::handle call, Py_ssize_t at, py::han
     return true;
 }
 
-// A map of neurons has no recurrent weights.
+// Whether the layer and its synapse go together: a map of neurons has no recurrent weights.
 bool fits(const LayerCall& layer, const Synapse& synapse) { return !synapse.map() || !layer.recurrent_weights; }
 
 // The shape of the mask of a dense input. A convolution finds its events again instead.

@@ -39,7 +39,7 @@ constexpr uint32_t kMajor = 1;  // the version of these structures
 constexpr int32_t kCpu = 1, kCuda = 2;
 constexpr uint8_t kSigned = 0, kUnsigned = 1, kFloating = 2, kBoolean = 6;
 
-// Of each Number of a tensor.
+// torch's name of each Number, and DLPack's description of it.
 struct NumberType {
     const char* name;
     uint8_t code, bytes;

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "tensors.h"
+#include "file_entries.h"
 
 namespace srcell {
 
@@ -15,7 +15,7 @@ constexpr int64_t kMostBands = 1 << 12, kMostSections = 16, kMostHop = 1 << 20, 
 constexpr int64_t kConstants = 7;
 // Outputs are bounded, so that a file whose filters are not stable gives no NaN.
 constexpr double kMostCurrent = 1e6;
-// What a filter keeps of sounds long past becomes 0, before arithmetic on it is slow.
+// A smaller state of a filter becomes 0: decaying on, it would be denormal, and arithmetic on it slow.
 constexpr double kLeast = 0x1p-200;
 
 }  // namespace

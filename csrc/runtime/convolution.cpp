@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "tensors.h"
+#include "file_entries.h"
 
 namespace srcell {
 
@@ -18,7 +18,7 @@ StoredConvolution StoredConvolution::read(const TensorFile& file, const std::str
     const auto [channels, height, width, out_height, out_width] =
         std::array{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]};
     const auto valid = [](int64_t size) { return size >= 1 && size <= kMostSize; };
-    // Before there are tables of these sizes.
+    // Checked before tables of these sizes are made.
     if (std::all_of(sizes.begin(), sizes.begin() + 5, valid)) {
         if (OwnConvolution::is_larger(kMostInMaps, channels, height, width) ||
             OwnConvolution::is_larger(kMostInMaps, shape[0], out_height, out_width))

@@ -8,7 +8,7 @@
 #include <tuple>
 #include <utility>
 
-#include "tensors.h"
+#include "file_entries.h"
 
 namespace srcell {
 

@@ -431,7 +431,7 @@ struct Mark {
 
 constexpr char kName[8] = {'s', 'r', 'c', 'l', 'e', 'a', 'r', '1'};
 
-// Of a state's numbers and of what its mark counts.
+// A hash of a saved state's counts and numbers.
 uint64_t payload_of(const Mark& mark, const void* numbers, size_t size) {
     uint64_t sum = kHashStart;
     add_to_hash(sum, mark.counts, sizeof mark.counts);

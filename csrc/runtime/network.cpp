@@ -15,7 +15,7 @@
 #include "../cpu/listed_events.h"
 #include "../cpu/parallel.h"
 #include "../domains.h"
-#include "tensors.h"
+#include "file_entries.h"
 
 namespace srcell {
 
@@ -48,7 +48,7 @@ std::vector<std::string> class_names_of(const TensorFile& file, int64_t classes)
     return names;
 }
 
-// Throws unless a file may have what a later version brought.
+// Throws if a file has what only later versions may have.
 void check_version(int version, int least, const std::string& name) {
     if (version < least) throw FileError(name + ": expected none in a file of version " + kVersions[version - 1]);
 }

@@ -36,7 +36,7 @@ struct LayerInput {
     // that the layer says it needs.
     Maybe<const Events<float>> arrivals;
     Maybe<void> memory;
-    // What a backward pass reads, out, as of TracedForward: both or neither, and none of a convolution.
+    // Outputs that a backward pass reads, as those of TracedForward: both or neither, and none of a convolution.
     Maybe<float> trace = nullptr, checkpoints = nullptr;
 };
 

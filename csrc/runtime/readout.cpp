@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "tensors.h"
+#include "file_entries.h"
 
 namespace srcell {
 

@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "tensors.h"
+#include "file_entries.h"
 
 namespace srcell {
 

@@ -9,7 +9,7 @@
 
 #include "../../csrc/domains.h"
 #include "../../csrc/runtime/learner.h"
-#include "../../csrc/runtime/tensors.h"
+#include "../../csrc/runtime/file_entries.h"
 #include "support.h"
 
 namespace srcell {

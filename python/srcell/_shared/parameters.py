@@ -1,6 +1,6 @@
 """The table of the cell's parameters, of csrc/params.h, and its record in Python.
 
-Whoever treats all parameters alike uses it; their names are typed nowhere else but in signatures and equations.
+Code that treats all parameters alike uses it; only signatures and equations name them one by one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The processes that train one network together, the device of each, and the signals that stop them.
 
-Training calls this file. A single process runs without torch.distributed.
+Training and evaluation call this file. A single process runs without torch.distributed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``Setting``: the single description of an option, with its default, range, flag and help.
 
 ``TrainingConfig`` and ``RunOptions`` are made of settings; the command line, the documentation and the scripts of
-``bench/`` are derived from them.
+``experiments/`` are derived from them.
 """
 
 from __future__ import annotations

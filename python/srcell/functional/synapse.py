@@ -144,7 +144,7 @@ def directly(
     input_grad_at_events: bool = False,
     convolution: Sequence[int] = (),
 ) -> tuple[Tensor, AnyState] | None:
-    """A layer after a synapse, on a CPU, past torch's dispatcher; None where it is for ``after_synapse``."""
+    """Run a layer after a synapse, on a CPU, past torch's dispatcher; None if ``after_synapse`` must run it."""
     if torch.compiler.is_compiling() or not weight.is_cpu:
         return None
     made: tuple[Tensor, AnyState] | None

@@ -62,8 +62,8 @@ def can_look(delay: Tensor) -> bool:
 def tables(delay: Tensor, width: int, *, keep: bool) -> tuple[Tensor, Tensor | None]:
     """The steps of the first term of each delay, int32, and the factors of its ``2 width`` terms.
 
-    The factors are None if all delays are seen to be whole. They are computed in float64 by operations that round alike
-    on every device.
+    The factors are None if all delays are known to be whole. They are computed in float64 by operations that round
+    alike on every device.
     """
     wide = delay.to(torch.float64)
     whole = wide.detach().floor()

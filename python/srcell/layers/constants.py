@@ -16,7 +16,7 @@ from ..ops._operator import NO_TORCHSCRIPT
 
 
 def refuse_script(module: nn.Module) -> nn.Module:
-    """What ``torch.jit.script`` calls first: raise."""
+    """Refuse ``torch.jit.script``, which calls this before it compiles a module."""
     raise RuntimeError(f"{type(module).__name__}: torch.jit.script {NO_TORCHSCRIPT}")
 
 

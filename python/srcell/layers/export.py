@@ -33,7 +33,7 @@ DELAYED_VERSION, MAP_VERSION, STANDARDISED_VERSION = 3, 4, 5
 MOST_HEADER_BYTES = 2**20  # the limit in csrc/runtime/tensor_file.cpp
 MOST_WINDOW, MOST_RECENT = 2**20, 2**28  # steps, and spikes of a window; the limits in csrc/runtime/readout.cpp
 MOST_IN_MAPS, MOST_SIZE = 2**22, 2**20  # neurons in maps, and a size of a map; the limits in csrc/runtime/convolution.*
-MOST_TAPS, MOST_WEIGHTS = 2**22, 2**28  # of kernels: also a limit there; of an nn.Linear and the weights behind it
+MOST_TAPS, MOST_WEIGHTS = 2**22, 2**28  # taps of kernels, as there; weights of an nn.Linear and after it
 
 LAYERS, READOUTS = (SRC, IntegerSRC, SRCConv2d), (LeakyReadout, LinearReadout)
 # Modules that pass on their input unchanged, at least in evaluation mode.
@@ -201,7 +201,7 @@ def _is_one_of(module: object, kinds: Iterable[type[nn.Module]]) -> bool:
 
 
 def _offered_parts(part: Part) -> list[Part] | None:
-    """What a module says by ``export_parts`` that it consists of; None if it says nothing."""
+    """The parts that a module's ``export_parts`` names; None if it has no such method."""
     place, module = part
     if not isinstance(part.module, nn.Module) or not hasattr(module, "export_parts"):
         return None

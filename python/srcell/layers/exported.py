@@ -40,7 +40,7 @@ def exported(module: Neurons | IntegerSRC | Delay) -> list[dict[str, Tensor]]:
 
 
 def learning_rule(module: Neurons | IntegerSRC) -> dict[str, str | bool | float]:
-    """What a learner must know of how a module's layers are trained, without what has its default."""
+    """How a module's layers are trained, for a learner; settings at their defaults are left out."""
     if isinstance(module, IntegerSRC):
         return {}
     names = ("surrogate", "recurrent_surrogate", "learn_bias", "bias_max")
@@ -48,7 +48,7 @@ def learning_rule(module: Neurons | IntegerSRC) -> dict[str, str | bool | float]
     return {name: getattr(module, name) for name in names if getattr(module, name) != defaults[name]}
 
 
-# Keyword arguments of layers that their numbers show; and the dropout between stacked layers.
+# Keyword arguments of layers that can be read from the exported tensors, and those that no file needs.
 SHOWN = {*Cell._fields, "recurrent", "delay_hh", "delay_width", "dropout", "device", "dtype"}
 EACH = "each"
 
@@ -67,7 +67,7 @@ def settings_of(module: Neurons, kind: type[nn.Module]) -> dict[str, Any]:
     found = {name: (getattr(module, name), default) for name, default in further_settings(kind).items()}
     made = {name: value for name, (value, default) in found.items() if value != default}
     if not module.delayed:
-        made.pop("max_delay", None)  # 0, for None
+        made.pop("max_delay", None)  # it is 0, where the default is None
     each = [name for name, value in module._stored().items() if isinstance(value, Tensor)]
     return made | ({EACH: each} if each else {})
 

@@ -100,7 +100,7 @@ class _Readout(HasConstants):
         raise NotImplementedError
 
     def _projected(self, spikes: Tensor, lengths: Tensor | None) -> Tensor:
-        """What is summed: (T, B, C) of spikes (T, B, N), 0 past the lengths."""
+        """The summands (T, B, C) of spikes (T, B, N), 0 past the lengths."""
         raise NotImplementedError
 
     def _logits(self, sums: Tensor, lengths: Tensor | None) -> Tensor:
@@ -109,7 +109,7 @@ class _Readout(HasConstants):
 
 
 def rounded(logits: Tensor, dtype: torch.dtype) -> Tensor:
-    """The logits in a dtype; under autocast, which has its own, unchanged."""
+    """The logits in this dtype; unchanged under autocast, which chooses the dtype."""
     return logits if autocasts(logits) else logits.to(dtype)
 
 

@@ -26,7 +26,7 @@ from .description import changed
 from .options import RecurrentOptions, split_recurrent, spread, spread_frequencies, takes_options
 from .recorded import Call
 
-MOST_MEMORY = 2.0**53  # steps; of a longer time constant the alpha is 1 in float64
+MOST_MEMORY = 2.0**53  # steps: with a longer time constant, alpha would round to 1 in float64
 
 
 class _Linear(Neurons):
@@ -300,7 +300,7 @@ class SRC(_Linear):
     def _forward_other(
         self, input: Any, state: State | None, lengths: Any, input_grad_at_events: bool
     ) -> tuple[Tensor, AnyState]:
-        """``forward`` for one sample (T, K), and its errors for what is no input."""
+        """``forward`` for one sample (T, K); raises for anything that is no input."""
         if not isinstance(input, Tensor) or input.dim() != 2:
             shape = "(B, T, K)" if self.batch_first else "(T, B, K)"
             got = f"{tuple(input.shape)}" if isinstance(input, Tensor) else type(input).__name__

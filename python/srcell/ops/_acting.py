@@ -1,4 +1,4 @@
-"""What a layer computes with on a GPU where its arguments hold something else, and the gradients of these arguments.
+"""On a GPU: the values that a layer computes with where its arguments hold others, and the arguments' gradients.
 
 Parameters may be clamped to their domains or be those of channels, recurrent weights may be without autapses, and a
 layer may start at rest. On a CPU csrc/bindings/acting.h does the same.

@@ -1,7 +1,7 @@
 """The compiled module of the CPU, memory on huge pages, and the rows of events.
 
-Operators use it. No other file imports ``srcell._core``, but for ``srcell._parameters``, which reads a table, and
-``srcell.runtime``, which needs no torch.
+Operators use it. No other file imports ``srcell._core``, but for ``srcell._shared.parameters``, which reads a table,
+and ``srcell.runtime``, which needs no torch.
 """
 
 from __future__ import annotations

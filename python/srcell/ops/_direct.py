@@ -44,7 +44,7 @@ class Direct:
         fields, behind = self.operator.record._fields, backward.record._fields
         self.entry, self.backward_entry = entry, backward_entry
         self.at = fields.index("layer")
-        # What stands behind the layer in a backward call: where it stands in a call, or None for the output_mask.
+        # The fields after the layer in a backward call: the place of each in the forward call, None for output_mask.
         self.behind = [fields.index(x) if x in fields else None for x in behind[behind.index("layer") + 1 :]]
         self.flags = len(self.wanted) + len(WANTED)
 

@@ -82,7 +82,7 @@ class Gpu:
         layer, grads, saved, gradients = run
         bias = layer.given.bias
         grad_current: Tensor = bias.new_empty(layer.sizes, dtype=None if current is None else current.dtype)
-        # Over time are summed the gradients of the bias alone, or of all parameters.
+        # Sums over time: the gradient of the bias alone, or those of all parameters.
         of_cell = any(x is not None for x in gradients[OF_CELL:])
         partials = bias.new_empty(1 + len(layer.given.constants) * of_cell, *layer.sizes[1:])
         filled = layer.struct, grads, gradients, partials

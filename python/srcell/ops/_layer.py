@@ -55,7 +55,7 @@ OUTPUTS = listed("Tensor ", ("spikes", *STATE))
 SAVED = TABLE["kept"][:2]
 GRAD_OUTPUTS = listed("Tensor? grad_", ("spikes", *STATE))
 GRADIENTS = ("weight_hh", "factors_hh", *(f"{x}0" for x in STATE), "bias", *PARAMETERS)
-# What of a layer has a gradient only if its flag in ``output_mask`` is set.
+# The arguments of a layer whose gradient is made only if its flag in ``output_mask`` is set.
 WANTED = ("weight_hh", "factors_hh", "past", *PARAMETERS)
 
 
@@ -150,7 +150,7 @@ def with_sizes(checked: Checked, layer: LayerArguments) -> Checked:
 
 
 def _check_options(layer: LayerArguments, neurons: int) -> None:
-    """Check what of a layer is no tensor, and what may stand beside what."""
+    """Check the arguments of a layer that are no tensors, and that no two exclude each other."""
     for name, chosen in (("surrogate", layer.surrogate), ("lateral_surrogate", layer.lateral_surrogate)):
         check_choice(name, chosen, SURROGATES)
     if layer.past_steps < 0 or (layer.past_steps == 0) != (layer.first_hh is None):
@@ -328,9 +328,9 @@ def checked_saved(call: Any, checked: Checked, traced: bool) -> Checked:
 
 
 def backward_on_gpu(call: Any, checked: Checked, saved: Sequence[Tensor]) -> tuple[_gpu.Backward, list[Tensor | None]]:
-    """What the backward kernels on a GPU take of a checked call, and the gradients that they fill."""
+    """The arguments of the backward kernels on a GPU for a checked call, and the gradients that they fill."""
     layer = layer_on_gpu(checked, call.layer, backward=True)
-    gradients = empty_gradients(call._replace(layer=layer.given), checked)  # of what the layer computes with
+    gradients = empty_gradients(call._replace(layer=layer.given), checked)  # of the values that the layer computes with
     grads = [or_contiguous(x) for x in grads_of(call)]
     return (layer, grads, [contiguous(x) for x in saved], gradients), gradients
 

@@ -197,7 +197,7 @@ class Operator:
         return self._overload(*self.arguments(arguments), **self._with_shared(arguments, options))
 
     def with_arguments_of(self, call: Any, **others: Any) -> Any:
-        """Call the operator with those arguments of another's record that have the same names, and with others."""
+        """Call the operator with the arguments of another's record that have the same names, and with further ones."""
         given = {**call._asdict(), **others}
         tensors = self.record._fields[: len(self.record._fields) - len(self._options)]
         return self(*[given[name] for name in tensors], **{name: given[name] for name in self._options})

@@ -86,7 +86,7 @@ def device_error(name: str, expected: str, x: Any) -> ValueError:
 
 
 def check(name: str, call: Any) -> None:
-    """Check a call of an operator whose tensors are these rows, and which has no other sizes of theirs."""
+    """Check the tensors of a call by the rows of this name; all sizes are those of the tensors."""
     if not core.fits_table(name, call):
         Checked().rows(TABLE[name], call)
 

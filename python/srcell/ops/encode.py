@@ -169,7 +169,7 @@ def list_events(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tens
 
     The values are None if all are 1. It is no operator of torch: whether there are values depends on the data.
     """
-    if x.device.type == "cpu" and x.dtype != torch.bool and x.numel():  # of none, NumPy may refuse the shape
+    if x.device.type == "cpu" and x.dtype != torch.bool and x.numel():  # without elements NumPy may refuse the shape
         ends = None if lengths is None else contiguous(lengths).numpy()
         made = core.list_events(contiguous(x).numpy(), ends, torch.get_num_threads())
         offsets, indices, values = (None if array is None else torch.from_numpy(array) for array in made)

@@ -180,7 +180,7 @@ def backward(call: Any) -> Any:
     trace, checkpoints = call.trace, call.checkpoints
     want_input, want_weight = call.output_mask[:2]
     if takes_events(input, call.method, of_layer.lengths, call.convolution):
-        # Of those that suffice for either method.
+        # What is kept suffices for either method; this one needs the beginning.
         (of_trace,), (size,) = _layer.saved_shapes(checked, of_layer, traced=not call.convolution)
         trace, checkpoints = trace[:of_trace], checkpoints[:size]
         if not _gpu.is_gpu(input):

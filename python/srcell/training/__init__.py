@@ -1,6 +1,6 @@
 """Training: turns a configuration into a trained network and its run folder.
 
-The command line and users call it; the rest of srcell, except ``srcell.load``, must never import it.
+The command line and users call it; the library never imports it, and ``srcell.load`` is a part of it.
 """
 
 from importlib import import_module

@@ -64,7 +64,7 @@ class RunData(NamedTuple):
     samples: tuple[int, ...] = ()
 
     def check_equal(self, other: RunData, source: object) -> None:
-        """Raise a ValueError unless other data are those of the run, as far as both say what they are."""
+        """Raise a ValueError if other data are not those of the run, as far as both are described."""
         known = len(self.samples)
         for what, expected, got in (
             ("classes", self.class_names, other.class_names),

@@ -131,7 +131,7 @@ class Trainer:
         epoch, start = len(self.history) + 1, time.perf_counter() - self._seconds
         self.loader.set_epoch(epoch, first_batch=self._batches_done)
         self._prepare_delays(epoch)
-        self.model.train()  # also a network of one's own that was given in evaluation mode
+        self.model.train()  # a network of one's own may have come in evaluation mode
         for events, labels in self.loader:
             self._train_batch(events.to(self._device), labels.to(self._device))
             self._batches_done += 1
