@@ -16,8 +16,8 @@ import works  # tests/support/works.py
 
 def read(name: str) -> Any:
     """A file of results, of ``experiments`` or of ``bench``."""
-    place = next(x / name for x in (report.RESULTS, report.SPEED.parent) if (x / name).exists())
-    return json.loads(place.read_text())
+    folder = report.RESULTS if (report.RESULTS / name).exists() else report.SPEED.parent
+    return json.loads((folder / name).read_text())
 
 
 def machine_of(name: str, part: str = "") -> str:

@@ -37,9 +37,10 @@ def info() -> dict[str, Any]:
         True
 
     """
+    found = core_info()
     return {
-        **core_info(),
-        "cuda": None if cuda_lacks() else core_info()["cuda"],
+        **found,
+        "cuda": None if cuda_lacks() else found["cuda"],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

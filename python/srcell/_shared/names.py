@@ -13,11 +13,15 @@ def without_torch() -> bool:
     return find_spec("torch") is None
 
 
-def public() -> dict[str, Any]:
-    """The public names of srcell with what they name, but for those of ``LATER``, and ``__all__``."""
+def public(wanted: str = "") -> dict[str, Any]:
+    """The public names of srcell with what they name, and ``__all__``; of those of ``LATER`` only the wanted one."""
     module = import_module("srcell._public")
-    names = [name for name in module.__all__ if name not in module.LATER]
-    return {"__all__": module.__all__} | {name: getattr(module, name) for name in names}
+    found = {"__all__": module.__all__} | {
+        name: getattr(module, name) for name in module.__all__ if name not in module.LATER
+    }
+    if wanted in module.LATER:
+        found[wanted] = getattr(import_module(f"srcell.{module.LATER[wanted]}"), wanted)
+    return found
 
 
 def find(name: str) -> Any:
@@ -39,10 +43,7 @@ def find(name: str) -> Any:
         )
     if find_spec(f"srcell.{name}") is not None:
         return import_module(f"srcell.{name}")
-    found = public()
-    later = import_module("srcell._public").LATER
-    if name in later:
-        found[name] = getattr(import_module(f"srcell.{later[name]}"), name)
+    found = public(name)
     vars(sys.modules["srcell"]).update(found)
     if name not in found:
         raise AttributeError(f"module 'srcell' has no attribute '{name}'")

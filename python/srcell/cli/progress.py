@@ -160,7 +160,7 @@ def _sizes(trainer: Trainer) -> str:
 
 
 @contextmanager
-def shown_progress(header: Callable[[Trainer], Iterator[str]] | None = None) -> Iterator[Observer]:
+def shown_progress(header: Callable[[Trainer], Iterator[str]]) -> Iterator[Observer]:
     """Make an observer for the block: a progress bar, or lines if standard output is not a terminal.
 
     The observer prints the header first.

@@ -35,7 +35,7 @@ def printable(text: str) -> str:
 
 
 def put(*lines: str) -> None:
-    """Print lines, which ``printable`` makes safe, and flush; only tables, bars and live lines do not pass here."""
+    """Print lines, which ``printable`` makes safe, and flush; only bars and live lines do not pass here."""
     print(*map(printable, lines), sep="\n", flush=True)
 
 

@@ -80,10 +80,10 @@ def convolve_backward(
         least = int("padding" not in name)
         if not least <= size <= 2**31:
             raise ValueError(f"convolution: expected {name} in [{least}, {2**31}], got {size}")
-    maps, options, more = _as_torch_takes_it(input, weight, convolution)
+    maps, options, surplus = _as_torch_takes_it(input, weight, convolution)
     grad = grad_current.reshape(maps.shape[0], weight.shape[0], sizes.out_height, sizes.out_width)
-    if max(more) > 0:
-        grad = functional.pad(grad, (0, more[1], 0, more[0]))
+    if max(surplus) > 0:
+        grad = functional.pad(grad, (0, surplus[1], 0, surplus[0]))
     grad_maps, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad,
         maps,
@@ -103,9 +103,9 @@ def convolve_backward(
 def _as_torch_takes_it(
     input: Tensor, weight: Tensor, convolution: Sequence[int]
 ) -> tuple[Tensor, dict[str, Any], list[int]]:
-    """The input as maps, with the zeros that torch does not add; the options of ``conv2d``; its rows and columns more.
+    """The input as maps, with the zeros that torch does not add; the options of ``conv2d``; and its surplus.
 
-    A map of neurons may be smaller than torch's, which ends where the zeros do.
+    The surplus is the rows and columns of torch's map beyond the map of neurons, which may end before the zeros do.
     """
     sizes = list(convolution)  # torch.compile of torch 2.4 takes no slice of a named tuple
     maps = input.reshape(-1, *sizes[:3])

@@ -1,19 +1,15 @@
-"""``srcell.load``: loads the trained network of a run folder.
-
-Modules that need the extra "train" are imported inside the call.
-"""
+"""``srcell.load``: loads the trained network of a run folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from .._shared.arguments import present_device
-
-if TYPE_CHECKING:
-    from ..models import Classifier
+from ..models import Classifier
+from .config import OWN
+from .network import build_model, load_weights
 
 
 def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
@@ -50,9 +46,7 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> Classifier:
         'digits'
 
     """
-    from . import build_model, load_weights
-    from .config import OWN
-    from .run_folder import RunFolder
+    from .run_folder import RunFolder  # which needs the extra "train"
 
     place = present_device(device)
     folder = RunFolder.open(run)
