@@ -1,6 +1,6 @@
 // The compiled module srcell._core: chooses the table of kernels at import. Links no torch: srcell.ops passes tensors
-// as addresses and sizes, or as they are (calls.h). Only srcell.ops, srcell.runtime and srcell._shared.parameters import
-// it.
+// as addresses and sizes, or as they are (calls.h). Only srcell.ops, srcell.runtime and srcell._shared.parameters
+// import it.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

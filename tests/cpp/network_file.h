@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "../../csrc/domains.h"
-#include "../../csrc/runtime/learner.h"
 #include "../../csrc/runtime/file_entries.h"
+#include "../../csrc/runtime/learner.h"
 #include "support.h"
 
 namespace srcell {
