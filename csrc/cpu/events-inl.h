@@ -35,10 +35,12 @@ SRCELL_INLINE void sum_rows_block(scalar_of<S>* target, const scalar_of<S>* rows
     for (int r = 0; r < kRegisters; ++r) store(target + r * width, sum[r]);
 }
 
-// sum_rows_block() over whole rows of `width` elements, a multiple of 16.
+// sum_rows_block() over whole rows of `width` elements, a multiple of 16. Not inlined, as add_to_rows(): their cases
+// are most of the code, and a time loop around two of them is a few percent slower.
 template <class V, bool resume = false, class RowOf>
-SRCELL_INLINE void sum_event_rows(scalar_of<V>* target, int64_t width, const scalar_of<V>* rows, int64_t stride,
-                                  RowOf row_of, const scalar_of<V>* values, int64_t events) {
+__attribute__((noinline)) void sum_event_rows(scalar_of<V>* target, int64_t width, const scalar_of<V>* rows,
+                                              int64_t stride, RowOf row_of, const scalar_of<V>* values,
+                                              int64_t events) {
     using S = single_of<V>;
     for_each_block<S>(width, [&](auto registers, int64_t k) SRCELL_LAMBDA_INLINE {
         sum_rows_block<S, decltype(registers)::value, resume>(target + k, rows + k, stride, row_of, values, events);
@@ -102,14 +104,6 @@ void pack_weight(const ScanShape& shape, const EventSynapse<T>& synapse) {
     pack_weight(shape, synapse, event_tile_width(shape.neurons));
 }
 
-// Sums weight rows that were packed by event. Not inlined: a time loop that contains both kinds of sum is a few percent
-// slower.
-template <class V>
-__attribute__((noinline)) void sum_packed_events(scalar_of<V>* target, int64_t width, const scalar_of<V>* rows,
-                                                 const scalar_of<V>* values, int64_t events) {
-    sum_event_rows<V>(target, width, rows, width, [](int64_t n) SRCELL_LAMBDA_INLINE { return n; }, values, events);
-}
-
 // Sums the weight rows of a row's events, from a tile's packed weights.
 template <class V>
 SRCELL_INLINE void sum_events_of_row(const EventSynapse<scalar_of<V>>& synapse, int64_t row,
@@ -118,7 +112,9 @@ SRCELL_INLINE void sum_events_of_row(const EventSynapse<scalar_of<V>>& synapse, 
     const EventRange events = events_of_row(all, row);
     const scalar_of<V>* const values = offset_or_null(all.values, events.begin);
     if (synapse.by_event())
-        return sum_packed_events<V>(target, width, weights + events.begin * width, values, events.size());
+        return sum_event_rows<V>(
+            target, width, weights + events.begin * width, width, [](int64_t n) SRCELL_LAMBDA_INLINE { return n; },
+            values, events.size());
     sum_event_rows<V>(
         target, width, weights, width,
         [indices = all.indices + events.begin, inputs = all.inputs](int64_t n)
@@ -302,8 +298,8 @@ SRCELL_INLINE void add_to_rows_block(scalar_of<S>* rows, int64_t stride, RowOf r
 }
 
 template <class V, class RowOf>
-SRCELL_INLINE void add_to_rows(scalar_of<V>* rows, int64_t width, RowOf row_of, const scalar_of<V>* values,
-                               int64_t events, const scalar_of<V>* delta) {
+__attribute__((noinline)) void add_to_rows(scalar_of<V>* rows, int64_t width, RowOf row_of, const scalar_of<V>* values,
+                                           int64_t events, const scalar_of<V>* delta) {
     using S = single_of<V>;
     for_each_block<S>(width, [&](auto registers, int64_t k) SRCELL_LAMBDA_INLINE {
         add_to_rows_block<S, decltype(registers)::value>(rows + k, width, row_of, values, events, delta + k);

@@ -260,22 +260,18 @@ int64_t lateral_forward(const LateralForward<scalar_of<V>>& p) {
     return job.out_of_memory ? kOutOfMemory : -1;
 }
 
-// The scratch of a thread for the backward pass.
-template <class V, class Mode>
-struct LateralBackwardMemory {
-    using T = scalar_of<V>;
-    ThreadMemory memory;
-    BackwardScratch<V, Mode, kEventSegment>* tiles = nullptr;
+// What a thread keeps of the gradients of a block's steps, whatever the mode.
+template <class T>
+struct LateralGradients {
     T* deltas = nullptr;          // gradients of the currents of a block's steps and of those after it: a ring of rows
     T* through = nullptr;         // (width,): gradient of a step's spikes through the recurrent weights
     Active<T>* active = nullptr;  // (lateral_block + 1,): before each step of a block, and after the last
     int64_t kept, all;            // rows of `deltas`, and their width
 
-    explicit LateralBackwardMemory(const LateralBackward<T>& p)
-        : memory(bytes(p)), kept(kept_of(p)), all(lateral_width(p.shape.neurons)) {
-        if (!memory) return;
-        const int64_t neurons = p.shape.neurons, rows = lateral_block(event_tiles(neurons)) + 1;
-        tiles = memory.take<BackwardScratch<V, Mode, kEventSegment>>(event_tiles(neurons));
+    explicit LateralGradients(const LateralBackward<T>& p) : kept(kept_of(p)), all(lateral_width(p.shape.neurons)) {}
+
+    void take_from(ThreadMemory& memory, int64_t neurons) {
+        const int64_t rows = lateral_block(event_tiles(neurons)) + 1;
         deltas = memory.take<T>(kept * all);
         through = memory.take<T>(all);
         active = memory.take<Active<T>>(rows);
@@ -291,8 +287,7 @@ struct LateralBackwardMemory {
     static int64_t bytes(const LateralBackward<T>& p) {
         const int64_t neurons = p.shape.neurons, all = lateral_width(neurons);
         const int64_t rows = lateral_block(event_tiles(neurons)) + 1;
-        return ThreadMemory::bytes_of<BackwardScratch<V, Mode, kEventSegment>>(event_tiles(neurons)) +
-               ThreadMemory::bytes_of<T>(kept_of(p) * all) + ThreadMemory::bytes_of<T>(all) +
+        return ThreadMemory::bytes_of<T>(kept_of(p) * all) + ThreadMemory::bytes_of<T>(all) +
                ThreadMemory::bytes_of<Active<T>>(rows) +
                rows * (ThreadMemory::bytes_of<int32_t>(neurons) + ThreadMemory::bytes_of<T>(neurons));
     }
@@ -301,22 +296,38 @@ struct LateralBackwardMemory {
     SRCELL_INLINE T* delta(int64_t t) const { return deltas + t % kept * all; }
 };
 
+// The scratch of a thread for the backward pass.
+template <class V, class Mode>
+struct LateralBackwardMemory : LateralGradients<scalar_of<V>> {
+    using T = scalar_of<V>;
+    using Scratch = BackwardScratch<V, Mode, kEventSegment>;
+    ThreadMemory memory;
+    Scratch* tiles = nullptr;
+
+    explicit LateralBackwardMemory(const LateralBackward<T>& p)
+        : LateralGradients<T>(p),
+          memory(ThreadMemory::bytes_of<Scratch>(event_tiles(p.shape.neurons)) + LateralGradients<T>::bytes(p)) {
+        if (!memory) return;
+        tiles = memory.take<Scratch>(event_tiles(p.shape.neurons));
+        this->take_from(memory, p.shape.neurons);
+    }
+};
+
 // The step after that at which spikes depart, and its row in the ring.
 struct Departure {
     int64_t steps, step, row;  // steps: those of the sample
 };
 
-template <class V, class Mode>
-SRCELL_INLINE Departure departure_before(int64_t steps, int64_t t, const LateralBackwardMemory<V, Mode>& m) {
+template <class T>
+SRCELL_INLINE Departure departure_before(int64_t steps, int64_t t, const LateralGradients<T>& m) {
     return {steps, t, t < 0 ? t : t % m.kept};  // at the end, when those of the past are due, row t is that of step t
 }
 
 // Calls use(delta, factor, term) for each term of a neuron's spike that arrives at a step of the sample; `delta` is the
 // gradient of that step's currents.
-template <class V, class Mode, class Use>
-SRCELL_INLINE void for_each_term(const LateralBackward<scalar_of<V>>& p, const Departure& departure, int64_t neuron,
-                                 const LateralBackwardMemory<V, Mode>& m, Use use) {
-    using T = scalar_of<V>;
+template <class T, class Use>
+SRCELL_INLINE void for_each_term(const LateralBackward<T>& p, const Departure& departure, int64_t neuron,
+                                 const LateralGradients<T>& m, Use use) {
     const int64_t terms = p.delays.of.terms;
     const int32_t* const later = p.delays.later + neuron * terms;
     for (int64_t term = 0; term < terms; ++term) {
@@ -329,10 +340,10 @@ SRCELL_INLINE void for_each_term(const LateralBackward<scalar_of<V>>& p, const D
 
 // The gradient of a neuron's spike from the currents that it reached, beside `grad`, that of the state after the call,
 // or null. Adds the sample's part of the gradients of the factors to `sums`, or null.
-template <class V, class Mode>
+template <class V>
 SRCELL_INLINE scalar_of<V> gradient_of_spike(const LateralBackward<scalar_of<V>>& p, const Departure& departure,
                                              int64_t neuron, scalar_of<V> value, const scalar_of<V>* grad,
-                                             scalar_of<V>* sums, const LateralBackwardMemory<V, Mode>& m) {
+                                             scalar_of<V>* sums, const LateralGradients<scalar_of<V>>& m) {
     using T = scalar_of<V>;
     using S = single_of<V>;
     const T* const weights = p.lateral.packed + neuron * m.all;
@@ -365,9 +376,9 @@ SRCELL_INLINE const T* grad_past_row(const LateralBackward<T>& p, int64_t sample
 
 // Writes to m.through the gradient of the spikes of step t-1, of which `active` are not 0, through the recurrent
 // weights and the state after the last step.
-template <class V, class Mode>
+template <class V>
 void gradient_through_lateral(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t steps, int64_t t,
-                              const Active<scalar_of<V>>& active, LateralBackwardMemory<V, Mode>& m) {
+                              const Active<scalar_of<V>>& active, LateralGradients<scalar_of<V>>& m) {
     using T = scalar_of<V>;
     const int64_t neurons = p.shape.neurons;
     const T* const grad = grad_past_row(p, sample, t + p.delays.past_steps - steps);
@@ -377,14 +388,14 @@ void gradient_through_lateral(const LateralBackward<scalar_of<V>>& p, int64_t sa
         std::memset(m.through, 0, static_cast<size_t>(m.all) * sizeof(T));
         for (int64_t a = 0; a < active.count; ++a) {
             const int64_t n = active.index[a];
-            m.through[n] = gradient_of_spike(p, departure, n, active.value[a], offset_or_null(grad, n), sums, m);
+            m.through[n] = gradient_of_spike<V>(p, departure, n, active.value[a], offset_or_null(grad, n), sums, m);
         }
         return;
     }
     for (int64_t n = 0, a = 0; n < neurons; ++n) {
         const bool spikes = a < active.count && active.index[a] == n;
         const T value = spikes ? active.value[a++] : T(0);
-        m.through[n] = gradient_of_spike(p, departure, n, value, offset_or_null(grad, n), sums, m);
+        m.through[n] = gradient_of_spike<V>(p, departure, n, value, offset_or_null(grad, n), sums, m);
     }
 }
 
@@ -413,7 +424,7 @@ void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sa
         if (t + 1 == steps)
             std::memset(m.through, 0, static_cast<size_t>(m.all) * sizeof(T));
         else
-            gradient_through_lateral(p, sample, steps, t + 1, active[r + 1], m);
+            gradient_through_lateral<V>(p, sample, steps, t + 1, active[r + 1], m);
         for (int64_t k = 0; k < tiles; ++k) {
             const Tile tile = event_tile_at(p.shape, k, sample);
             adjoint_row<V, true>(offset_or_null(p.grad_spikes, t * plane + tile.offset), p.relu, m.through + tile.first,
@@ -435,10 +446,10 @@ void add_events_of_block(const WeightSums<T>& sums, int64_t group, int64_t begin
 }
 
 // Adds the part of a spike to the gradient of the recurrent weights: to the rows of the tile that begins at `column`.
-template <class V, class Mode>
+template <class V>
 SRCELL_INLINE void add_spike(const LateralBackward<scalar_of<V>>& p, const Departure& departure, int64_t neuron,
                              scalar_of<V> value, scalar_of<V>* rows, int64_t column,
-                             const LateralBackwardMemory<V, Mode>& m) {
+                             const LateralGradients<scalar_of<V>>& m) {
     using T = scalar_of<V>;
     const int64_t width = event_tile_width(p.shape.neurons);
     for_each_term(p, departure, neuron, m, [&](const T* delta, T factor, int64_t) SRCELL_LAMBDA_INLINE {
@@ -450,9 +461,9 @@ SRCELL_INLINE void add_spike(const LateralBackward<scalar_of<V>>& p, const Depar
 }
 
 // The gradients of a sample's past before its first step, and what its spikes add to other gradients.
-template <class V, class Mode>
+template <class V>
 void gradient_of_past(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t steps, int64_t group,
-                      const WeightSums<scalar_of<V>>& grad_lateral, LateralBackwardMemory<V, Mode>& m) {
+                      const WeightSums<scalar_of<V>>& grad_lateral, LateralGradients<scalar_of<V>>& m) {
     using T = scalar_of<V>;
     const int64_t neurons = p.shape.neurons, past_steps = p.delays.past_steps;
     const int64_t width = event_tile_width(neurons);
@@ -466,14 +477,46 @@ void gradient_of_past(const LateralBackward<scalar_of<V>>& p, int64_t sample, in
             const T value = past ? past[n] : T(0);
             if (value == 0 && !p.delays.grad_past0) continue;
             if (p.delays.grad_past0 || sums) {
-                const T made = gradient_of_spike(p, departure, n, value, offset_or_null(grad, n), sums, m);
+                const T made = gradient_of_spike<V>(p, departure, n, value, offset_or_null(grad, n), sums, m);
                 if (p.delays.grad_past0) p.delays.grad_past0[row + n] = made;
             }
             if (value == 0 || !grad_lateral.gradient) continue;
             for (int64_t tile = 0; tile < event_tiles(neurons); ++tile)
-                add_spike(p, departure, n, value, grad_lateral.of(tile, group), tile * width, m);
+                add_spike<V>(p, departure, n, value, grad_lateral.of(tile, group), tile * width, m);
         }
     }
+}
+
+// Writes the gradients of the currents of a block's steps, and adds what its events and spikes pass to the weights'.
+template <class V>
+void add_block(const LateralBackward<scalar_of<V>>& p, int64_t sample, int64_t steps, int64_t group, int64_t begin,
+               int64_t end, const WeightSums<scalar_of<V>>& grad_weight, const WeightSums<scalar_of<V>>& grad_lateral,
+               const LateralGradients<scalar_of<V>>& m) {
+    using T = scalar_of<V>;
+    const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, width = event_tile_width(neurons);
+    if (p.grad_current)
+        for (int64_t t = begin; t < end; ++t)
+            std::memcpy(p.grad_current + t * plane + sample * neurons, m.delta(t),
+                        static_cast<size_t>(neurons) * sizeof(T));
+    if (grad_lateral.gradient)
+        add_events_of_block(grad_lateral, group, begin, end, [&](int64_t t, T* rows, int64_t column) {
+            const Active<T>& active = m.active[t - begin];
+            if (p.delays) {
+                const Departure departure = departure_before(steps, t, m);
+                for (int64_t a = 0; a < active.count; ++a)
+                    add_spike<V>(p, departure, active.index[a], active.value[a], rows, column, m);
+                return;
+            }
+            add_to_rows<V>(
+                rows, width,
+                [index = active.index](int64_t n) SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(index[n]); },
+                active.value, active.count, m.delta(t) + column);
+        });
+    if (grad_weight.gradient)
+        add_events_of_block(grad_weight, group, begin, end, [&](int64_t t, T* rows, int64_t column) {
+            const Events<T>& events = p.synapse->events;
+            add_events_of_row<V>(events, sample * p.shape.steps + t, rows, width, events.values, m.delta(t) + column);
+        });
 }
 
 template <class V, class Mode>
@@ -482,8 +525,7 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
                              LateralBackwardMemory<V, Mode>& m) {
     using T = scalar_of<V>;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
-    const int64_t tiles = event_tiles(neurons), width = event_tile_width(neurons);
-    const int64_t block = lateral_block(tiles), steps = steps_of(p.shape, sample);
+    const int64_t tiles = event_tiles(neurons), block = lateral_block(tiles), steps = steps_of(p.shape, sample);
     if (T* const sums = factor_sums(p, sample))
         std::memset(sums, 0, static_cast<size_t>(neurons * p.delays.of.terms) * sizeof(T));
     for (int64_t k = 0; k < tiles; ++k) {
@@ -495,36 +537,13 @@ void lateral_backward_sample(const LateralBackward<scalar_of<V>>& p, int64_t sam
         for (int64_t begin = from + (to - from - 1) / kEventSegment * kEventSegment, end = to; begin >= from;
              end = begin, begin -= kEventSegment)
             lateral_backward_segment(p, sample, steps, begin, end, m.active + (begin - from), m);
-        if (p.grad_current)
-            for (int64_t t = from; t < to; ++t)
-                std::memcpy(p.grad_current + t * plane + sample * neurons, m.delta(t),
-                            static_cast<size_t>(neurons) * sizeof(T));
-        if (grad_lateral.gradient)
-            add_events_of_block(grad_lateral, group, from, to, [&](int64_t t, T* rows, int64_t column) {
-                const Active<T>& active = m.active[t - from];
-                if (p.delays) {
-                    const Departure departure = departure_before(steps, t, m);
-                    for (int64_t a = 0; a < active.count; ++a)
-                        add_spike(p, departure, active.index[a], active.value[a], rows, column, m);
-                    return;
-                }
-                add_to_rows<V>(
-                    rows, width,
-                    [index = active.index](int64_t n) SRCELL_LAMBDA_INLINE { return static_cast<int64_t>(index[n]); },
-                    active.value, active.count, m.delta(t) + column);
-            });
-        if (grad_weight.gradient)
-            add_events_of_block(grad_weight, group, from, to, [&](int64_t t, T* rows, int64_t column) {
-                const Events<T>& events = p.synapse->events;
-                add_events_of_row<V>(events, sample * p.shape.steps + t, rows, width, events.values,
-                                     m.delta(t) + column);
-            });
+        add_block<V>(p, sample, steps, group, from, to, grad_weight, grad_lateral, m);
     }
     if (p.grad_current)
         for (int64_t t = steps; t < p.shape.steps; ++t)
             std::memset(p.grad_current + t * plane + sample * neurons, 0, static_cast<size_t>(neurons) * sizeof(T));
-    if (steps) gradient_through_lateral(p, sample, steps, 0, m.active[0], m);  // to the spikes of the initial state
-    if (p.delays.past0 || p.delays.grad_past0) gradient_of_past(p, sample, steps, group, grad_lateral, m);
+    if (steps) gradient_through_lateral<V>(p, sample, steps, 0, m.active[0], m);  // to the spikes of the initial state
+    if (p.delays.past0 || p.delays.grad_past0) gradient_of_past<V>(p, sample, steps, group, grad_lateral, m);
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
         auto& carry = m.tiles[k].carry;
