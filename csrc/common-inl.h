@@ -30,7 +30,8 @@ SRCELL_INLINE void hold_bias(const CellParameters<T>& cell, int64_t neuron, T* g
     for (int64_t k = 0; k < count && raises; ++k) grad[k] = 0;
 }
 
-// The compile-time options of a backward pass.
+// The compile-time options of a backward pass. The CPU's kernels are compiled for full gradients alone, and ask the
+// call whether they are wanted.
 template <bool kFullGradient, bool kParameterGradients, bool kResonant>
 struct BackwardMode {
     static constexpr bool full_gradient = kFullGradient, parameters = kParameterGradients, resonant = kResonant;
@@ -41,17 +42,3 @@ struct BackwardMode {
         return parameters || (full_gradient && (state == kH || state == kHs));
     }
 };
-
-// Returns choose(mode) for the mode of a call.
-template <class T, class Choose>
-auto with_mode(const CellBackward<T>& p, Choose choose) {
-    const auto with_resonance = [&](auto full_gradient, auto parameters) {
-        constexpr bool r = decltype(full_gradient)::value, g = decltype(parameters)::value;
-        return p.turn ? choose(BackwardMode<r, g, true>{}) : choose(BackwardMode<r, g, false>{});
-    };
-    const auto with_parameters = [&](auto full_gradient) {
-        return p.wants_parameters() ? with_resonance(full_gradient, std::true_type{})
-                                    : with_resonance(full_gradient, std::false_type{});
-    };
-    return p.full_gradient ? with_parameters(std::true_type{}) : with_parameters(std::false_type{});
-}

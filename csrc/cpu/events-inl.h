@@ -226,8 +226,8 @@ int64_t events_forward(const EventsForward<scalar_of<V>>& p) {
     return -1;
 }
 
-// `saved` holds the trace of the segment's steps. With `keep_first`, h before the segment is kept in every mode.
-template <bool keep_first = false, class V, class Mode>
+// `saved` holds the trace of the segment's steps.
+template <class V, class Mode>
 void recompute_event_segment(const TracedBackward<scalar_of<V>>& p, const Tile& tile, int64_t begin, int64_t end,
                              const SegmentRows<const scalar_of<V>>& saved,
                              BackwardScratch<V, Mode, kEventSegment>& scratch) {
@@ -235,7 +235,6 @@ void recompute_event_segment(const TracedBackward<scalar_of<V>>& p, const Tile& 
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons;
     SegmentTrace<V, kEventSegment>& trace = scratch.trace;
     load_checkpoint<V, true>(p, tile, begin, scratch.state);
-    if constexpr (keep_first) load_row<V>(trace.of[kH][0], scratch.state.of[kH], tile.count);
     for (int64_t t = begin; t < end; ++t) {
         const int64_t row = t - begin;
         const T* drives = saved.row(row);
@@ -258,7 +257,7 @@ void recompute_event_segment(const TracedBackward<scalar_of<V>>& p, const Tile& 
             if constexpr (Mode::parameters) integrate_rest(cell, s);
             const R gate = respond(cell, s, drive);
             store(trace.drive[row] + k, drive);
-            if constexpr (Mode::full_gradient || Mode::parameters) store(trace.gate[row] + k, gate);
+            store(trace.gate[row] + k, gate);
             store(trace.of[kH][row + 1] + k, s.h);
             scratch.state.put(k, s);
         });
@@ -332,7 +331,7 @@ void events_backward_tile(const EventsBackward<scalar_of<V>>& p, int64_t sample,
         const SegmentRows<const T> grad_spikes = {offset_or_null(p.grad_spikes, begin * plane + tile.offset), plane,
                                                   tile.count};
         const SegmentRows<T> deltas = {scratch.deltas[0], kTile, kTile};
-        adjoint_segment(grad_spikes, p.relu, deltas, end - begin, tile.count, scratch.backward);
+        adjoint_segment(grad_spikes, p.full_gradient, p.relu, deltas, end - begin, tile.count, scratch.backward);
         for (int64_t t = begin; t < end; ++t) {
             const T* delta = scratch.deltas[t - begin];
             if (p.grad_current)

@@ -411,7 +411,7 @@ void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sa
         const SegmentRows<const T> saved = {p.trace + (sample * p.shape.steps + begin) * neurons + tile.first, neurons,
                                             tile.count};
         if constexpr (Mode::parameters) load_integrator_before(p, tile, begin, saved, m.tiles[k]);
-        recompute_event_segment<true>(p, tile, begin, end, saved, m.tiles[k]);
+        recompute_event_segment(p, tile, begin, end, saved, m.tiles[k]);
     }
     for (int64_t r = 0; r <= end - begin; ++r) {
         active[r].count = 0;
@@ -427,8 +427,8 @@ void lateral_backward_segment(const LateralBackward<scalar_of<V>>& p, int64_t sa
             gradient_through_lateral<V>(p, sample, steps, t + 1, active[r + 1], m);
         for (int64_t k = 0; k < tiles; ++k) {
             const Tile tile = event_tile_at(p.shape, k, sample);
-            adjoint_row<V, true>(offset_or_null(p.grad_spikes, t * plane + tile.offset), p.relu, m.through + tile.first,
-                                 delta + tile.first, width, r, tile.count, m.tiles[k]);
+            adjoint_row<V, true>(offset_or_null(p.grad_spikes, t * plane + tile.offset), p.full_gradient, p.relu,
+                                 m.through + tile.first, delta + tile.first, width, r, tile.count, m.tiles[k]);
         }
     }
 }

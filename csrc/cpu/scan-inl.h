@@ -109,13 +109,13 @@ SRCELL_INLINE void backward_segment(const Call& p, const Tile& tile, int64_t beg
             });
             const Trace<R> made = step(scratch.cell.template at<R>(k), s, load_lanes<R>(current + k, lanes));
             store(trace.drive[row] + k, made.drive);
-            if constexpr (Mode::full_gradient || Mode::parameters) store(trace.gate[row] + k, made.gate);
+            store(trace.gate[row] + k, made.gate);
             store(trace.of[kH][row + 1] + k, s.h);
             if constexpr (Mode::parameters) store(trace.of[kI][row + 1] + k, s.i);
             scratch.state.put(k, s);
         });
     }
-    adjoint_segment(grad_spikes, p.relu, grad_current, end - begin, tile.count, scratch);
+    adjoint_segment(grad_spikes, p.full_gradient, p.relu, grad_current, end - begin, tile.count, scratch);
 }
 
 template <class V, class Mode>

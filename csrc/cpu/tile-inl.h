@@ -244,6 +244,16 @@ SRCELL_INLINE void prefetch_row(const T* row, int64_t count) {
     if (intent == kForRead) __builtin_prefetch(row + ceil_div(count, line) * line - 1, intent);
 }
 
+// Returns choose(mode) for the mode of a call.
+template <class T, class Choose>
+auto with_mode(const CellBackward<T>& p, Choose choose) {
+    const auto with_resonance = [&](auto parameters) {
+        constexpr bool g = decltype(parameters)::value;
+        return p.turn ? choose(BackwardMode<true, g, true>{}) : choose(BackwardMode<true, g, false>{});
+    };
+    return p.wants_parameters() ? with_resonance(std::true_type{}) : with_resonance(std::false_type{});
+}
+
 // What the adjoint needs from the recomputation of a segment's steps: of each state in which a mode needs it, that
 // before the segment and after each step.
 template <class V, int64_t steps>
@@ -279,7 +289,7 @@ struct SegmentRows {
 // The adjoint of a segment's step `row`: from the gradients of its spikes to those of its current, which has room for
 // `room` elements. With `lateral`, grad_lateral holds the gradients of the spikes through the recurrent weights.
 template <class V, bool lateral, class Mode, int64_t kSteps>
-SRCELL_INLINE void adjoint_row(const scalar_of<V>* grad_in, bool relu, const scalar_of<V>* grad_lateral,
+SRCELL_INLINE void adjoint_row(const scalar_of<V>* grad_in, bool full, bool relu, const scalar_of<V>* grad_lateral,
                                scalar_of<V>* grad_out, int64_t room, int64_t row, int64_t count,
                                BackwardScratch<V, Mode, kSteps>& scratch) {
     const SegmentTrace<V, kSteps>& trace = scratch.trace;
@@ -307,7 +317,7 @@ SRCELL_INLINE void adjoint_row(const scalar_of<V>* grad_in, bool relu, const sca
         } else {
             store(scratch.sums.of[kBias] + k, load<R>(scratch.sums.of[kBias] + k) + grad.u);
         }
-        if constexpr (Mode::full_gradient)
+        if (full)
             carry_recurrence(cell, carry, grad.u, load<R>(trace.of[kH][row] + k), load<R>(trace.of[kHs][row] + k),
                              load<R>(trace.gate[row] + k));
         else
@@ -318,12 +328,12 @@ SRCELL_INLINE void adjoint_row(const scalar_of<V>* grad_in, bool relu, const sca
 
 // The adjoint of the `steps` steps of a segment, last to first.
 template <class V, class Mode, int64_t kSteps>
-void adjoint_segment(const SegmentRows<const scalar_of<V>>& grad_spikes, bool relu,
+void adjoint_segment(const SegmentRows<const scalar_of<V>>& grad_spikes, bool full, bool relu,
                      const SegmentRows<scalar_of<V>>& grad_current, int64_t steps, int64_t count,
                      BackwardScratch<V, Mode, kSteps>& scratch) {
     for (int64_t row = steps - 1; row >= 0; --row)
-        adjoint_row<V, false>(grad_spikes.row(row), relu, nullptr, grad_current.row(row), grad_current.room, row, count,
-                              scratch);
+        adjoint_row<V, false>(grad_spikes.row(row), full, relu, nullptr, grad_current.row(row), grad_current.room, row,
+                              count, scratch);
 }
 
 // Calls body(k) for each k in [first, last): unrolled, because compilers keep a loop and then spill registers around

@@ -288,6 +288,15 @@ void scan_forward(Queue& queue, const DeviceScanForward<T>& p) {
     });
 }
 
+// Calls choose(mode) with the mode of a call.
+template <class T, class Choose>
+void with_mode(const CellBackward<T>& p, Choose choose) {
+    with_flags(p.wants_parameters(), bool(p.turn), [&](auto parameters, auto resonant) {
+        constexpr bool g = decltype(parameters)::value, r = decltype(resonant)::value;
+        p.full_gradient ? choose(BackwardMode<true, g, r>{}) : choose(BackwardMode<false, g, r>{});
+    });
+}
+
 // Launches the instance of Body for the call's mode, with a column of shared memory for each thread.
 template <template <class, class, class...> class Body, class T, class... Elements, class Call>
 void launch_backward(Queue& queue, const Call& p) {
