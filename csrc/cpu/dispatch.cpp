@@ -37,24 +37,24 @@ Features detect() {
 }  // namespace
 #endif
 
-// The table of an ISA, made of its parts.
-#define SRCELL_KERNELS(isa)                                                                                     \
-    const Kernels* kernels_##isa() {                                                                            \
-        static const Kernels made = {*kernels_other_##isa(), #isa, *kernels_f32_##isa(), *kernels_f64_##isa()}; \
-        return &made;                                                                                           \
+// The table of an ISA, made of its parts; those on float64 may be another's.
+#define SRCELL_KERNELS(isa, isa_of_f64)                                                                                \
+    const Kernels* kernels_##isa() {                                                                                   \
+        static const Kernels made = {*kernels_other_##isa(), #isa, *kernels_f32_##isa(), *kernels_f64_##isa_of_f64()}; \
+        return &made;                                                                                                  \
     }
 
-SRCELL_KERNELS(scalar)
+SRCELL_KERNELS(scalar, scalar)
 namespace {
 #if defined(__x86_64__)
 #if !defined(SRCELL_WITHOUT_avx2)
-SRCELL_KERNELS(avx2)
-#endif
+SRCELL_KERNELS(avx2, avx2)
 #if !defined(SRCELL_WITHOUT_avx512)
-SRCELL_KERNELS(avx512)
+SRCELL_KERNELS(avx512, avx2)
+#endif
 #endif
 #elif defined(__aarch64__)
-SRCELL_KERNELS(neon)
+SRCELL_KERNELS(neon, neon)
 #endif
 }  // namespace
 #undef SRCELL_KERNELS
@@ -65,9 +65,9 @@ std::vector<const Kernels*> available_kernels() {
     [[maybe_unused]] const Features features = detect();
 #if !defined(SRCELL_WITHOUT_avx2)
     if (features.avx2) available.push_back(kernels_avx2());
-#endif
 #if !defined(SRCELL_WITHOUT_avx512)
     if (features.avx512) available.push_back(kernels_avx512());
+#endif
 #endif
 #elif defined(__aarch64__)
     available.push_back(kernels_neon());  // a part of every AArch64 processor
