@@ -93,7 +93,7 @@ $(VENV)/tools: $(BIN)/python
 COMPILED := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 INSTALL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --no-build-isolation
 $(VENV)/core: $(VENV)/tools $(COMPILED)
-	@echo "Compiling srcell for this Python: half a minute on two cores, less after a change."
+	@echo "Compiling srcell for this Python: about a minute on two cores, less after a change."
 	@$(INSTALL) --no-deps -v -e . 2>&1 | tee $(VENV)/build.log | \
 	  sed -u -n 's/^ *-- \(srcell: .*\)/\1/p; s/^ *\(\[[0-9]*\/[0-9]*\] [BL]\)/\1/p' || \
 	  { tail -n 60 $(VENV)/build.log; echo "the build failed; its full output is in $(VENV)/build.log" >&2; exit 1; }

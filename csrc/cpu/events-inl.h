@@ -122,7 +122,7 @@ SRCELL_INLINE void sum_events_of_row(const EventSynapse<scalar_of<V>>& synapse, 
         values, events.size());
 }
 
-template <class V, bool save, class AnyTileState>
+template <class V, class AnyTileState>
 void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_number, int64_t sample, const Tile& tile,
                          const TileCell<V>& cell, AnyTileState& state) {
     using T = scalar_of<V>;
@@ -132,6 +132,7 @@ void events_forward_tile(const EventsForward<scalar_of<V>>& p, int64_t tile_numb
     // Without inputs or events there are no packed weights; `current` is then a valid address that is never read.
     const int64_t rows = p.synapse.rows();
     const T* weights = rows ? p.synapse.packed_weight + tile_number * rows * width : current;
+    const bool save = p.trace;
     load_tile<V>(state, p.before, tile);
     for (int64_t t = 0; t < tile.steps; ++t) {
         T* spikes = p.spikes + t * plane + tile.offset;
@@ -197,7 +198,7 @@ int64_t first_invalid_sample(const Events<T>& events, const ScanShape& shape) {
     return check.lowest < shape.batch ? check.lowest.load() : -1;
 }
 
-template <class V, bool save, bool resonant>
+template <class V, bool resonant>
 void events_forward_range(void* self, int64_t begin, int64_t end) {
     const auto& p = *static_cast<const EventsForward<scalar_of<V>>*>(self);
     TileCell<V> cell;
@@ -207,7 +208,7 @@ void events_forward_range(void* self, int64_t begin, int64_t end) {
         const Tile tile = event_tile_at(p.shape, number, sample);
         if (number != loaded) load_cell<resonant>(cell, p, tile);
         loaded = number;
-        events_forward_tile<V, save>(p, number, sample, tile, cell, state);
+        events_forward_tile(p, number, sample, tile, cell, state);
     }
 }
 
@@ -219,9 +220,7 @@ int64_t events_forward(const EventsForward<scalar_of<V>>& p) {
     if (invalid >= 0) return invalid;
     if (!p.synapse.packed) pack_weight(p.shape, p.synapse);
     auto context = p;
-    const auto range = p.turn
-                           ? (p.trace ? events_forward_range<V, true, true> : events_forward_range<V, false, true>)
-                           : (p.trace ? events_forward_range<V, true, false> : events_forward_range<V, false, false>);
+    const auto range = p.turn ? events_forward_range<V, true> : events_forward_range<V, false>;
     parallel_for(event_tiles(p.shape.neurons) * p.shape.batch, p.shape.threads, range, &context);
     return -1;
 }

@@ -158,13 +158,14 @@ SRCELL_INLINE void add_lateral(const LateralForward<scalar_of<V>>& p, int64_t sa
 }
 
 // Advances a sample. `currents` has its currents of all steps, or of no step: they are given, or summed in between.
-template <class V, bool save, bool resonant>
+template <class V, bool resonant>
 void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sample, scalar_of<V>* currents,
                             LateralForwardMemory<V, resonant>& m) {
     using T = scalar_of<V>;
     const int64_t neurons = p.shape.neurons, plane = p.shape.batch * neurons, all = lateral_width(neurons);
     const int64_t tiles = event_tiles(neurons), steps = steps_of(p.shape, sample), first = sample * neurons;
     const auto* const given = std::get_if<GivenCurrents<T>>(&p.source);
+    const bool save = p.trace;
     m.active.count = 0;
     for (int64_t k = 0; k < tiles; ++k) {
         const Tile tile = event_tile_at(p.shape, k, sample);
@@ -219,7 +220,7 @@ void lateral_forward_sample(const LateralForward<scalar_of<V>>& p, int64_t sampl
     }
 }
 
-template <class V, bool save, bool resonant>
+template <class V, bool resonant>
 void lateral_forward_range(void* self, int64_t begin, int64_t end) {
     auto& job = *static_cast<LateralJob<LateralForward<scalar_of<V>>>*>(self);
     const auto& p = job.p;
@@ -237,7 +238,7 @@ void lateral_forward_range(void* self, int64_t begin, int64_t end) {
         const int64_t count = clamp_to(whole, 1, end - first);
         if (whole) sum_events_of_samples<V>(p.shape, *p.synapse(), first, first + count, 0, steps, m.currents);
         for (int64_t k = 0; k < count; ++k)
-            lateral_forward_sample<V, save>(p, first + k, whole ? m.currents + k * steps * all : nullptr, m);
+            lateral_forward_sample(p, first + k, whole ? m.currents + k * steps * all : nullptr, m);
         first += count;
     }
 }
@@ -253,9 +254,7 @@ int64_t lateral_forward(const LateralForward<scalar_of<V>>& p) {
     if (!p.lateral.is_packed) pack_lateral(p.lateral, p.shape);
     copy_steps(p.delays, p.shape.neurons);
     LateralJob<LateralForward<scalar_of<V>>> job = {p, {false}};
-    const auto range = p.turn
-                           ? (p.trace ? lateral_forward_range<V, true, true> : lateral_forward_range<V, false, true>)
-                           : (p.trace ? lateral_forward_range<V, true, false> : lateral_forward_range<V, false, false>);
+    const auto range = p.turn ? lateral_forward_range<V, true> : lateral_forward_range<V, false>;
     parallel_for(p.shape.batch, p.shape.threads, range, &job);
     return job.out_of_memory ? kOutOfMemory : -1;
 }
