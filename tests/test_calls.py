@@ -96,13 +96,13 @@ def frames_of_others() -> list[int]:
 
 def test_a_step_enters_few_frames() -> None:
     """In a process of its own: what other tests compiled may make later calls go through torch's dispatcher."""
-    made = in_process("import test_calls; print(*test_calls.frames_of_steps())", PYTHONPATH=os.pathsep.join(sys.path))
-    assert all(int(frames) <= most for frames, most in zip(made.split(), (6, 6, 10, 10), strict=True)), made
-    made = in_process("import test_calls; print(*test_calls.frames_of_kinds())", PYTHONPATH=os.pathsep.join(sys.path))
-    most = (15, 22) * (len(made.split()) // 2 - 1) + (30, 44)
-    assert all(int(frames) <= limit for frames, limit in zip(made.split(), most, strict=True)), made
-    made = in_process("import test_calls; print(*test_calls.frames_of_others())", PYTHONPATH=os.pathsep.join(sys.path))
-    assert all(int(frames) <= most for frames, most in zip(made.split(), (15, 15, 17, 15, 23), strict=True)), made
+    groups = "frames_of_steps", "frames_of_kinds", "frames_of_others"
+    code = "import test_calls\n" + "\n".join(f"print(*test_calls.{group}())" for group in groups)
+    made = in_process(code, PYTHONPATH=os.pathsep.join(sys.path))
+    steps, kinds, others = (list(map(int, line.split())) for line in made.splitlines())
+    most = (6, 6, 10, 10), (15, 22) * (len(kinds) // 2 - 1) + (30, 44), (15, 15, 17, 15, 23)
+    for frames, limits in zip((steps, kinds, others), most, strict=True):
+        assert all(x <= limit for x, limit in zip(frames, limits, strict=True)), made
 
 
 class Named(torch.Tensor):

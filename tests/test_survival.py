@@ -23,8 +23,8 @@ from srcell.training.checkpoint import read_checkpoint
 from srcell.training.run_folder import RunFolder
 from support.processes import ONE_THREAD, PATIENCE, run_python
 
-SETTINGS = ["--hidden", "24", "--epochs", "12", "--steps", "20", "--batch-size", "48"]
-CONFIG = TrainingConfig(hidden_sizes=(24,), epochs=12, steps=20, batch_size=48)
+SETTINGS = ["--hidden", "24", "--epochs", "5", "--steps", "20", "--batch-size", "48"]
+CONFIG = TrainingConfig(hidden_sizes=(24,), epochs=5, steps=20, batch_size=48)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_readers_and_second_writers_do_not_disturb_a_run(undisturbed: bytes, tmp
     out = tmp_path / "run"
     with running("digits", *SETTINGS, "--out", str(out)) as process:
         assert wait_until(process, (out / "checkpoint.safetensors").exists)
-        for _ in range(20):
+        for _ in range(8):
             folder = RunFolder.open(out)
             assert folder.read_checkpoint() is not None
             with pytest.raises(FileNotFoundError, match="the run has not ended"):
