@@ -113,7 +113,7 @@ def test_options_reach_the_run(calls: list[Call]) -> None:
     settings = "--hidden 8 6 --lr 0.002 --gain 0.8 --seed 7 --surrogate relu --full-gradient"
     settings += " --input-delay 10 --taps 3 --recurrent --recurrent-delay 5 --learn-delays --whole-delays"
     settings += " --delay-width 8 1 --delay-lr 1.5"
-    machine = "--data there --download --cache --workers 2 --device cpu --checkpoint-seconds inf"
+    machine = "--data there --download --cache --workers 2 --device cpu --checkpoint-seconds inf --no-diagnose"
     assert srcell_command(f"{TINY} {settings} {machine} --out run") == 0
     expected = TrainingConfig(
         hidden_sizes=(8, 6),
@@ -134,7 +134,7 @@ def test_options_reach_the_run(calls: list[Call]) -> None:
         delay_width=(8, 1),
         delay_learning_rate=1.5,
     )
-    assert calls == [(expected, Path("run"), RunOptions(Path("there"), True, True, 2, "cpu", math.inf))]
+    assert calls == [(expected, Path("run"), RunOptions(Path("there"), True, True, 2, "cpu", math.inf, diagnose=False))]
 
 
 def test_eval_prints_the_accuracy_of_the_run(run: TrainedRun, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from srcell import SRC, EventBatch, SpikesOnly, SRCCell, data
 from srcell.cli.progress import EpochLines
 from srcell.diagnosis import COLUMNS, Diagnosis, LayerDiagnosis
 from srcell.models import IntegerClassifier, SRCClassifier, SRCConvClassifier
-from srcell.training import Observer, train
+from srcell.training import Observer, RunOptions, train
 from srcell.training.trainer import Trainer
 from support.inputs import noise
 from support.refusals import Message, Refusal, refusals
@@ -522,6 +522,10 @@ def test_training_is_diagnosed_after_its_first_epoch_and_each_tenth(tmp_path: Pa
     assert_equal_weights(run.model, plain.model)
     report = (tmp_path / "report.html").read_text()
     assert "Diagnosis</h2>" in report and "<td>layers.1</td>" in report
+    silent = Listener()
+    undiagnosed = train(config, tmp_path / "undiagnosed", silent, RunOptions(diagnose=False))
+    assert silent.found == [] and "Diagnosis" not in (tmp_path / "undiagnosed" / "report.html").read_text()
+    assert_equal_weights(undiagnosed.model, run.model)
 
 
 def test_the_command_line_warns_of_a_finding_when_it_begins(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +45,7 @@ LOW_BIAS = -7.0  # on average; below -7.7 even the largest drive, 3, starts no s
 SRC_RHO, WIDE_RHO = DEFAULTS["rho"], 10.0  # of SRC, and of SRC.for_sequences
 USUAL_DRIVE = 0.9  # the root mean square of i / rho of an untrained first layer, docs/initialisation.md
 
+STEPS_AT_A_TIME = 16  # of which states are measured
 COLUMNS = 100  # of the table
 HEAD = (
     *("layer", "neurons", "rate", "silent", "always", "i/rho", "saturated", "dead in"),
@@ -253,8 +255,8 @@ class _Layer:
             rho = rho[:, None, None]
         squares, beyond = torch.zeros(2, dtype=torch.float64, device=rho.device)
         steps = (i for call in self.calls for state in call.states() for i in state.i)
-        for i, valid in zip(steps, self.valid, strict=True):
-            ratio = (i / rho).flatten(1)[valid].double()
+        for valid in self.valid.split(STEPS_AT_A_TIME):
+            ratio = (torch.stack([*islice(steps, len(valid))]) / rho).flatten(2)[valid].double()
             squares += ratio.square().sum()
             beyond += (ratio.abs() > SATURATED_AT).sum()
         elements = int(self.valid.sum()) * self.neurons

@@ -72,16 +72,18 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 def add_run_options(parser: argparse.ArgumentParser, *, training: bool = True) -> None:
     """Add the flags of ``RunOptions``; options not given are absent from the namespace.
 
-    A command without ``training`` writes no checkpoints, and does not have their flag.
+    A command without ``training`` writes no checkpoints and diagnoses nothing, and does not have these flags.
     """
     group = parser.add_argument_group("this machine", "Results do not depend on these.")
     for name, option in settings_of(RunOptions).items():
-        if name == "checkpoint_seconds" and not training:
+        if name in ("checkpoint_seconds", "diagnose") and not training:
             continue
         keywords: dict[str, Any] = {"help": option.text, "action": "store_true"}
+        if option.default is True:
+            keywords = {"help": f"{option.text} [yes]", "action": argparse.BooleanOptionalAction}
         if option.default is None:
             keywords = {"help": option.text, "type": Path, "metavar": "DIR"}
-        elif option.default is not False:
+        elif not isinstance(option.default, bool):
             kind = type(option.default)
             keywords = {"help": f"{option.text} [{typed(option.default)}]", "type": kind, "metavar": METAVARS[kind]}
         group.add_argument(option.option, dest=name, default=argparse.SUPPRESS, **keywords)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 from .. import training
@@ -51,6 +52,7 @@ def add_command(commands: argparse._SubParsersAction[Parser], line: str) -> None
 
 def train(arguments: argparse.Namespace) -> None:
     """Train a network or resume a run, show its progress, and print the test accuracy."""
+    began = time.monotonic()
     given = given_settings(arguments)
     options = run_options(arguments)
     if arguments.resume is not None:
@@ -68,4 +70,5 @@ def train(arguments: argparse.Namespace) -> None:
             run = training.train(config, out, observer, options)
     if is_first_process():
         seconds = sum(metrics.seconds for metrics in run.history)
-        say(f"{result_text(run.evaluation)} after {seconds:.1f} s of training, run folder {out}")
+        passed = time.monotonic() - began
+        say(f"{result_text(run.evaluation)} after {seconds:.1f} s of training, {passed:.1f} s in all, run folder {out}")

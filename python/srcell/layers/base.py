@@ -43,7 +43,7 @@ from .options import (
     SpreadFrequencies,
     completed,
 )
-from .recorded import Call
+from .recorded import Call, each_state
 
 INITIAL = ("i0", "h0", "hs0")  # q starts at 0
 
@@ -477,12 +477,11 @@ class Neurons(HasConstants):
         arguments["weight_hh"] = weight
         if delay is not None:
             arguments |= {"delay_hh": delay, "max_delay": self.max_delay, "delay_width": self.delay_width}
-        recorded = state_type(self.resonates, False)
-        for t, now in enumerate(given.split(1)):
-            left = None if lengths is None else (lengths > t).long()
-            _, state = src(now, state=state, lengths=left, **arguments)
-            own = state[: len(recorded._fields)]
-            yield recorded(*(x.expand(len(now), *state.h.shape) for x in own))
+
+        def run(now: Tensor, before: AnyState | None, left: Tensor | None) -> AnyState:
+            return src(now, state=before, lengths=left, **arguments)[1]
+
+        yield from each_state(run, given, state, lengths, state_type(self.resonates, False))
 
     def extra_repr(self) -> str:
         """The options that differ from the defaults; of a learnt parameter, its initial value."""

@@ -17,7 +17,7 @@ from .constants import HasConstants, check_size
 from .description import changed
 from .init import FIRST_WEIGHT_SCALE, draw_weights
 from .options import INITIAL_STATES
-from .recorded import Call
+from .recorded import Call, each_state
 
 SPREAD = 3.0  # weights are clipped to this many standard deviations
 RHO = 6.0  # of the surrogate gradient, in units of the float weights
@@ -168,10 +168,12 @@ class IntegerSRC(HasConstants):
         if isinstance(input, EventBatch):
             lengths, input = input.lengths if lengths is None else lengths, input.to_dense()
         ends = None if lengths is None else torch.as_tensor(lengths)
-        for t, now in enumerate(input.split(1)):
-            left = None if ends is None else (ends > t).long()
-            _, state, _ = run_integer(now, self.integers(), None, None, state, self.cell, left, floats=False)
-            yield IntegerState(*(x.expand(len(now), *x.shape) for x in state))
+        weight = self.integers()
+
+        def run(now: Tensor, before: Any, left: Tensor | None) -> IntegerState:
+            return run_integer(now, weight, None, None, before, self.cell, left, floats=False)[1]
+
+        yield from each_state(run, input, state, ends, IntegerState)
 
     def _constants(self) -> dict[str, float | None]:
         constants = {"weight_bits": self.weight_bits, "rho": self.rho, **self.cell._asdict()}

@@ -45,6 +45,7 @@ class RunOptions:
     checkpoint_seconds: float = setting(
         30.0, "minimum seconds between checkpoints within an epoch", "one is also written after every epoch"
     )
+    diagnose: bool = setting(True, "diagnose the network: after the first epoch, each tenth, and for the report")
 
     def __post_init__(self) -> None:
         for name, option in settings_of(RunOptions).items():

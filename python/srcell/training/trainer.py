@@ -172,11 +172,12 @@ class Trainer:
     def diagnose(self) -> Diagnosis | None:
         """After the first epoch and each tenth of a run, in one process, diagnose the network on the same samples.
 
-        Gradients are measured after the first epoch only: those of a network that has learnt are small and uneven.
+        Gradients are measured after the first epoch only: those of a network that has learnt are small and uneven. With
+        the option ``diagnose`` off there is none.
         """
         done = len(self.history)
         tenths = [10 * epochs // self.config.epochs for epochs in (done - 1, done)]
-        if self.group.rank or (done != 1 and tenths[0] == tenths[1]):
+        if self.group.rank or not self.options.diagnose or (done != 1 and tenths[0] == tenths[1]):
             return None
         config = self.config
         loader = self._load(
@@ -189,8 +190,10 @@ class Trainer:
         loader.set_epoch(1)
         return self._diagnose(loader, with_gradients=done == 1)
 
-    def diagnose_test(self) -> Diagnosis:
-        """Diagnose the network on samples of the test set, drawn alike in every run."""
+    def diagnose_test(self) -> Diagnosis | None:
+        """Diagnose the network on samples of the test set, drawn alike in every run; None with ``diagnose`` off."""
+        if not self.options.diagnose:
+            return None
         return self._diagnose(self._load(self._test_samples, batch_size=DIAGNOSED, shuffle=True), with_gradients=True)
 
     def test(self) -> Evaluation:
