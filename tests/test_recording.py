@@ -27,6 +27,10 @@ LAYERS: dict[str, tuple[Any, Any]] = {
     "product": (lambda: SRC(20, 12, initial_state="rest"), lambda: 0.3 * noise(9, 60, 3, 20, dtype=torch.float32)),
     "EventBatch": (lambda: SRC(20, 12), lambda: EventBatch.from_dense(spikes_in())),
     "float64": (lambda: SRC(20, 12, dtype=torch.float64), lambda: spikes_in().double()),
+    "several windows": (
+        lambda: SRC(20, 12, recurrent=True, omega=0.3),
+        lambda: (noise(10, 300, 3, 20, dtype=torch.float32) > 0.6).float(),
+    ),
     "maps": (lambda: SRCConv2d(2, 4, 3), lambda: spikes_in(0.4)[..., :18].unflatten(2, (2, 3, 3))),
 }
 
@@ -56,6 +60,7 @@ def test_states_stay_constant_past_a_samples_length() -> None:
         _, state = layer(x, lengths=[60, 20, 0])
     trace = recording["src"].trace()
     assert torch.equal(trace.h[-1], state.h[0]) and torch.equal(trace.h[19, 1], state.h[0, 1])
+    assert torch.equal(trace.i[20:, 1], state.i[0, 1].expand(40, 12)) and not trace.i[:, 2].any()
     assert not recording["src"].spikes[20:, 1].any()
 
 
