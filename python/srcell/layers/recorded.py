@@ -36,8 +36,7 @@ def each_state(
     in one call, for the state before it, then the first steps of all segments as one batch, and so on: 256 steps take
     32 calls. Without steps it yields one state, (0, B, \*F).
     """
-    if state is None or not len(input):
-        state = run(input[:0], state, None)
+    state = run(input[:0], state, None)  # the given one, with all of its tensors
     if not len(input):
         yield _of(kind, (x[None][:0] for x in state))
         return
