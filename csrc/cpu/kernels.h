@@ -1,5 +1,5 @@
 // The table of an instruction set's (ISA's) kernels, in parts. The bindings call it through dispatch.h; kernels.cpp
-// implements the parts and is compiled once for each ISA and part. Knows no Python.
+// implements the parts and is compiled once for each ISA and part; AVX-512 has AVX2's for float64. Knows no Python.
 #pragma once
 
 #include "../params.h"

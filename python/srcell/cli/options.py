@@ -79,11 +79,11 @@ def add_run_options(parser: argparse.ArgumentParser, *, training: bool = True) -
         if name in ("checkpoint_seconds", "diagnose") and not training:
             continue
         keywords: dict[str, Any] = {"help": option.text, "action": "store_true"}
-        if option.default is True:
-            keywords = {"help": f"{option.text} [yes]", "action": argparse.BooleanOptionalAction}
         if option.default is None:
             keywords = {"help": option.text, "type": Path, "metavar": "DIR"}
-        elif not isinstance(option.default, bool):
+        elif option.default is True:
+            keywords = {"help": f"{option.text} [{typed(True)}]", "action": argparse.BooleanOptionalAction}
+        elif option.default is not False:
             kind = type(option.default)
             keywords = {"help": f"{option.text} [{typed(option.default)}]", "type": kind, "metavar": METAVARS[kind]}
         group.add_argument(option.option, dest=name, default=argparse.SUPPRESS, **keywords)
