@@ -48,7 +48,11 @@ SRCELL_KERNELS(scalar, scalar)
 namespace {
 #if defined(__x86_64__)
 #if !defined(SRCELL_WITHOUT_avx2)
+#if defined(SRCELL_WITHOUT_avx2_f64)
+SRCELL_KERNELS(avx2, scalar)
+#else
 SRCELL_KERNELS(avx2, avx2)
+#endif
 #if !defined(SRCELL_WITHOUT_avx512)
 SRCELL_KERNELS(avx512, avx2)
 #endif
