@@ -99,8 +99,14 @@ def make_call(
     return layer_call(layer, *(given[key] for key in of_call), **of_row, **options)
 
 
-def opcheck(call: OperatorCall) -> None:
-    torch.library.opcheck(call.operator, tuple(call.arguments), call.options)
+# Tracing with symbols for sizes takes most of opcheck's time. Which sizes the outputs have is asked of one function,
+# whatever is saved or masked: it is traced once for each row.
+UNTRACED = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
+def opcheck(call: OperatorCall, *, traced: bool = True) -> None:
+    tests = (*UNTRACED, "test_aot_dispatch_dynamic") if traced else UNTRACED
+    torch.library.opcheck(call.operator, tuple(call.arguments), call.options, test_utils=tests)
 
 
 @optional_arguments
@@ -108,7 +114,8 @@ def opcheck(call: OperatorCall) -> None:
 @layers
 def test_layers_pass_opcheck(name: str, dtype: torch.dtype, present: bool) -> None:
     for save in (True, False):
-        opcheck(make_call(name, dtype, present, requires_grad=save, save=save, trace_integrator=present).forward())
+        call = make_call(name, dtype, present, requires_grad=save, save=save, trace_integrator=present)
+        opcheck(call.forward(), traced=save)
 
 
 def outputs_of(call: LayerCall) -> tuple[list[Tensor | None], list[Tensor]]:
@@ -127,13 +134,13 @@ def test_backward_operators_pass_opcheck(name: str, dtype: torch.dtype, present:
     masks = [([True] * 10, [True] * 2), ([False] * 10, [True] * 2), ([True, False] * 5, [False] * 2)]
     if not present:
         masks = [([False] * 10, [False, True]), ([False] * 10, [False] * 2)]
-    for of_layer, of_synapse in masks:
+    for k, (of_layer, of_synapse) in enumerate(masks):
         call = make_call(name, dtype, present, trace_integrator=any(of_layer[1:]))
         grad_outputs, saved = outputs_of(call)
         if call.name == "src_dense":
             assert bool(saved[-2].any()) == ("by events" in name and "convolved" not in name)
         wanted = (of_synapse[1:] if call.name == "src" else of_synapse) + of_layer
-        opcheck(call.backward(grad_outputs if present else [None] * 6, saved, wanted))
+        opcheck(call.backward(grad_outputs if present else [None] * 6, saved, wanted), traced=k == 0)
 
 
 OFFSETS, INDICES = torch.tensor([0, 1, 2]), torch.tensor([0, 2], dtype=torch.int32)
@@ -347,8 +354,13 @@ def directly(call: OperatorCall) -> Any:
     return operator(*record[:tensors], **dict(zip(operator._options, record[tensors:], strict=True)))
 
 
-def with_fakes(call: OperatorCall) -> Any:
-    with FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True) as mode:
+def fake_mode() -> FakeTensorMode:
+    return FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+
+
+def with_fakes(call: OperatorCall, mode: FakeTensorMode | None = None) -> Any:
+    """The call on fake tensors, of which a mode makes one for each tensor that it is given."""
+    with mode or fake_mode() as mode:
         fake = pytree.tree_map_only(Tensor, mode.from_tensor, call.arguments)
         return OperatorCall(call.name, *fake, **call.options)()
 
@@ -429,15 +441,16 @@ def test_real_calls_are_refused_as_fake_ones_are(name: str) -> None:
     """Whichever way a call goes, what the table says of its tensors is said in the same words."""
     call = valid_calls()[name]
     assert refusal_of(call) is None
+    mode = fake_mode()
     for changed in changed_calls(call):
-        said, fake = refusal_of(changed), refusal_of(lambda c=changed: with_fakes(c))
+        said, fake = refusal_of(changed), refusal_of(lambda c=changed: with_fakes(c, mode))
         assert refusal_of(lambda c=changed: directly(c)) == said, changed.arguments
         assert fake == said or (fake is None and OF_VALUES.match(str(said))), changed.arguments
 
 
 def on_devices(call: OperatorCall, first: str, other: str, position: int) -> str | None:
     """What is said of a call on fake tensors on one device, except that at a position, which is on another."""
-    with FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True):
+    with fake_mode():
         tensors, spec = pytree.tree_flatten(call.arguments)
         for k, x in enumerate(tensors):
             if isinstance(x, Tensor):
