@@ -78,6 +78,8 @@ def test_no_source_uses_functions_that_execute_a_file() -> None:
 
 # Writes stay in their folder
 
+DRAWS = True  # figures of runs: conftest.py
+
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:

@@ -57,7 +57,10 @@ def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) ->
     return True
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.release)])
+# Not in `make test`: it takes 15 s, most of them in three processes that start.
+@pytest.mark.parametrize(
+    "times", [pytest.param(1, marks=pytest.mark.landing), pytest.param(10, marks=pytest.mark.release)]
+)
 def test_a_run_that_is_killed_ends_with_the_same_weights(times: int, undisturbed: bytes, tmp_path: Path) -> None:
     out, choices = tmp_path / "run", random.Random(7)
     arguments = ["digits", *SETTINGS, "--out", str(out)]

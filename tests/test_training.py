@@ -40,6 +40,8 @@ from srcell.training.checkpoint import read_checkpoint
 from srcell.training.run_folder import RunFolder
 from support.runs import TINY, all_steps, assert_equal_weights, assert_resumes_at, run_to_the_end
 
+DRAWS = True  # figures of runs: conftest.py
+
 
 def test_a_run_writes_plots_a_report_and_its_configuration(run: TrainedRun, out: Path) -> None:
     plots = ["confusion.png", "learning_curve.png", "raster.png", "rates.png", "traces.png"]

@@ -5,6 +5,7 @@ Run folders call this.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from math import isnan
@@ -46,6 +47,13 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    image = io.BytesIO()
+    figure.savefig(image, dpi=150)
+    return image.getvalue()
 
 
 def learning_curve(history: list[EpochMetrics]) -> Figure:

@@ -282,12 +282,9 @@ class RunFolder:
         if self.config.learn_delays and isinstance(model, Classifier):
             untrained = build_model(self.config, model.input_shape, model.readout.num_classes)
             figures["delays.png"] = plots.delays(untrained.delays, model.delays)
-        images = {}
-        for name, figure in figures.items():
-            image = io.BytesIO()
-            figure.savefig(image, dpi=150)
-            images[name] = image.getvalue()
-            write_atomically(self.path / name, images[name])
+        images = {name: plots.png(figure) for name, figure in figures.items()}
+        for name, image in images.items():
+            write_atomically(self.path / name, image)
         page = report.page(self.config, history, evaluation, images, diagnosis)
         write_atomically(self.path / "report.html", page.encode())
         if self._summary is not None:
