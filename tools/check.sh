@@ -41,11 +41,9 @@ emulates() {
 rest() {
     # Of the gallery only plot_raster and plot_sound run, because pages show their images. The commands of only one page
     # run here: tests/test_docs.py runs those of all pages.
-    say "the documentation, in the background"
+    say "the documentation"
     sphinx-build -W --keep-going -q -E -t without_browser -t one_console \
-        -D "sphinx_gallery_conf.filename_pattern=plot_(raster|sound)" -b html docs build/docs-of-check &
-    documentation=$!
-    trap 'kill $documentation 2>/dev/null || true' EXIT
+        -D "sphinx_gallery_conf.filename_pattern=plot_(raster|sound)" -b html docs build/docs-of-check
 
     say "the static checks"
     pre-commit run --all-files --show-diff-on-failure
@@ -56,10 +54,6 @@ rest() {
     BUILD=build/release PYTHON=$BIN/python tools/check_library.sh build/library
     SRCELL_CUDA_ON_HOST=$(realpath build/release/on_host/_cuda*.so) python -m pytest -q -m landing \
         tests/test_cuda_sizes.py $(emulates || echo tests/test_cuda.py)
-
-    say "waiting for the documentation"
-    wait "$documentation"
-    trap - EXIT
 }
 
 cuda() {
