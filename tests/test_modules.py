@@ -341,10 +341,11 @@ def test_bools_and_integers_are_spike_counts(dtype: torch.dtype, weight_dtype: t
 
 @pytest.mark.parametrize("kind", ["SRC", "SRCConv2d"])
 def test_under_autocast_the_synapse_is_in_bfloat16_and_the_cell_in_float32(kind: str) -> None:
-    x = make_spikes(15, STEPS, BATCH, 8)
-    layer, given = make_layer(8, 5), x
+    x = 1 - make_spikes(15, STEPS, BATCH, 80) / 2  # so dense that "auto" chooses the product
+    layer, given = make_layer(80, 5), x
     if kind == "SRCConv2d":
-        layer, given = make_layer(2, 5, 2, cls=SRCConv2d), x.view(STEPS, BATCH, 2, 2, 2)
+        x = x[..., :8]
+        layer, given = make_layer(2, 5, 2, cls=SRCConv2d), x.reshape(STEPS, BATCH, 2, 2, 2)
     weight, bias = layer.parameters()
     with torch.autocast("cpu", torch.bfloat16):
         spikes, state = layer(given)

@@ -54,7 +54,9 @@ LAYERS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "src_events": (["events", "weight"], {}),
     "src_dense by events": (["dense", "weight"], {"method": "events"}),
     "src_dense by events, grad at events": (["dense", "weight"], {"method": "events", "input_grad_at_events": True}),
+    "src_dense by events, autocast": (["dense", "weight"], {"method": "events", "product_dtype": "bfloat16"}),
     "src_dense by gemm": (["dense", "weight"], {"method": "gemm"}),
+    "src_dense by gemm, autocast": (["dense", "weight"], {"method": "gemm", "product_dtype": "float16"}),
     "src_dense by gemm, grad at events": (["dense", "weight"], {"method": "gemm", "input_grad_at_events": True}),
     "src, resonant": (["current"], {}),
     "src_events, resonant": (["events", "weight"], {}),
@@ -397,8 +399,8 @@ def changes_of(x: Tensor) -> list[Tensor | None]:
 
 WRONG_OPTIONS: dict[str, Any] = {
     "surrogate": "relu ", "lateral_surrogate": "", "past_steps": -1, "constants": [0.9], "bias_max": float("nan"),
-    "channels": -2, "clamped": [True] * 9, "start": "", "method": "", "steps": -3, "batch": -3, "taps": 0, "skip": 99,
-    "output_mask": [True], "cell": [1, 2],
+    "channels": -2, "clamped": [True] * 9, "start": "", "method": "", "product_dtype": "float8",
+    "steps": -3, "batch": -3, "taps": 0, "skip": 99, "output_mask": [True], "cell": [1, 2],
 }  # fmt: skip
 
 

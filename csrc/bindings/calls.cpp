@@ -206,7 +206,11 @@ py::object src_events(const py::handle call, const Way& way, int threads) {
     return answer(layer, made, field(call, 4), learns, {field(call, 2), like});
 }
 
-// `call` has the fields input, weight, layer, method, input_grad_at_events, save, trace_integrator and convolution.
+// Whether `x` names the dtype of torch's products; Python uses it.
+bool is_product_dtype(const py::handle x) { return is_text(x, "") || is_text(x, "bfloat16") || is_text(x, "float16"); }
+
+// `call` has the fields input, weight, layer, method, input_grad_at_events, save, trace_integrator, convolution and
+// product_dtype.
 // Returns False if the product is to be used.
 py::object src_dense(const py::handle call, const Way& way, int threads) {
     if (is_for_dispatcher(way)) return py::none();
@@ -214,7 +218,8 @@ py::object src_dense(const py::handle call, const Way& way, int threads) {
     Tensor input;
     Synapse synapse;
     const py::handle like = field(call, 1), method = field(call, 3);
-    if (!read_dense(given, call, 0, field(call, 7), way, input, synapse)) return py::none();
+    if (!read_dense(given, call, 0, field(call, 7), way, input, synapse) || !is_product_dtype(field(call, 8)))
+        return py::none();
     LayerCall layer(given, way);
     const bool chosen = is_text(method, "events"), product = is_text(method, "gemm");
     if ((!chosen && !product && !is_text(method, "auto")) || !layer.read(field(call, 2)) || !fits(layer, synapse))
@@ -317,14 +322,17 @@ py::object src_events_backward(const py::handle call, const Way& way, int thread
     return with_layers(made.made, gradients);
 }
 
-// `call` then has input, weight, trace, checkpoints, mask, ones, layer, method, input_grad_at_events, output_mask and
-// convolution. By events, whatever the method.
+// `call` then has input, weight, trace, checkpoints, mask, ones, layer, method, input_grad_at_events, output_mask,
+// convolution and product_dtype. By events, whatever the method. A product in another dtype is left to torch: in place
+// of the input's gradient comes that of the currents.
 py::object src_dense_backward(const py::handle call, bool ones, const Way& way, int threads) {
     if (is_for_dispatcher_backwards(way)) return py::none();
     Arguments given(way.reader());
     Tensor input;
     Synapse synapse;
-    if (!read_dense(given, call, kGrads, field(call, kGrads + 10), {}, input, synapse)) return py::none();
+    if (!read_dense(given, call, kGrads, field(call, kGrads + 10), {}, input, synapse) ||
+        !is_product_dtype(field(call, kGrads + 11)))
+        return py::none();
     const int64_t inputs = input.shape[2];
     LayerCall layer(given, way);
     Outputs grads = {};
@@ -340,11 +348,14 @@ py::object src_dense_backward(const py::handle call, bool ones, const Way& way, 
     const Layer checked = layer.checked(threads);
     Made made;
     const py::handle like = field(call, kGrads + 1);
+    const bool at_events = want_input && flag(field(call, kGrads + 8));
+    const bool leaves_product = want_input && !at_events && !synapse.map() && !is_text(field(call, kGrads + 11), "");
+    if (leaves_product && way.direct) return py::none();
     const Shape of_input = way.one_step ? Shape{layer.batch, inputs} : Shape{layer.steps, layer.batch, inputs};
-    const Address grad_input = want_input ? made.add(like, layer.number, of_input) : made.none();
+    const Address grad_current = leaves_product ? made.add(like, layer.number, layer.shape_of(0)) : 0;
+    const Address grad_input = leaves_product ? 0 : want_input ? made.add(like, layer.number, of_input) : made.none();
     const Address grad_weight = want_weight ? made.add(like, layer.number, synapse.shape()) : made.none();
     LayerGradients gradients(layer, wanted, like);
-    const bool at_events = want_input && flag(field(call, kGrads + 8));
     const Address elements = address_of(input.data);
     if (synapse.map()) {
         convolution_backward(checked, grads, gradients.at, {nullptr, elements}, *synapse.map(), synapse.address(),
@@ -354,7 +365,7 @@ py::object src_dense_backward(const py::handle call, bool ones, const Way& way, 
     Tensor weight_t = {};
     if (at_events) given.reader.read(given.reader.keep(transposed(like)), weight_t);
     dense_backward(checked, grads, gradients.at, elements, inputs, mask, ones, saved, synapse.address(),
-                   address_of(weight_t.data), grad_input, grad_weight);
+                   address_of(weight_t.data), grad_current, grad_input, grad_weight);
     return with_layers(made.made, gradients);
 }
 

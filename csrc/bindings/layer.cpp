@@ -295,14 +295,14 @@ bool events_are_faster(bool is_double, const ScanShape& shape, Address input, in
 }
 
 void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address input, int64_t inputs,
-                    Address mask, bool ones, const Saved& saved, Address weight, Address weight_t, Address grad_input,
-                    Address grad_weight) {
+                    Address mask, bool ones, const Saved& saved, Address weight, Address weight_t, Address grad_current,
+                    Address grad_input, Address grad_weight) {
     layer.visit([&](const auto& cell) {
         using T = number_of<decltype(cell)>;
         const ScanShape& shape = layer.shape;
         const int64_t rows = shape.steps * shape.batch;
-        const Block<T> grad_current(grad_input ? rows * shape.neurons : 0);
-        const Address current = address_of(grad_current.data());
+        const Block<T> own(grad_input ? rows * shape.neurons : 0);
+        const Address current = grad_input ? address_of(own.data()) : grad_current;
         {
             const auto listed =
                 list_events<T>(shape, inputs, input, pointer<uint64_t>(mask), std::optional<bool>(ones));

@@ -54,10 +54,11 @@ void convolution_backward(const Layer& layer, const Outputs& grads, const Gradie
 
 // traced_backward() on a dense input, with the mask that dense_forward() wrote; `ones` is its result, whether all
 // nonzero elements are 1. If `weight_t` (K, N) is given, the gradient of the input is computed at the events alone and
-// is 0 elsewhere; otherwise it is the product of the gradient of the currents and `weight` (N, K).
+// is 0 elsewhere; otherwise it is the product of the gradient of the currents and `weight` (N, K). Without `grad_input`
+// the caller may want `grad_current`, to multiply it itself.
 void dense_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address input, int64_t inputs,
-                    Address mask, bool ones, const Saved& saved, Address weight, Address weight_t, Address grad_input,
-                    Address grad_weight);
+                    Address mask, bool ones, const Saved& saved, Address weight, Address weight_t, Address grad_current,
+                    Address grad_input, Address grad_weight);
 
 // The backward pass of scan_forward().
 void scan_backward(const Layer& layer, const Outputs& grads, const Gradients& gradients, Address current,

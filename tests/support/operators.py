@@ -68,6 +68,7 @@ def layer_call(
     save: bool = True,
     trace_integrator: bool = True,
     convolution: Sequence[int] = (),
+    product_dtype: str = "",
 ) -> LayerCall:
     """The call of ``src`` if there is no weight, of ``src_events`` on an EventBatch, of ``src_dense`` on a tensor."""
     options = {"save": save, "trace_integrator": trace_integrator}
@@ -77,4 +78,5 @@ def layer_call(
         sizes = {"steps": input.shape[0], "batch": input.shape[1], "convolution": [*convolution]}
         return LayerCall("src_events", [input.offsets, input.indices, input.values, weight], layer, sizes, options)
     both = {"input_grad_at_events": input_grad_at_events, "method": method, "convolution": [*convolution]}
+    both["product_dtype"] = product_dtype
     return LayerCall("src_dense", [input, weight], layer, both, options)

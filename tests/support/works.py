@@ -149,7 +149,10 @@ def _hooks() -> None:
             same(passes(layer, x), wanted)
 
 
-@feature("autocast (AMP)", "the synapse's product in half precision, the neuron in float32; spikes are float32")
+@feature(
+    "autocast (AMP)",
+    "torch's products in half precision, backwards too; sums of events and the neuron in float32, and so are spikes",
+)
 def _autocast() -> None:
     layer = SRC(6, 5)
     with torch.autocast("cpu", torch.bfloat16):

@@ -301,6 +301,13 @@ def autocasts(x: Tensor) -> bool:
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
+def product_dtype(x: Tensor) -> str:
+    """The name of the dtype that autocast chooses for products of a tensor; "" without autocast, and of float64."""
+    if x.dtype == torch.float64 or not autocasts(x):
+        return ""
+    return str(torch.get_autocast_dtype(x.device.type)).removeprefix("torch.")
+
+
 def in_work_dtype(x: Tensor) -> Tensor:
     """A floating-point tensor in the dtype of its computation, ``work_dtype``."""
     dtype = work_dtype(x)

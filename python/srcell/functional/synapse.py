@@ -35,6 +35,7 @@ from .layer import (
     in_work_dtype,
     layer_of,
     lengths_beside,
+    product_dtype,
     without_padding,
 )
 from .recurrence import run_src
@@ -76,8 +77,9 @@ def src_linear(
             every instruction set, thread count and batch size. ``"gemm"`` is torch's matrix product, whose bits
             depend on the batch; an EventBatch is made dense for it, which synchronises on a GPU. ``"auto"`` uses
             events for an EventBatch. For a dense tensor it uses whichever is expected to be faster: events if the
-            density, measured on some of its rows, is below 0.5 + 30 / K. It uses the product for half precision,
-            under autocast, and on a GPU, where measuring the density would synchronise.
+            density, measured on some of its rows, is below 0.5 + 30 / K. It uses the product for half precision, and
+            on a GPU, where measuring the density would synchronise. Under autocast torch's products, forwards and
+            backwards, are in the dtype of autocast; what is added event by event is in float32.
         alpha: see :func:`src`.
         rho: see :func:`src`.
         r: see :func:`src`.
@@ -149,7 +151,7 @@ def directly(
         return None
     made: tuple[Tensor, AnyState] | None
     if isinstance(input, Tensor):
-        made = dense_directly((input, weight, layer, method, input_grad_at_events, False, False, convolution), way)
+        made = dense_directly((input, weight, layer, method, input_grad_at_events, False, False, convolution, ""), way)
         if made is False:
             if layer.lengths is not None:
                 input = zero_padding(input, layer.lengths)
@@ -223,12 +225,11 @@ def _after_dense(
     convolution: Sequence[int],
 ) -> tuple[Tensor, AnyState]:
     """``after_synapse`` on a dense input."""
-    autocast, half = autocasts(input), weight.dtype in HALF
     if input.dtype != weight.dtype:
         input = as_spikes(input, weight.dtype)
-        if input.dtype != weight.dtype and not autocast:
+        if input.dtype != weight.dtype and not autocasts(input):
             raise dtype_error("input", f"{weight.dtype}, as weight has", input)
-    if method == "auto" and (autocast or half):
+    if method == "auto" and (weight.dtype in HALF or input.dtype in HALF):
         method = "gemm"
     elif method == "auto" and not (torch.compiler.is_compiling() or _gpu.is_gpu(input)):
         method = resolved(input, layer.lengths, convolution)
@@ -242,6 +243,7 @@ def _after_dense(
         return run_src(current, layer)
     input, work = in_work_dtype(input), in_work_dtype(weight)
     options = {"method": method, "input_grad_at_events": input_grad_at_events, "convolution": [*convolution]}
+    options["product_dtype"] = product_dtype(work)
     spikes, *ended = src_dense(input, work, layer, **options, save=False, trace_integrator=False)
     return _in_dtype(spikes, weight), final_state(layer, ended)
 
@@ -263,7 +265,7 @@ def currents_of(
     steps, batch, inputs = input.shape
     if isinstance(input, Tensor):
         input = as_spikes(input, weight.dtype)
-        by_product = method == "gemm" or (method == "auto" and (autocasts(input) or weight.dtype in HALF))
+        by_product = method == "gemm" or (method == "auto" and (weight.dtype in HALF or input.dtype in HALF))
         if by_product or not takes_events(contiguous(input), method, lengths, convolution):
             return _product(without_padding(input, lengths)[0], weight, convolution)
         input = EventBatch.from_dense(in_work_dtype(input), lengths)

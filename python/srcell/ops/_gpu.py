@@ -17,6 +17,7 @@ from torch import Tensor
 from .._shared.parameters import PARAMETERS
 from ._cpu import EventRows, core, mask_shape, rows_of
 from ._memory import Optionals, address
+from ._product import multiply
 
 
 class Layer(NamedTuple):
@@ -127,7 +128,7 @@ class Gpu:
         return self.synapse_gradients(run[0], rows, weight, self.current_gradient(run), wanted)
 
     def dense_backward(
-        self, run: Backward, input: Tensor, mask: Tensor, weight: Tensor, wanted: Sequence[bool]
+        self, run: Backward, input: Tensor, mask: Tensor, weight: Tensor, product_dtype: str, wanted: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """``events_backward`` on a dense input; ``wanted`` ends with whether its gradient is needed only at events."""
         want_input, want_weight, at_events = wanted
@@ -137,7 +138,7 @@ class Gpu:
             grad_weight = self.masked_weight_gradient(run[0], input, mask, weight, grad_current)
         if want_input:
             grad_input = input.new_empty(*input.shape)
-            torch.mm(grad_current.flatten(0, 1), weight, out=grad_input.flatten(0, 1))
+            multiply(grad_current.flatten(0, 1), weight, product_dtype, grad_input.flatten(0, 1))
             if at_events:
                 grad_input.masked_fill_(input == 0, 0)
         return grad_input, grad_weight

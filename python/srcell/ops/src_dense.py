@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from .._shared.arguments import check_choice, has_memory
-from . import _gpu, _layer
+from . import _convolution, _gpu, _layer, _product
 from ._acting import of_arguments
-from ._convolution import OPTION, checked_synapse, convolve, convolve_backward, places
+from ._convolution import checked_synapse, convolve, convolve_backward, places
 from ._cpu import core, empty, mask_shape
 from ._direct import Direct
 from ._layer import OF_OPERATOR
 from ._memory import address, contiguous, zero_padding
+from ._product import lowered, multiply
 from ._table import TABLE, WORK, Checked
 from .src import backward as run_src_backward
 from .src import forward as run_src
@@ -70,7 +71,7 @@ operators = _layer.declare(
     "str method, bool input_grad_at_events",
     wanted=["input", "weight"],
     kept=TABLE["kept"],
-    defaulted=OPTION,
+    defaulted=f"{_convolution.OPTION}, {_product.OPTION}",
     options_of_gradient=options_of_gradient,
 )
 
@@ -114,11 +115,12 @@ def by_product(call: Any) -> tuple[Any, ...]:
     """The outputs, from currents of torch's product."""
     checked = checked_call(call)
     input, weight = contiguous(call.input), call.weight
+    dtype = call.product_dtype
     if call.convolution:
-        current = convolve(input, weight, call.convolution)
+        current = convolve(lowered(input, dtype), lowered(weight, dtype), call.convolution).to(weight.dtype)
     else:
         current = empty(weight, *checked["TBN"])
-        torch.mm(input.flatten(0, 1), weight.t(), out=current.flatten(0, 1))
+        multiply(input.flatten(0, 1), weight.t(), dtype, current.flatten(0, 1))
     *outputs, trace, checkpoints = run_src(src.record(current, call.layer, call.save, call.trace_integrator, False))
     if not call.save:
         return *outputs, None, None, None, None
@@ -132,6 +134,7 @@ def checked_dense(call: Any) -> Checked:
     """A call whose synapse and method are checked."""
     checked = checked_synapse("src_dense", call)
     check_choice("method", call.method, METHODS)
+    check_choice("product_dtype", call.product_dtype, _product.DTYPES)
     if checked.letters["K"] > _MAX_EVENT_INPUTS and call.method != "gemm":
         raise ValueError(f"input: expected K of at most 2^31 for events, got {checked.letters['K']}")
     return checked
@@ -185,12 +188,13 @@ def backward(call: Any) -> Any:
         trace, checkpoints = trace[:of_trace], checkpoints[:size]
         if not _gpu.is_gpu(input):
             call = call._replace(trace=trace, checkpoints=checkpoints)
-            return _layer.on_cpu(core.src_dense_backward, checked_backward, call, bool(call.ones), OF_OPERATOR)
+            made = _layer.on_cpu(core.src_dense_backward, checked_backward, call, bool(call.ones), OF_OPERATOR)
+            return _after_kernel(call, *made)
         refuse_convolution_on_gpu(call)
         run, gradients = _layer.backward_on_gpu(call, checked, [trace, checkpoints])
         wanted, tensors = (
             (want_input, want_weight, call.input_grad_at_events),
-            (contiguous(call.mask), contiguous(weight)),
+            (contiguous(call.mask), contiguous(weight), call.product_dtype),
         )
         of_synapse = _gpu.gpu_of("input", input).dense_backward(run, input, *tensors, wanted)
         return *of_synapse, *of_arguments(of_layer, gradients)
@@ -198,15 +202,33 @@ def backward(call: Any) -> Any:
     kept = current, trace, checkpoints, of_layer, [True, *call.output_mask[2:]]
     grad_current, *others = run_src_backward(src_backward.record(*call[: len(_layer.OUTPUT)], *kept))
     summed = input if of_layer.lengths is None else zero_padding(input, of_layer.lengths)
+    dtype = call.product_dtype
     if call.convolution:
-        return *convolve_backward(grad_current, summed, weight, call.convolution, (want_input, want_weight)), *others
-    grad_input, grad_weight, rows = None, None, grad_current.flatten(0, 1)
+        current, summed, kernel = (lowered(x, dtype) for x in (grad_current, summed, weight))
+        made = convolve_backward(current, summed, kernel, call.convolution, (want_input, want_weight))
+        return *(None if x is None else x.to(weight.dtype) for x in made), *others
+    grad_input, grad_weight, rows = None, None, lowered(grad_current.flatten(0, 1), dtype)
     if want_weight:
-        grad_weight = torch.mm(rows.t(), summed.flatten(0, 1), out=weight.new_empty(weight.shape))
+        grad_weight = weight.new_empty(weight.shape)
+        multiply(rows.t(), summed.flatten(0, 1), dtype, grad_weight)
     if want_input:
         grad_input = empty(input, *input.shape)
-        torch.mm(rows, weight, out=grad_input.flatten(0, 1))
+        multiply(rows, weight, dtype, grad_input.flatten(0, 1))
     return grad_input, grad_weight, *others
+
+
+def _after_kernel(call: Any, grad_input: Tensor | None, *others: Any) -> tuple[Any, ...]:
+    """The gradients; the kernel leaves a product in another dtype to torch, and returns the currents' in its place."""
+    if grad_input is None or not _leaves_product(call):
+        return grad_input, *others
+    grad_current, grad_input = grad_input, empty(call.input, *call.input.shape)
+    multiply(grad_current.flatten(0, 1), call.weight, call.product_dtype, grad_input.flatten(0, 1))
+    return grad_input, *others
+
+
+def _leaves_product(call: Any) -> bool:
+    """Whether the backward kernel leaves the product for the gradient of the input to torch."""
+    return bool(call.product_dtype) and not call.input_grad_at_events and not call.convolution
 
 
 def checked_backward(call: Any) -> Checked:
