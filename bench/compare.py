@@ -22,7 +22,7 @@ MARGIN = 0.05
 def times_by_row(document: dict[str, Any]) -> dict[tuple[str, ...], dict[str, float]]:
     """Quartiles by setting, row and pass."""
     return {
-        (json.dumps(result["setting"], sort_keys=True), row, key): quartiles
+        (json.dumps({"amp": False} | result["setting"], sort_keys=True), row, key): quartiles
         for result in document["results"]
         for row, passes in result["milliseconds"].items()
         for key, quartiles in passes.items()
@@ -40,7 +40,7 @@ def describe(name: tuple[str, ...], old: dict[str, float], new: dict[str, float]
     return (
         f"{setting['case']} ({setting['subject']} {sizes}, T {setting['steps']}, B {setting['batch']}, "
         f"{setting['density']:.1%}, {setting['surrogate']}, full_gradient={setting['full_gradient']}, "
-        f"threads {setting['threads']}), {name[1]}, {name[2]}: "
+        f"threads {setting['threads']}{', autocast' * setting['amp']}), {name[1]}, {name[2]}: "
         f"{old['median']:.2f} -> {new['median']:.2f} ms, {new['median'] / old['median']:.2f} times"
     )
 

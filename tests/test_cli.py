@@ -112,7 +112,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 def test_options_reach_the_run(calls: list[Call]) -> None:
     settings = "--hidden 8 6 --lr 0.002 --gain 0.8 --seed 7 --surrogate relu --full-gradient"
     settings += " --input-delay 10 --taps 3 --recurrent --recurrent-delay 5 --learn-delays --whole-delays"
-    settings += " --delay-width 8 1 --delay-lr 1.5"
+    settings += " --delay-width 8 1 --delay-lr 1.5 --amp"
     machine = "--data there --download --cache --workers 2 --device cpu --checkpoint-seconds inf --no-diagnose"
     assert srcell_command(f"{TINY} {settings} {machine} --out run") == 0
     expected = TrainingConfig(
@@ -133,6 +133,7 @@ def test_options_reach_the_run(calls: list[Call]) -> None:
         whole_delays=True,
         delay_width=(8, 1),
         delay_learning_rate=1.5,
+        amp=True,
     )
     assert calls == [(expected, Path("run"), RunOptions(Path("there"), True, True, 2, "cpu", math.inf, diagnose=False))]
 

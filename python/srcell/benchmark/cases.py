@@ -70,6 +70,7 @@ class Workload:
         surrogate: as in ``srcell.src``.
         full_gradient: as in ``srcell.src``.
         threads: number of threads of torch and srcell; None means all.
+        amp: under autocast, with torch's products in bfloat16.
 
     """
 
@@ -84,6 +85,7 @@ class Workload:
     surrogate: str = "straight_through"
     full_gradient: bool = False
     threads: int | None = None
+    amp: bool = False
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -147,7 +149,7 @@ def _make_cases() -> dict[str, tuple[Workload, ...]]:
         ),
         "delays": _varied(small, "delays", ("events", "delayed", "interpolated", "delays")),
         "lateral-delays": (Workload("lateral-delays", "lateral", 784, (256,), lateral, steps=200, batch=128),),
-        "stack": (stack, replace(stack, surrogate="relu", rows=ours)),
+        "stack": (stack, replace(stack, surrogate="relu", rows=ours), replace(stack, amp=True)),
         "classifier": tuple(
             Workload("classifier", "classifier", 784, (100,), ("eager", "compiled", *ours), batch=n) for n in (1, 256)
         ),

@@ -115,6 +115,8 @@ def measure(setting: Workload, repetitions: int) -> Result:
     for name in setting.rows:
         try:
             rows[name] = make_row(name)
+            if setting.amp:
+                rows[name] = rows[name]._replace(call=torch.autocast("cpu", torch.bfloat16)(rows[name].call))
         except UnavailableError as reason:
             left_out[name] = str(reason)
     done, milliseconds = time_rows(rows, dict.fromkeys(rows, gradient), setting.passes, repetitions)

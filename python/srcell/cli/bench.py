@@ -65,7 +65,8 @@ def describe_result(result: benchmark.Result) -> Iterator[str]:
     yield (
         f"{setting['case']}: {setting['subject']} {sizes}, T {setting['steps']}, B {setting['batch']}, "
         f"{setting['density']:.1%} events, {setting['surrogate']}, full_gradient={setting['full_gradient']}, "
-        f"threads {setting['threads']}, median (quartiles) of {result['repetitions']} repetitions"
+        f"threads {setting['threads']}, {'autocast, ' * setting['amp']}"
+        f"median (quartiles) of {result['repetitions']} repetitions"
     )
     width = 2 + max(map(len, benchmark.LABELS.values()))
     passes = next(iter(rows.values()))

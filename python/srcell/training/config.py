@@ -33,7 +33,9 @@ from .presets import OF_CAMERA, OF_OWN, PRESETS
 OWN = "own"  # the data set of a run whose network and samples the caller made
 
 # Settings added since srcell 0.2.0. A new setting must be listed here, or else older run folders cannot be read.
-ADDED = frozenset({"noise", "patience", "place_jitter", "rho", "rs", "size_jitter", "skip_samples", "standardise"})
+ADDED = frozenset(
+    {"amp", "noise", "patience", "place_jitter", "rho", "rs", "size_jitter", "skip_samples", "standardise"}
+)
 # Those that had another name in srcell 0.2.0.
 BEFORE = {old: RENAMED[old] for old in ("delay", "lateral", "lateral_delay", "recurrent_grad")}
 
@@ -65,6 +67,11 @@ class OptimisationSettings:
         "largest norm of the gradients; 0: no clipping",
         "a larger norm is scaled down to it; gradients of delays are excluded from the norm and not scaled",
         least=0,
+    )
+    amp: bool = setting(
+        False,
+        "mixed precision: torch's matrix products in bfloat16",
+        "by torch.autocast in training steps; neurons, sums of events and evaluations stay in float32",
     )
     label_smoothing: float = fraction(0.0, "label smoothing, as in torch's cross-entropy")
     rate_penalty: float = setting(

@@ -84,7 +84,7 @@ def train(*args: Any, **keywords: Any) -> TrainedRun:
         options: options of this machine.
         settings: with a network of your own, the settings of its training, by the names that ``TrainingConfig`` has for
             them: epochs, batch_size, learning_rate, schedule, patience, weight_decay, clip_norm, label_smoothing,
-            rate_penalty, target_rate, delay_learning_rate, train_samples, validation, seed.
+            rate_penalty, target_rate, delay_learning_rate, amp, train_samples, validation, seed.
 
     Raises:
         TypeError: ``model`` is neither, or a setting is not one of training.

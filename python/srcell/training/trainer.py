@@ -305,7 +305,10 @@ class Trainer:
             self._network = self._wrapped()
 
     def _train_batch(self, events: EventBatch, labels: Tensor) -> None:
-        output, *spikes = self._forward(events)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.amp):
+            output, *spikes = self._forward(events)
+        if self.config.amp:
+            output = output.float()
         output, labels = paired(output, labels, events.lengths)
         loss = summed_loss(output, labels, self.config.label_smoothing)
         if not loss.isfinite():
