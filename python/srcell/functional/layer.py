@@ -20,6 +20,7 @@ from ..events import EventBatch
 from ..ops._layer import LENGTHS, STATE, STATES, SURROGATES, LayerArguments
 from ..ops._memory import zero_padding
 from ..ops._operator import record_type
+from ..ops._product import NAMES
 from ..ops._table import HALF, Checked, device_error, shape_error, work_dtype
 from .terms import MOST_DELAY, check_delays, tables
 
@@ -305,7 +306,7 @@ def product_dtype(x: Tensor) -> str:
     """The name of the dtype that autocast chooses for products of a tensor; "" without autocast, and of float64."""
     if x.dtype == torch.float64 or not autocasts(x):
         return ""
-    return str(torch.get_autocast_dtype(x.device.type)).removeprefix("torch.")
+    return NAMES.get(torch.get_autocast_dtype(x.device.type), "")
 
 
 def in_work_dtype(x: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 # The name of a dtype; "": that of the tensors.
 OPTION = "str product_dtype=''"
-DTYPES = ("", "bfloat16", "float16")
+NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+DTYPES = ("", *NAMES.values())
 
 
 def lowered(x: Tensor, dtype: str) -> Tensor:
