@@ -314,10 +314,10 @@ TABLE |= {
 WIDE_STACK = depth_row("st", 2, "srcell train", SRC_CHOICE)._replace(
     network="784-512-512-100", command=f"srcell train {SHALLOW_TO_DEEP} --hidden 512 512 {SRC_CHOICE}"
 )
-TABLE["mnist-512-512"] = WIDE_STACK
+TABLE["depth-src-512-512"] = WIDE_STACK
 TABLE |= {
     f"{name}/amp": TABLE[name]._replace(command=f"{TABLE[name].command} --amp", configurations_tried=1)
-    for name in ("mnist-512-512", "depth-src-10")
+    for name in ("depth-src-512-512", "depth-src-10")
 }
 
 
