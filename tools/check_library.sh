@@ -29,7 +29,7 @@ if [ -z "${RUN:-}" ]; then
     within python <docs/howto/runtime.md >"$folder/clone/page.py" # writes the files that the commands read
     commands=$(sed -n '/^## In C$/,$p' docs/howto/runtime.md | within sh)
     # The build type None adds no flags: compilation without optimisation and debug information is the fastest.
-    (cd "$folder/clone" && "$PYTHON" page.py && CMAKE_BUILD_TYPE=None CMAKE_BUILD_PARALLEL_LEVEL=2 \
+    (cd "$folder/clone" && "$PYTHON" page.py && CMAKE_BUILD_TYPE=None \
         bash -euo pipefail -c "$commands") >"$folder/documented"
     for file in include/srcell.h lib/libsrcell.so lib/libsrcell.a lib/cmake/srcell/srcell-config.cmake; do
         test -e "$folder/clone/build/installed/$file"
