@@ -126,7 +126,7 @@ def _make_cases() -> dict[str, tuple[Workload, ...]]:
     lateral += ("gathered-10", "compiled-10", "gathered-200", "compiled-200", "picked-200")
     recurrence = Workload("recurrence", "recurrence", 784, (100,), ("eager", "compiled", "srcell"))
     small = Workload("784-100", "layer", 784, (100,), (*layer, "gru"))
-    stack = Workload("stack", "stack", 784, (512, 512, 100), ("eager", "compiled", *ours))
+    stack = Workload("stack", "stack", 784, (512, 512, 100), ("eager", "compiled", *ours, "gru"))
     maps = Convolutional(
         *("conv", "convolution", 2 * 34 * 34, (12 * 17 * 17,), ("eager", "compiled", "convolved", *ours, "lif")),
         density=0.006,

@@ -270,6 +270,9 @@ def _network_rows(setting: Workload) -> Callable[[str], Row]:
         return spikes.dense.unflatten(2, model.input_shape)
 
     def row(name: str) -> Row:
+        if name == "gru":
+            layers = [nn.GRU(*sizes) for sizes in pairwise((setting.inputs, *setting.neurons))]
+            return Row(lambda: _in_turn(layers, spikes.dense), [x for layer in layers for x in layer.parameters()])
         network = deepcopy(model) if name == "convolved" else model
         for layer in network.src_layers():
             if isinstance(layer, SRCConv2d) and name == "convolved":
@@ -292,6 +295,13 @@ def _network_rows(setting: Workload) -> Callable[[str], Row]:
         return Row(call, [*network.parameters(), *(x for x in (given,) if x is not None and x.requires_grad)])
 
     return row
+
+
+def _in_turn(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """The output of the last of the layers, each of which returns an output and a state."""
+    for layer in layers:
+        x, _ = layer(x)
+    return x
 
 
 def _step_rows(setting: Workload) -> Callable[[str], Row]:
