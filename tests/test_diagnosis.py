@@ -221,6 +221,20 @@ BROKEN = {
         "check the weights behind the layer",
         lambda: Read(weights=0.0),
     ),
+    "a cell for images": Broken(
+        r"src: the input is a sequence of real numbers, and the cell is that of SRC",
+        r"SRC\.for_sequences",
+        lambda: SRC(INPUTS, 32),
+        lambda: torch.randn(100, 16, INPUTS),
+        all_steps,
+    ),
+    "a cell for images, batch first": Broken(
+        r"src: the input is a sequence of real numbers",
+        r"SRC\.for_sequences",
+        lambda: SRC(INPUTS, 32, batch_first=True),
+        lambda: torch.randn(16, 100, INPUTS),
+        all_steps,
+    ),
     "NaN in weights": Broken(
         r"layers\.0: NaN or infinity in weight_ih_l0", "learning rate", lambda: changed(weights=torch.nan)
     ),
@@ -267,6 +281,7 @@ HEALTHY: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor | EventBat
     ),
     "linear readout": (lambda: classifier(readout="linear", surrogate="relu"), spikes_in, None),
     "dropout": (lambda: classifier(dropout=0.3, balance_gradients=True), spikes_in, None),
+    "a layer for sequences": (lambda: SRC.for_sequences(INPUTS, 32), lambda: torch.randn(100, 16, INPUTS), all_steps),
     "integers": (lambda: IntegerClassifier(INPUTS, [32], CLASSES), lambda: EventBatch.from_dense(spikes_in()), None),
     "sequential": (
         lambda: nn.Sequential(nn.Linear(INPUTS, 64), SpikesOnly(SRC(64, 40)), srcell.LeakyReadout(CLASSES)),
@@ -296,7 +311,7 @@ def test_untrained_networks_of_all_kinds_have_no_finding(case: str) -> None:
         assert (layer.i_over_rho is None) == (case == "integers")
         assert (layer.through_time is None) == (case == "integers" and layer is diagnosis.layers[0])
     lateral = diagnosis.layers[0].recurrent_gradient
-    assert bool(lateral) == (case in ("lateral", "delayed"))
+    assert bool(lateral) == (case in ("lateral", "delayed", "a layer for sequences"))
     assert str(diagnosis).endswith("\n\nnothing looks wrong")
 
 

@@ -40,6 +40,7 @@ LEAST_THROUGH_TIME = 1e-4  # 0.11: N-MNIST; a readout with alpha = 0.99 would gi
 MOST_THROUGH_TIME = 1000.0  # 32: the first of eleven layers on MNIST
 ENOUGH_SAMPLES = 16  # in fewer samples neurons and inputs can be silent by chance
 FEWEST_STEPS = 8  # with events, to compare quarters
+MOSTLY = 0.5  # share of the inputs that are not 0, of real numbers
 HIGHEST_BIAS = DEFAULTS["bias_max"]
 LOW_BIAS = -7.0  # on average; below -7.7 even the largest drive, 3, starts no second spike
 SRC_RHO, WIDE_RHO = DEFAULTS["rho"], 10.0  # of SRC, and of SRC.for_sequences
@@ -175,7 +176,7 @@ def diagnose(
         with torch.no_grad():
             broken = next(filter(None, (layer.not_finite(gradients) for layer in layers)), None)
             measured = [layer.measure(gradients, drive=broken is None) for layer in layers]
-            return Diagnosis(measured, _findings(layers, measured, gradients) if broken is None else [broken])
+            return Diagnosis(measured, _findings(input, layers, measured, gradients) if broken is None else [broken])
 
 
 Gradients = dict[int, Tensor | None]  # by the id of each tensor watched; None if the loss does not depend on it
@@ -324,6 +325,12 @@ class _Layer:
             for x in (call.input for call in self.calls)
         )
 
+    def is_for_images(self) -> bool:
+        """Whether the layer has the cell of ``SRC``, one time constant and no recurrent weights."""
+        if not isinstance(self.module, SRC) or self.numbers is None or self.weight_hh is not None:
+            return False
+        return self.rho < WIDE_RHO and len(self.numbers["alpha"].unique()) == 1
+
     def same_spikes(self) -> bool:
         """Whether there are several samples with spikes, at the same steps in all."""
         return self.samples > 1 and bool(self.spikes.any()) and self._same(self.spikes > 0)
@@ -336,9 +343,11 @@ class _Layer:
         return torch.equal(x, x[:, :1].expand_as(x))
 
 
-def _findings(layers: list[_Layer], measured: list[LayerDiagnosis], gradients: Gradients) -> list[str]:
+def _findings(
+    input: Tensor | EventBatch, layers: list[_Layer], measured: list[LayerDiagnosis], gradients: Gradients
+) -> list[str]:
     """A line for each sign of trouble: of the input, of the first layer that has one, and of gradients."""
-    lines = [*_input_signs(layers[0], measured[0])]
+    lines = [*_input_signs(input, layers[0], measured[0])]
     same = bool(lines)  # then spikes may be the same too
     for layer, found in zip(layers, measured, strict=True):
         signs = [*_signs(layer, found, compare=not same)]
@@ -351,7 +360,7 @@ def _findings(layers: list[_Layer], measured: list[LayerDiagnosis], gradients: G
     return [*lines, *_time_signs(layers, measured)]
 
 
-def _input_signs(layer: _Layer, found: LayerDiagnosis) -> Iterator[str]:
+def _input_signs(input: Tensor | EventBatch, layer: _Layer, found: LayerDiagnosis) -> Iterator[str]:
     """What is wrong with the input of the first layer."""
     if _most(found.dead_inputs, MOST_DEAD_INPUTS, layer):
         yield (
@@ -360,6 +369,20 @@ def _input_signs(layer: _Layer, found: LayerDiagnosis) -> Iterator[str]:
         )
     elif layer.samples > 1 and layer.same_input():
         yield f"{layer.name}: all {layer.samples} samples have the same input: check the data and the encoding"
+    elif layer.is_for_images() and _is_sequence_of_numbers(input, len(layer.spikes)):
+        yield (
+            f"{layer.name}: the input is a sequence of real numbers, and the cell is that of SRC, for events and images: "
+            "SRC.for_sequences makes a layer for sequences"
+        )
+
+
+def _is_sequence_of_numbers(x: Tensor | EventBatch, steps: int) -> bool:
+    """Whether a model's input is dense, mostly not 0 and of both signs, and differs between steps."""
+    if isinstance(x, EventBatch) or not x.is_floating_point() or x.dim() < 2 or steps < FEWEST_STEPS:
+        return False
+    x = x if len(x) == steps else x.transpose(0, 1)
+    mixed = bool((x < 0).any() and (x > 0).any() and (x[1:] != x[:-1]).any())
+    return mixed and float((x != 0).double().mean()) > MOSTLY
 
 
 def _signs(layer: _Layer, found: LayerDiagnosis, *, compare: bool) -> Iterator[str]:

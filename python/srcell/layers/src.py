@@ -76,9 +76,10 @@ class _Linear(Neurons):
 class SRC(_Linear):
     r"""A stack of Spiking Recurrent Cell layers, used like torch.nn.RNN.
 
-    It is trained with backpropagation through time; ``surrogate`` and ``full_gradient`` choose the gradient. Its repr
-    builds it again, but for device and dtype, and unless a tensor has more than eight values, a number is infinite, or
-    the layers of a stack loaded different values.
+    Its defaults are for events and images; for sequences of real numbers, in the place of an ``nn.GRU``, use
+    ``SRC.for_sequences``. It is trained with backpropagation through time; ``surrogate`` and ``full_gradient`` choose
+    the gradient. Its repr builds it again, but for device and dtype, and unless a tensor has more than eight values, a
+    number is infinite, or the layers of a stack loaded different values.
 
     Args:
         input_size: K, inputs of the first layer.
