@@ -103,7 +103,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     def train(config: TrainingConfig, out: Path, _: object, options: RunOptions) -> SimpleNamespace:
         calls.append((config, out, options))
         out.mkdir(parents=True)
-        return SimpleNamespace(history=[], evaluation=SimpleNamespace(accuracy=0.5, confusion=[0]))
+        return SimpleNamespace(
+            history=[], evaluation=SimpleNamespace(accuracy=0.5, confusion=[0], r2=math.nan, r2_of_mean=math.nan)
+        )
 
     monkeypatch.setattr(training, "train", train)
     return calls

@@ -68,6 +68,8 @@ class Evaluation(NamedTuple):
         answers: number of samples, or steps.
         r2: for targets, 1 - (sum of squared errors) / (sum of squared deviations from the mean), over all values; NaN
             for labels.
+        r2_of_mean: at the end of a run on targets, the R2 on the test set of the mean of the training targets; else
+            NaN.
 
     """
 
@@ -79,6 +81,7 @@ class Evaluation(NamedTuple):
     clamped: int = 0
     answers: int = 0
     r2: float = math.nan
+    r2_of_mean: float = math.nan
 
     @property
     def synaptic_operations(self) -> float:

@@ -20,6 +20,7 @@ def all_steps(trainer: Trainer) -> Iterator[float]:
         yield from trainer.train_epoch()
         trainer.finish_epoch()
     trainer.keep_best()
+    trainer.finish()
 
 
 def run_to_the_end(trainer: Trainer) -> Trainer:

@@ -123,7 +123,7 @@ def result_text(evaluation: Evaluation) -> str:
     """What a test found: the accuracy, or the error and R2 for targets."""
     if len(evaluation.confusion):
         return f"test accuracy {evaluation.accuracy:.2%}"
-    return f"test error {evaluation.loss:.4g} (mean squared), R2 {evaluation.r2:.3f},"
+    return f"test error {math.sqrt(evaluation.loss):.4g} (root mean square), R2 {evaluation.r2:.3f},"
 
 
 def accuracy_text(name: str, accuracy: float) -> str:

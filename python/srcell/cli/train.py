@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .. import training
 from ..training import TrainingConfig
+from ..training.metrics import remark
 from .options import (
     DATASETS,
     DEFAULT_PRESET,
@@ -72,3 +73,5 @@ def train(arguments: argparse.Namespace) -> None:
         seconds = sum(metrics.seconds for metrics in run.history)
         passed = time.monotonic() - began
         say(f"{result_text(run.evaluation)} after {seconds:.1f} s of training, {passed:.1f} s in all, run folder {out}")
+        if said := remark(run.history, run.evaluation):
+            say(f"warning: {said}")

@@ -35,7 +35,10 @@ OWN = "own"  # the data set of a run whose network and samples the caller made
 # Settings added since srcell 0.2.0. A new setting must be listed here, or else older run folders cannot be read.
 ADDED = frozenset(
     {"amp", "noise", "patience", "place_jitter", "rho", "rs", "size_jitter", "skip_samples", "standardise"}
+    | {"standardise_targets"}
 )
+# What those did before they were settings, where that differs from their defaults.
+UNSAID = {"standardise_targets": False}
 # Those that had another name in srcell 0.2.0.
 BEFORE = {old: RENAMED[old] for old in ("delay", "lateral", "lateral_delay", "recurrent_grad")}
 
@@ -72,6 +75,12 @@ class OptimisationSettings:
         False,
         "mixed precision: torch's matrix products in bfloat16",
         "by torch.autocast in training steps; neurons, sums of events and evaluations stay in float32",
+    )
+    standardise_targets: bool = setting(
+        True,
+        "in a regression, learn targets of mean 0 and deviation 1",
+        "each value over the training samples; losses of epochs are in units of their variance, and at the end the "
+        "network's last linear map takes in mean and deviation, so that it answers in the targets' unit",
     )
     label_smoothing: float = fraction(0.0, "label smoothing, as in torch's cross-entropy")
     rate_penalty: float = setting(
@@ -178,7 +187,7 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
         """Build the configuration from the dict of ``dataclasses.asdict``, or from its copy read back from JSON.
 
         Settings of srcell 0.2.0 get their new names. Missing settings that older versions did not have (``ADDED``) get
-        their defaults.
+        their defaults, or what those versions did (``UNSAID``).
 
         Raises:
             ValueError: a setting is unknown, missing, of the wrong type or out of range.
@@ -197,7 +206,7 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
         if differing:
             raise ValueError(f"settings: expected those of this srcell, unknown or missing: {', '.join(differing)}")
         try:
-            return cls(**settings)
+            return cls(**(UNSAID | settings))
         except TypeError as error:
             raise ValueError(str(error)) from None
 

@@ -84,7 +84,8 @@ def train(*args: Any, **keywords: Any) -> TrainedRun:
         options: options of this machine.
         settings: with a network of your own, the settings of its training, by the names that ``TrainingConfig`` has for
             them: epochs, batch_size, learning_rate, schedule, patience, weight_decay, clip_norm, label_smoothing,
-            rate_penalty, target_rate, delay_learning_rate, amp, train_samples, validation, seed.
+            rate_penalty, target_rate, delay_learning_rate, amp, standardise_targets,
+            train_samples, validation, seed.
 
     Raises:
         TypeError: ``model`` is neither, or a setting is not one of training.
@@ -297,6 +298,7 @@ def _train_to_the_end(trainer: Trainer, out: str | Path, folder: RunFolder | Non
                 observer.on_diagnosis(diagnosis)
         if kept := trainer.keep_best():
             observer.on_best(kept)
+        trainer.finish()
         evaluation = trainer.test()
     trainer.model.eval()
     if folder is not None:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..evaluation import count_correct
+from ..evaluation import Evaluation, count_correct
 from ..functional import count_spikes
+
+BY_HEART = 0.5  # of the targets' variance: a training error below it shows that the network can learn its samples
 
 
 class EpochMetrics(NamedTuple):
@@ -19,7 +21,7 @@ class EpochMetrics(NamedTuple):
     Attributes:
         epoch: 1 for the first.
         train_loss: mean cross-entropy (nats), or squared error for targets, of the training samples, each evaluated in
-            its optimiser step.
+            its optimiser step. The error of standardised targets is in units of their variance: 1 is that of the mean.
         train_accuracy: fraction of the training samples classified correctly, each evaluated in its optimiser step; NaN
             for targets.
         validation_accuracy: fraction of the validation samples classified correctly after the epoch; NaN for targets,
@@ -27,8 +29,8 @@ class EpochMetrics(NamedTuple):
         spike_rate: fraction of the elements (neuron, step, sample) of all layers that are active (s > 0) in training.
         learning_rate: learning rate of the epoch's last optimiser step.
         seconds: wall time of the epoch, evaluation included.
-        validation_loss: mean cross-entropy (nats), or squared error, of the validation samples after the epoch; NaN if
-            there are none.
+        validation_loss: mean cross-entropy (nats), or squared error as in ``train_loss``, of the validation samples
+            after the epoch; NaN if there are none.
 
     """
 
@@ -57,6 +59,27 @@ def best_epoch(history: Sequence[EpochMetrics]) -> int:
     ranked = zip(accuracies, (-row.validation_loss for row in history), history, strict=True)
     best = max(ranked, key=lambda row: row[:2], default=(0, 0, None))[2]
     return 0 if best is None else best.epoch
+
+
+def remark(history: Sequence[EpochMetrics], evaluation: Evaluation) -> str:
+    """In a regression that is worse than the mean of the training targets, that it is and why; else empty.
+
+    Example:
+        >>> row = EpochMetrics(9, 0.1, math.nan, math.nan, 0.1, 0.01, 1.0, 1.4)
+        >>> remark([row], Evaluation(math.nan, torch.zeros(0, 0), [], [], 2.0, r2=-0.4, r2_of_mean=-0.1))
+        'worse than the mean of the training targets (R2 -0.100): of the variance, the error fell to 0.1 on the ...'
+
+    """
+    if not evaluation.r2 < evaluation.r2_of_mean:
+        return ""
+    error = history[-1].train_loss
+    found = f"worse than the mean of the training targets (R2 {evaluation.r2_of_mean:.3f})"
+    if error < BY_HEART:
+        return (
+            f"{found}: of the variance, the error fell to {error:.2g} on the training samples and is "
+            f"{1 - evaluation.r2:.2g} on the test samples: more samples would help most, or --dropout 0.5"
+        )
+    return f"{found}: the error is {error:.2g} of the variance on the training samples, too: do the inputs tell the targets?"
 
 
 class Tally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
-from math import isnan
+from math import isnan, sqrt
 from string import Template
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..diagnosis import HEAD, Diagnosis
 from ..evaluation import Evaluation
 from ..kernels import info
 from .config import OWN, SETTINGS, TrainingConfig
-from .metrics import EpochMetrics, best_epoch
+from .metrics import EpochMetrics, best_epoch, remark
 
 # The caption of each picture, in the order of the page.
 CAPTIONS = {
@@ -104,7 +104,9 @@ def page(
     seconds = sum(metrics.seconds for metrics in history)
     result = {"test accuracy": f"{evaluation.accuracy:.2%}"}
     if not len(evaluation.confusion):
-        result = {"test error": f"{evaluation.loss:.4g}", "R2": f"{evaluation.r2:.3f}"}
+        result = {"test error (RMS)": f"{sqrt(evaluation.loss):.4g}", "R2": f"{evaluation.r2:.3f}"}
+        if not isnan(evaluation.r2_of_mean):
+            result["R2 of the mean"] = f"{evaluation.r2_of_mean:.3f}"
     figures = {
         **result,
         "test samples": f"{evaluation.answers:,}",
@@ -122,10 +124,11 @@ def page(
     used = config.used() if config.dataset == OWN else SETTINGS.keys()
     settings = [(name, _shown(getattr(config, name)), x.text) for name, x in SETTINGS.items() if name in used]
     changed = {name for name, setting in SETTINGS.items() if getattr(config, name) != setting.default}
+    made, said = f"A run of srcell {info()['version']}, seed {config.seed}.", remark(history, evaluation)
     sizes = "-".join(str(rate.numel()) for rate in evaluation.rates)
     return PAGE.substitute(
         title=escape(f"{config.dataset}: {next(iter(result.values()))} with {sizes} neurons"),
-        subtitle=escape(f"A run of srcell {info()['version']}, seed {config.seed}."),
+        subtitle=escape(" ".join(x for x in (made, said and f"The network is {said}") if x)),
         figures="".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in figures.items()),
         pictures="\n".join(_picture(name, images[name], text) for name, text in CAPTIONS.items() if name in images),
         layers=_table(("", "events", "spikes", "additions", "multiply-adds"), layers, numbers=True),

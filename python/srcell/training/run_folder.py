@@ -323,6 +323,7 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
         "test_accuracy": evaluation.accuracy,
         "test_loss": evaluation.loss,
         "test_r2": evaluation.r2,
+        "test_r2_of_mean": evaluation.r2_of_mean,
         "events_per_inference": sum(layer.events for layer in evaluation.counts),
         "synops_per_inference": evaluation.synaptic_operations,
     }

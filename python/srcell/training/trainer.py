@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, cast
@@ -31,9 +32,11 @@ from .optimisation import delay_width, delays_are_fixed, learnt_delays, make_opt
 from .options import RunOptions
 from .progress import read_groups, read_history, read_moments
 from .samples import EVALUATION_BATCH, EVALUATION_SEED, encoded, split
+from .targets import has_learnt, last_linear, r2_of_mean, scale_of, standardised, take_in, take_out
 
 DROPOUT = 4  # purpose of a derived seed; data/loader.py has others
 DIAGNOSED = 64  # samples
+LOOKED_AT = 256  # samples, to see whether a network has learnt the targets already
 RECORD = {"config", "history", "batches", "learning_rate", "groups", "tally", "seconds"}  # keys of a checkpoint
 
 
@@ -104,6 +107,12 @@ class Trainer:
             )
         if self._given or is_own(config.dataset):
             self._check(parts)
+        self._targets: Standardise | None = None
+        self._last: nn.Linear | None = None  # takes in the unit of the targets
+        if dataset.train.labels.is_floating_point():
+            self._targets = scale_of(training)
+            if config.standardise_targets and self._prepare_targets(training):
+                training, validation = (standardised(part, self._targets) for part in (training, validation))
         self._network = self._wrapped()
         self.loader = self._load(training, batch_size=config.batch_size, shuffle=True, seed=config.seed)
         self._validation = self._load(validation, batch_size=EVALUATION_BATCH)
@@ -169,6 +178,12 @@ class Trainer:
         self.model.load_state_dict(self._best)
         return best_epoch(self.history)
 
+    def finish(self) -> None:
+        """Let the network answer in the unit of the targets, if it learnt standardised ones."""
+        if self._last is not None and self._targets is not None:
+            take_in(self._last, self._targets)
+            self._last = None
+
     def diagnose(self) -> Diagnosis | None:
         """After the first epoch and each tenth of a run, in one process, diagnose the network on the same samples.
 
@@ -198,7 +213,10 @@ class Trainer:
 
     def test(self) -> Evaluation:
         """Evaluate on the test set."""
-        return self._evaluate(self.test_loader())
+        found = self._evaluate(self.test_loader())
+        if self._targets is None:
+            return found
+        return found._replace(r2_of_mean=r2_of_mean(self._test_samples, self._targets))
 
     def test_loader(self, batch_size: int = EVALUATION_BATCH) -> EventLoader:
         """A loader of the test set; its spikes are the same in every run."""
@@ -293,6 +311,38 @@ class Trainer:
                     check_labels(samples.labels, output.shape[-1], "dataset")
         finally:
             self.model.train(training)
+
+    @torch.no_grad()
+    def _prepare_targets(self, training: Samples) -> bool:
+        """Whether the network can learn standardised targets, because a linear map ends it.
+
+        A network of one's own that has learnt the targets already goes on from there.
+        """
+        scale = cast(Standardise, self._targets)
+        some = self._load(training, batch_size=LOOKED_AT, rank=0, world_size=1, num_workers=0)
+        events, labels = next(iter(some))
+        events, labels = events.to(self._device), labels.to(self._device)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+
+            def told() -> tuple[Tensor, Tensor]:
+                output, *_ = answer(self.model, events, self._every_step, dense=self.dense)
+                return paired(output, labels, events.lengths, "dataset")
+
+            self._last = last_linear(self.model, labels.shape[-1], lambda: told()[0])
+            if self._last is None:
+                shown = ", ".join(f"{x:.3g}" for x in (scale.mean[0], scale.deviation[0]))
+                warnings.warn(
+                    "targets: not standardised, because the network does not end in a LinearReadout or an nn.Linear "
+                    f"with a bias (mean and deviation of the first value: {shown})",
+                    stacklevel=2,
+                )
+            elif self._given and has_learnt(*told(), scale):
+                take_out(self._last, scale)
+        finally:
+            self.model.train(was_training)
+        return self._last is not None
 
     def _prepare_delays(self, epoch: int) -> None:
         """Set the width of the epoch, and fix delays that are learnt but end whole. Repeating it changes nothing."""
