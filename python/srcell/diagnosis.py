@@ -371,8 +371,8 @@ def _input_signs(input: Tensor | EventBatch, layer: _Layer, found: LayerDiagnosi
         yield f"{layer.name}: all {layer.samples} samples have the same input: check the data and the encoding"
     elif layer.is_for_images() and _is_sequence_of_numbers(input, len(layer.spikes)):
         yield (
-            f"{layer.name}: the input is a sequence of real numbers, and the cell is that of SRC, for events and images: "
-            "SRC.for_sequences makes a layer for sequences"
+            f"{layer.name}: the input is a sequence of real numbers, and the cell is that of SRC, for events and "
+            "images: SRC.for_sequences makes a layer for sequences"
         )
 
 

@@ -79,7 +79,7 @@ def remark(history: Sequence[EpochMetrics], evaluation: Evaluation) -> str:
             f"{found}: of the variance, the error fell to {error:.2g} on the training samples and is "
             f"{1 - evaluation.r2:.2g} on the test samples: more samples would help most, or --dropout 0.5"
         )
-    return f"{found}: the error is {error:.2g} of the variance on the training samples, too: do the inputs tell the targets?"
+    return f"{found}: of the variance, {error:.2g} is left on the training samples too: do the inputs tell the targets?"
 
 
 class Tally:
