@@ -92,6 +92,14 @@ def standardise(*shape: int) -> srcell.Standardise:
     return srcell.Standardise(0.1 * torch.randn(shape), 0.5 + torch.rand(shape))
 
 
+def drawn(network: nn.Module) -> nn.Module:
+    """The network with weights of skip connections, which begin at 0."""
+    for readout in network.modules():
+        if isinstance(readout, LinearReadout) and readout.skip is not None:
+            nn.init.normal_(readout.skip.weight)
+    return network
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "votes": lambda: nn.Sequential(SpikesOnly(SRC(INPUTS, 33)), SpikesOnly(SRC(33, 40)), LeakyReadout(4)),
     "stacked": lambda: nn.Sequential(
@@ -134,6 +142,13 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "standardised, delayed": lambda: nn.Sequential(
         standardise(INPUTS), SpikesOnly(Delay(INPUTS, 6, taps=2)), SpikesOnly(SRC(2 * INPUTS, 20)), LeakyReadout(2)
+    ),
+    "a skip connection": lambda: drawn(Sequential(SRC(INPUTS, 30), nn.Dropout(), LinearReadout(30, 3, skip=INPUTS))),
+    "a skip connection behind Standardise": lambda: drawn(
+        Sequential(standardise(INPUTS), Delay(INPUTS, 5), SRC(INPUTS, 30), LinearReadout(30, 3, window=7, skip=INPUTS))
+    ),
+    "a classifier with a skip connection": lambda: drawn(
+        SRCClassifier(INPUTS, [30], 3, readout="linear", skip=True, standardise=standardise(INPUTS), input_delay=4)
     ),
     "samples first": lambda: nn.Sequential(
         SpikesOnly(SRC(INPUTS, 30, batch_first=True)), SpikesOnly(SRC(30, 20, batch_first=True))

@@ -123,7 +123,7 @@ def long_delays(tensors: Tensors, texts: dict[str, str]) -> None:
 
 REFUSED = {
     "another format": ("votes", say("format", "other"), "format", "format"),
-    "a version of the future": ("votes", say("version", "6"), "version", "version"),
+    "a version of the future": ("votes", say("version", "7"), "version", "version"),
     "an unknown readout": ("votes", say("readout", "loud"), "readout", "readout"),
     "no constant": ("votes", drop("layers.0.rho"), "layers.0.rho", "layers.0.rho"),
     "a tensor that the page lacks": ("votes", add("layers.0.more", np.zeros(1, np.float32)), "tensors", "unknown"),
@@ -158,6 +158,13 @@ REFUSED = {
     "an infinite factor": ("two delayed layers", put("layers.1.delays.factors", (0, 0, 0), np.inf), "delays", "delays"),
     "a constant in version 3": ("Linear, recurrence", say("version", "3"), "constant", "constant"),
     "standardised inputs in version 4": ("standardised", say("version", "4"), "input.mean", "input.mean"),
+    "a skip connection in version 5": ("a skip connection", say("version", "5"), "readout.skip", "readout.skip"),
+    "a skip connection from other inputs": (
+        "a skip connection",
+        add("readout.skip", np.zeros((3, 23), np.float32)),
+        "readout.skip",
+        "readout.skip",
+    ),
     "a mean without a deviation": ("standardised", drop("input.deviation"), "input.deviation", "input.deviation"),
     "a mean of other inputs": ("standardised", add("input.mean", np.zeros(23, np.float32)), "input.mean", "input.mean"),
     "an infinite mean": ("standardised", put("input.mean", 3, np.inf), "input.mean", "input: finite"),

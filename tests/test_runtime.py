@@ -905,7 +905,7 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
         ("header: expected tensors that follow one another", sharing_bytes),
         ("header: expected tensors that cover the whole file", lambda: SMALL + b"\0"),
         ("format: expected 'srcell.network'", lambda: altered(format="x")),
-        ("version: expected 1, 2, 3, 4 or 5, got '6': written by a newer srcell", lambda: altered(version="6")),
+        ("version: expected 1, 2, 3, 4, 5 or 6, got '7': written by a newer srcell", lambda: altered(version="7")),
         ("layers.0.omega: expected none in a file of version 1", lambda: altered({"layers.0.omega": torch.ones(1)})),
         ("layers.0.delays: expected none in a file of version 2", lambda: delayed_file(torch.ones(28, 1), version="2")),
         (
@@ -967,8 +967,8 @@ def constants(alpha: float, window: float) -> dict[str, Tensor | None]:
             "layers.0.omega: expected 1 or 40 values, got 39",
             lambda: altered({"layers.0.omega": torch.ones(39)}, version="2"),
         ),
-        ("version: expected 1, 2, 3, 4 or 5", lambda: altered(version="1\n2")),
-        ("version: expected 1, 2, 3, 4 or 5", lambda: altered(version="\U0001f600")),
+        ("version: expected 1, 2, 3, 4, 5 or 6", lambda: altered(version="1\n2")),
+        ("version: expected 1, 2, 3, 4, 5 or 6", lambda: altered(version="\U0001f600")),
         ("layers.0.convolution: expected none in a file of version 3", lambda: map_file(version="3")),
         (
             "layers.0.constant: expected none in a file of version 3",

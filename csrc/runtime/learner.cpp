@@ -43,6 +43,7 @@ Network with_classes(const Network& network, const LearningSettings& settings) {
     file.tensors["readout.weight"] = {
         "F32", {settings.classes, readout.neurons}, zeros.data(), settings.classes * readout.neurons};
     file.tensors["readout.bias"] = {"F32", {settings.classes}, zeros.data(), settings.classes};
+    file.tensors.erase("readout.skip");
     file.texts.erase("classes");
     if (!settings.class_names.empty()) file.texts["classes"] = names;
     return Network(TensorFile::parse(file.written()));
@@ -74,6 +75,7 @@ Learner::Learner(const Network& network, const LearningSettings& settings)
         refuse("clip_norm", "a finite number >= 0, got " + shortest(settings.clip_norm));
     const Readout& readout = network_.readout();
     if (readout.kind == Readout::kNone) refuse("network", "one with a readout, got one without");
+    if (readout.inputs) refuse("network", "one without a skip connection, which does not learn here, got one with");
     if (settings.readout_alone && readout.kind != Readout::kLinear)
         refuse("layers", "\"all\" for a readout that counts votes, because it has no weights");
     for (size_t k = 0; k < network_.layers().size() && !settings.readout_alone; ++k) {
@@ -212,7 +214,7 @@ double Learner::answer(const LearningTargets& targets, const double* sums, int64
                        double* grad_logits, double* grad_weight, double* grad_bias) {
     const Readout& readout = network_.readout();
     const int64_t classes = readout.classes, neurons = readout.neurons;
-    readout.logits(sums, logits);
+    readout.logits(sums, nullptr, logits);
     double loss = 0;
     if (targets.labels) {
         const int64_t label = clamp_to(read_once(targets.labels + row), 0, classes - 1);

@@ -23,9 +23,10 @@ namespace {
 
 constexpr int64_t kMaxLayers = 1 << 16, kMaxNeurons = int64_t(1) << 31;
 // The versions of a network's file: the second may have layers that resonate, the third delays as well, the fourth
-// convolutions, constant currents and a cochlea as well, and the fifth standardised inputs as well.
-constexpr const char* kVersions[] = {"1", "2", "3", "4", "5"};
-constexpr int kDelayedVersion = 3, kMapVersion = 4, kStandardisedVersion = 5;
+// convolutions, constant currents and a cochlea as well, the fifth standardised inputs as well, and the sixth a skip
+// connection of the readout as well.
+constexpr const char* kVersions[] = {"1", "2", "3", "4", "5", "6"};
+constexpr int kDelayedVersion = 3, kMapVersion = 4, kStandardisedVersion = 5, kSkipVersion = 6;
 // The most elements of a layer's spikes that a run holds at a time, unless one sample has more.
 constexpr int64_t kChunkElements = int64_t(1) << 22;
 
@@ -33,7 +34,7 @@ int version_of(const TensorFile& file) {
     const std::string& text = text_of(file, "version");
     const auto found = std::find(std::begin(kVersions), std::end(kVersions), text);
     if (found == std::end(kVersions))
-        throw FileError("version: expected 1, 2, 3, 4 or 5, got '" + shown(text) + "': written by a newer srcell");
+        throw FileError("version: expected 1, 2, 3, 4, 5 or 6, got '" + shown(text) + "': written by a newer srcell");
     return static_cast<int>(found - std::begin(kVersions)) + 1;
 }
 
@@ -296,9 +297,11 @@ struct ReadoutJob {
     const float* spikes;
     int64_t steps, batch;
     const int64_t* lengths;
-    double* sums;   // (B, N) scratch
-    float* logits;  // of the first of these samples; the next one's are beside it
-    int64_t plane;  // from the logits of a step to those of the next; 0: those after the last step alone
+    double* sums;                  // (B, N) scratch
+    float* logits;                 // of the first of these samples; the next one's are beside it
+    int64_t plane;                 // from the logits of a step to those of the next; 0: those after the last step alone
+    const Events<float>& entered;  // the network's input, (B * T) rows
+    double* passed;                // (B, C) scratch with a skip connection, else null
 
     // The outer loop runs over the steps, the inner one over the samples, because a step's spikes are contiguous.
     static void run(void* self, int64_t begin, int64_t end) {
@@ -317,7 +320,20 @@ struct ReadoutJob {
                             job.spikes + (t * job.batch + b) * readout.neurons);
             }
         for (int64_t b = begin; b < end; ++b)
-            readout.logits(job.sums + b * readout.neurons, job.logits + b * readout.classes);
+            readout.logits(job.sums + b * readout.neurons,
+                           job.of_input((job.lengths ? job.lengths[b] : job.steps) - 1, b),
+                           job.logits + b * readout.classes);
+    }
+
+    // What the skip connection makes of sample b's input at step t, which is -1 if the sample has none.
+    const double* of_input(int64_t t, int64_t b) const {
+        if (!passed) return nullptr;
+        double* const to = passed + b * readout.classes;
+        if (t < 0)
+            std::fill(to, to + readout.classes, 0.0);
+        else
+            readout.pass(entered, b * steps + t, to);
+        return to;
     }
 
     // The logits of sample b at every step, as a stream gives them: with a window, each from sums of its own.
@@ -334,7 +350,7 @@ struct ReadoutJob {
             if (readout.window) std::fill(own, own + neurons, 0.0);
             const int64_t first = readout.window ? std::max<int64_t>(t + 1 - readout.window, 0) : t;
             for (int64_t u = first; u <= t; ++u) readout.add(kernels, own, spikes + (u * batch + b) * neurons);
-            readout.logits(own, to);
+            readout.logits(own, of_input(t, b), to);
         }
     }
 };
@@ -403,8 +419,9 @@ Network::Network(const TensorFile& file) : file_(file), kernels_(preferred_kerne
         used += 1 + (layer.convolution() != nullptr) + layer.constant + layer.is_integer() + layer.lateral() +
                 !layer.initial.empty() + layer.delays.tensors() + layer.lateral_delays().tensors();
     }
-    readout_ = Readout::of(file, outputs());
-    used += readout_.kind == Readout::kNone ? 0 : readout_.kind == Readout::kVotes ? 1 : 3;
+    readout_ = Readout::of(file, outputs(), inputs());
+    if (readout_.inputs) check_version(version, kSkipVersion, "readout.skip");
+    used += readout_.tensors();
     class_names_ = class_names_of(file, readout_.classes);
     cochlea_ = Cochlea::of_file(file);
     if (cochlea_) {
@@ -458,7 +475,8 @@ int64_t Network::widest() const {
 }
 
 int64_t Network::bytes() const {
-    auto bytes = static_cast<int64_t>((readout_.weight.size() + readout_.bias.size()) * sizeof(float));
+    auto bytes =
+        static_cast<int64_t>((readout_.weight.size() + readout_.bias.size() + readout_.skip.size()) * sizeof(float));
     bytes += 2 * standardisation_.inputs() * static_cast<int64_t>(sizeof(float));
     for (const NetworkLayer& layer : layers_) {
         int64_t numbers = layer.weights();
@@ -613,7 +631,7 @@ void Network::run(const NetworkInput& input, const NetworkOutput& output, int th
         std::fill(output.operations, output.operations + layers_.size(), 0);
     }
     if (!input.steps && readout_.kind == Readout::kNone) return;  // without steps B may have any size
-    check_events(input, standardisation_ || layers_.front().delays || layers_.front().constant);
+    check_events(input, standardisation_ || layers_.front().delays || layers_.front().constant || readout_.inputs);
     threads = std::clamp(threads, 1, kMaxThreads);
     const int64_t steps = std::max<int64_t>(input.steps, 1);
     const int64_t most = std::max(widest(), standardisation_.inputs());
@@ -638,6 +656,7 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
         events = standardised.emplace(standardisation_, steps * batch)
                      .of_events({steps, batch, shape.lengths, threads}, events);
     if (output.events) output.events[0] += events.count;
+    const Events<float> entered = events;
     for (size_t k = 0; k < layers_.size(); ++k) {
         const NetworkLayer& layer = layers_[k];
         const int64_t plane = batch * layer.neurons;
@@ -670,7 +689,7 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
             layer.neurons * (delays ? DelayedInput::count(*kernels_, shape, events, delays) : events.count);
     }
     if (!output.logits || readout_.kind == Readout::kNone) return;
-    const Block<double> sums(batch * readout_.neurons);
+    const Block<double> sums(batch * readout_.neurons), passed(readout_.inputs ? batch * readout_.classes : 0);
     ReadoutJob job = {readout_,
                       *kernels_,
                       spikes.data(),
@@ -679,7 +698,9 @@ void Network::run_samples(const NetworkInput& input, const NetworkOutput& output
                       shape.lengths,
                       sums.data(),
                       output.logits + first * readout_.classes,
-                      output.every_step ? input.batch * readout_.classes : 0};
+                      output.every_step ? input.batch * readout_.classes : 0,
+                      entered,
+                      readout_.inputs ? passed.data() : nullptr};
     parallel_for(batch, threads, ReadoutJob::run, &job);
 }
 

@@ -14,7 +14,7 @@ namespace srcell {
 constexpr double kMaxWindow = 1 << 20;
 constexpr int64_t kMaxRecent = int64_t(1) << 28;
 
-Readout Readout::of(const TensorFile& file, int64_t neurons) {
+Readout Readout::of(const TensorFile& file, int64_t neurons, int64_t inputs) {
     Readout made;
     const std::string kind = text_of(file, "readout");
     made.neurons = neurons;
@@ -42,6 +42,10 @@ Readout Readout::of(const TensorFile& file, int64_t neurons) {
         if (made.window * neurons > kMaxRecent)
             throw FileError("readout.constants: expected a window of at most 2^28 / neurons steps");
         made.weight = numbers_of<float>(file, "readout.weight", {made.classes, neurons});
+        if (file.tensors.count("readout.skip")) {
+            made.inputs = inputs;
+            made.skip = numbers_of<float>(file, "readout.skip", {made.classes, inputs});
+        }
     } else {
         throw FileError("readout: expected none, votes or linear, got '" + shown(kind) + "'");
     }
@@ -49,7 +53,20 @@ Readout Readout::of(const TensorFile& file, int64_t neurons) {
     return made;
 }
 
-void Readout::logits(const double* sums, float* to) const {
+void Readout::pass(const Events<float>& events, int64_t row, double* to) const {
+    std::fill(to, to + classes, 0.0);
+    // Another thread may write there since the events were checked.
+    const int64_t begin = std::max<int64_t>(read_once(events.offsets + row), 0);
+    const int64_t end = std::min(read_once(events.offsets + row + 1), events.count);
+    for (int64_t e = begin; e < end; ++e) {
+        const int64_t k = read_once(events.indices + e);
+        if (k < 0 || k >= inputs) continue;
+        const double value = events.values ? static_cast<double>(events.values[e]) : 1.0;
+        for (int64_t c = 0; c < classes; ++c) to[c] += static_cast<double>(skip.data()[c * inputs + k]) * value;
+    }
+}
+
+void Readout::logits(const double* sums, const double* passed, float* to) const {
     double all = 0;
     if (kind == kVotes)
         for (int64_t n = 0; n < neurons; ++n) all += sums[n];
@@ -61,6 +78,7 @@ void Readout::logits(const double* sums, float* to) const {
         } else {
             const float* row = weight.data() + c * neurons;
             for (int64_t n = 0; n < neurons; ++n) own += static_cast<double>(row[n]) * sums[n];
+            if (passed) own += passed[c];
             to[c] = static_cast<float>(own + static_cast<double>(bias[static_cast<size_t>(c)]));
         }
     }
@@ -89,6 +107,12 @@ ReadoutState::ReadoutState(const Readout& readout, const Kernels& kernels, int64
     else
         sums_ = Aligned<double>(plane);
     row_ = Aligned<double>(readout.neurons);
+    if (readout.inputs) passed_ = Aligned<double>(batch * readout.classes);
+}
+
+void ReadoutState::pass(const Events<float>& events) {
+    for (int64_t b = 0; passed_.size() && b < batch_; ++b)
+        readout_.pass(events, b, passed_.data() + b * readout_.classes);
 }
 
 void ReadoutState::add(const float* spikes) {
@@ -104,15 +128,16 @@ void ReadoutState::add(const float* spikes) {
 void ReadoutState::logits(float* to) const {
     const int64_t neurons = readout_.neurons, window = readout_.window;
     if (readout_.kind == Readout::kNone) return;
-    for (int64_t b = 0; b < batch_; ++b, to += readout_.classes) {
+    const double* passed = passed_.size() ? passed_.data() : nullptr;
+    for (int64_t b = 0; b < batch_; ++b, to += readout_.classes, passed += passed ? readout_.classes : 0) {
         if (!window) {
-            readout_.logits(sums_.data() + b * neurons, to);
+            readout_.logits(sums_.data() + b * neurons, passed, to);
             continue;
         }
         row_.clear();
         for (int64_t t = steps_ > window ? steps_ - window : 0; t < steps_; ++t)
             readout_.add(kernels_, row_.data(), recent_.data() + (t % window * batch_ + b) * neurons);
-        readout_.logits(row_.data(), to);
+        readout_.logits(row_.data(), passed, to);
     }
 }
 
@@ -120,26 +145,32 @@ void ReadoutState::reset() {
     steps_ = 0;
     if (sums_.size()) sums_.clear();
     if (recent_.size()) recent_.clear();
+    if (passed_.size()) passed_.clear();
 }
 
 char* ReadoutState::save(char* to) const {
     const auto steps = static_cast<double>(steps_);  // exact for any number of steps that a stream can take
     const size_t sums = static_cast<size_t>(sums_.size()) * sizeof(double);
     const size_t recent = static_cast<size_t>(recent_.size()) * sizeof(float);
+    const size_t passed = static_cast<size_t>(passed_.size()) * sizeof(double);
     std::memcpy(to, &steps, sizeof steps);
     if (sums) std::memcpy(to + sizeof steps, sums_.data(), sums);
     if (recent) std::memcpy(to + sizeof steps, recent_.data(), recent);
-    return to + sizeof steps + sums + recent;
+    if (passed) std::memcpy(to + sizeof steps + sums + recent, passed_.data(), passed);
+    return to + bytes();
 }
 
 const char* ReadoutState::restore(const char* from) {
     double steps;
     std::memcpy(&steps, from, sizeof steps);
     steps_ = whole(steps) ? static_cast<int64_t>(steps) : 0;
+    const char* const end = from + bytes();
     from += sizeof steps;  // then either the sums or the recent spikes, never both
     if (sums_.size()) std::memcpy(sums_.data(), from, static_cast<size_t>(sums_.size()) * sizeof(double));
     if (recent_.size()) std::memcpy(recent_.data(), from, static_cast<size_t>(recent_.size()) * sizeof(float));
-    return from + bytes() - sizeof steps;
+    const size_t passed = static_cast<size_t>(passed_.size()) * sizeof(double);
+    if (passed) std::memcpy(passed_.data(), end - passed, passed);
+    return end;
 }
 
 }  // namespace srcell

@@ -84,8 +84,10 @@ Events<float> Stream::rows_of(const float* elements, int64_t inputs) {
 }
 
 void Stream::advance(Events<float> events) {
+    const Readout& readout = network_.readout();
+    if (parts_.front().inputs || network_.layers().front().constant || readout.inputs) check_rows(events, batch_);
+    read_.pass(events);
     leave_out_ones(network_.layers().front(), events);
-    if (parts_.front().inputs || network_.layers().front().constant) check_rows(events, batch_);
     const ScanShape shape = {1, batch_, 0, nullptr, 1};
     for (size_t k = 0; k < parts_.size(); ++k) {
         Part& part = parts_[k];

@@ -124,6 +124,49 @@ def regression() -> str:
     return report.lines(report.markdown_table(head, rows))
 
 
+def from_gru() -> str:
+    """How well layers forecast a stream and tell its faults: experiments/from_gru.py."""
+    names = {
+        "gru-96": "`nn.GRU`, 96 units, classes from `h[-1]`",
+        "gru-96-mean": "the same, classes from the mean of its outputs",
+        "src-96-in-place": "`SRC` in its place, `nn.Linear` heads",
+        "for-sequences-96-in-place": "`SRC.for_sequences` in its place, `nn.Linear` heads",
+        "for-sequences-96": "`SRC.for_sequences`, 96, two `LinearReadout`",
+        "for-sequences-96-skip": "the same with a skip connection",
+        "for-sequences-256": "256 neurons",
+        "for-sequences-256-skip": "256 neurons with a skip connection",
+    }
+    found, rows = read("from-gru.json"), []
+    for key, name in names.items():
+        runs = found[key]["runs"]
+        errors, accuracies, seconds = ([run[part] for run in runs] for part in ("error", "accuracy", "seconds"))
+        rows.append(
+            [
+                *(name, f"{mean(errors):.3f}", f"{100 * mean(accuracies):.1f} %", each_of(accuracies)),
+                *(f"{mean(seconds):.0f} s", f"{runs[0]['parameters']:,}"),
+            ]
+        )
+    head = ["network", "error of the forecast", "accuracy", "seeds, %", "training", "parameters"]
+    return report.lines(report.markdown_table(head, rows))
+
+
+def skip() -> str:
+    """Forecasts with and without a skip connection: experiments/skip.py."""
+    names = {
+        "vowels-1": "Japanese Vowels, the next frame",
+        "digits-1": "spoken digits, the next frame",
+        "digits-4": "the frame after four",
+        "sine": "a drifting sine, its frequency",
+    }
+    found, rows = read("skip.json"), []
+    for key, name in names.items():
+        kinds = [[run["error"] for run in found[key][kind]] for kind in ("without", "skip")]
+        means = [f"{mean(errors):.3f}" for errors in kinds]
+        rows.append([name, *means, *(", ".join(f"{error:.3f}" for error in errors) for errors in kinds)])
+    head = ["task", "without", "with a skip connection", "seeds, without", "seeds, with"]
+    return report.lines(report.markdown_table(head, rows))
+
+
 def what_matters() -> str:
     """What one change of a layer or of its training does to permuted digits: experiments/what_matters.py."""
     rows = []
@@ -324,6 +367,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "porting": porting,
     "for-sequences": for_sequences,
     "regression": regression,
+    "from-gru": from_gru,
+    "skip": skip,
     "what-matters": what_matters,
     "beyond-recall": beyond("recall", lambda delay: f"{delay} steps"),
     **{

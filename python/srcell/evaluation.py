@@ -226,7 +226,7 @@ class _Activity:
         # Operations through delayed weights are counted on arrival, and those through the other weights by `fan_outs`.
         self.delayed: dict[int, int] = {}
         if isinstance(model, Classifier) and self.fan_outs is not None:
-            first = int(self.fan_outs[0][0])
+            first = int(self.fan_outs[0][0]) - _through_skip(model.readout)
             self.delayed = {k: self.layers[k - 1].hidden_size if k else first for k in model.delays}
             for k, ways in self.delayed.items():
                 self.fan_outs[k] -= ways
@@ -287,11 +287,19 @@ def _chain(model: nn.Module, layers: Sequence[Recorded]) -> list[Any]:
     return parts if ends and found == [(layer.module, layer.number) for layer in layers] else []
 
 
+def _through_skip(readout: LeakyReadout | LinearReadout) -> int:
+    """The weights of a readout's skip connection for each input."""
+    return readout.num_classes if isinstance(readout, LinearReadout) and readout.skip is not None else 0
+
+
 def _fan_outs(layers: Sequence[Recorded], readout: Any, inputs: int) -> list[Tensor]:
     """The outgoing weights of each input and neuron of a chain, recurrent ones included."""
     modules: list[Any] = [layer.module for layer in layers]
     sizes = [inputs, *(module.hidden_size for module in modules), readout.num_classes]
-    own = [0, *(module.hidden_size if getattr(module, "recurrent", False) else 0 for module in modules)]
+    own = [
+        _through_skip(readout),
+        *(module.hidden_size if getattr(module, "recurrent", False) else 0 for module in modules),
+    ]
     return [
         torch.full((size,), above + recurrent) for (size, above), recurrent in zip(pairwise(sizes), own, strict=True)
     ]

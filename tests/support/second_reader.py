@@ -59,7 +59,7 @@ class File:
             at = end
         require(at == len(data), "gaps")
         require(self.texts.get("format") == "srcell.network", "format")
-        require(self.texts.get("version") in ("1", "2", "3", "4", "5"), "version")
+        require(self.texts.get("version") in ("1", "2", "3", "4", "5", "6"), "version")
         self.version = int(self.texts["version"])
 
     def take(self, name: str, dtype: str, *shapes: tuple[int, ...], version: int = 1) -> Array:
@@ -283,13 +283,13 @@ def check_names(file: File, classes: float) -> None:
     require(listed and len(names) == classes, "names")
 
 
-def readout(file: File, neurons: int) -> Callable[[Array], Array | None]:
-    """From the last layer's spikes (T, B, N) to the logits (B, C)."""
+def readout(file: File, neurons: int, inputs: int) -> Callable[[Array, Array], Array | None]:
+    """From the last layer's spikes (T, B, N) and the network's inputs (T, B, K) to the logits (B, C)."""
     kind = file.texts.get("readout")
     require(kind in ("none", "votes", "linear"), "readout")
     if kind == "none":
         check_names(file, 0)
-        return lambda spikes: None
+        return lambda spikes, x: None
     constants = file.take("readout.constants", "F64", (4 if kind == "votes" else 2,)).tolist()
     require(0 <= constants[kind == "votes"] <= 1, "alpha")
     if kind == "votes":
@@ -298,7 +298,7 @@ def readout(file: File, neurons: int) -> Callable[[Array], Array | None]:
         require(math.isfinite(inhibition) and temperature > 0, "votes")
         check_names(file, classes)
 
-        def votes(spikes: Array) -> Array:
+        def votes(spikes: Array, x: Array) -> Array:
             by_class = leaky(spikes, alpha).reshape(spikes.shape[1], -1, int(classes)).sum(1)
             everything = by_class.sum(1, keepdims=True)
             made: Array = ((1 - inhibition) * by_class + inhibition * everything) / temperature
@@ -311,7 +311,10 @@ def readout(file: File, neurons: int) -> Callable[[Array], Array | None]:
     require(bias.size, "classes")
     check_names(file, bias.size)
     weight = file.take("readout.weight", "F32", (len(bias), neurons)).astype(float)
-    return lambda spikes: leaky(spikes[-int(window) :], alpha) @ weight.T + bias
+    skip = np.zeros((len(bias), inputs))
+    if file.has("readout.skip"):
+        skip = file.take("readout.skip", "F32", skip.shape, version=6).astype(float)
+    return lambda spikes, x: leaky(spikes[-int(window) :], alpha) @ weight.T + bias + x[-1] @ skip.T
 
 
 def leaky(spikes: Array, alpha: float) -> Array:
@@ -359,10 +362,10 @@ class Network:
         require(sum(layer.room for layer in self.layers) <= 2**28, "room")
         maps = [layer.map for layer in self.layers if layer.map]
         require(max(sum(x.neurons for x in maps), sum(x.taps for x in maps)) <= 2**22, "maps")
-        self.readout = readout(file, self.layers[-1].neurons)
         first = self.layers[0]
-        heard = sound(file, first.integers)
         inputs = first.weight.shape[1] if isinstance(first, IntegerLayer) else _inputs(first)
+        self.readout = readout(file, self.layers[-1].neurons, inputs)
+        heard = sound(file, first.integers)
         require(heard in (None, inputs), "inputs of the sound")
         self.standardisation = standardisation(file, inputs, first.integers)
         require(not file.tensors, f"unknown: {sorted(file.tensors)}")
@@ -373,10 +376,11 @@ class Network:
         if self.standardisation:
             mean, deviation = self.standardisation
             x = (x - mean) / deviation
+        entered = x
         for layer in self.layers:
             x = layer.run(x)
             spikes.append(x)
-        return spikes, self.readout(x)
+        return spikes, self.readout(x, entered)
 
 
 def _inputs(layer: Layer) -> int:

@@ -25,6 +25,7 @@ from .terminal import folder_of, is_first_process, say
 
 TEXT = """\
 Train a network and write a run folder. Ctrl-C stops it after a checkpoint.
+Sequences of numbers get the layer of SRC.for_sequences, others that of SRC.
 Under torchrun the processes share each batch; with --device cuda each takes
 the GPU of its LOCAL_RANK. In brackets: what holds without the option, from
 the preset of the data set; with --help all, what holds where no preset differs."""

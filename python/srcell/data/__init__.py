@@ -20,7 +20,7 @@ from .._shared.extras import extra
 from ..events import EventBatch
 from .arrays import from_arrays
 from .cochlea import SoundEncoding
-from .dataset import Dataset, LabelledEvents, LabelledImages, LabelledSequences, Samples
+from .dataset import Dataset, LabelledEvents, LabelledImages, LabelledSequences, Samples, of_every_step
 from .encodings import CameraEncoding, HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding
 from .generated import load_adding, load_intervals
 from .images import load_digits, load_fashion_mnist, load_mnist
@@ -194,6 +194,12 @@ def kind(name: str) -> str:
         return kinds_of.get(type(load_once(name).train), "images")
     kinds = {"sequences": SEQUENTIAL, "events": RECORDED, "sounds": SOUNDS}
     return next((kind for kind, names in kinds.items() if name in names), "images")
+
+
+def forecasts(name: str) -> bool:
+    """Whether one's own data set, which is loaded, has targets of every step."""
+    labels = load_once(name).train.labels
+    return labels.is_floating_point() and of_every_step(labels)
 
 
 def collate(samples: Sequence[tuple[EventBatch, Any]]) -> tuple[EventBatch, Any]:

@@ -29,7 +29,7 @@ from . import SRC, Delay, IntegerSRC, LeakyReadout, LinearReadout, Sequential, S
 from .exported import exported, learning_rule
 
 FORMAT = "srcell.network"
-DELAYED_VERSION, MAP_VERSION, STANDARDISED_VERSION = 3, 4, 5
+DELAYED_VERSION, MAP_VERSION, STANDARDISED_VERSION, SKIP_VERSION = 3, 4, 5, 6
 MOST_HEADER_BYTES = 2**20  # the limit in csrc/runtime/tensor_file.cpp
 MOST_WINDOW, MOST_RECENT = 2**20, 2**28  # steps, and spikes of a window; the limits in csrc/runtime/readout.cpp
 MOST_IN_MAPS, MOST_SIZE = 2**22, 2**20  # neurons in maps, and a size of a map; the limits in csrc/runtime/convolution.*
@@ -80,11 +80,11 @@ def export(
             inputs, a ``Standardise`` that is not the first or stands before integer neurons, a ``Delay`` before
             anything but an ``SRC``, a module after a readout, float and integer neurons in one network, a ``Linear``
             before what cannot take it in, another ``batch_first``, a ``Flatten`` that does not start at dimension 2, a
-            convolution whose input has no height and width, more than 2^22 neurons in maps, a layer without inputs or
-            neurons, weights that are not float32, a readout's window of more than 2^20 steps or 2^28 spikes; or
-            ``classes`` that are not one name for each class, or equal ones. Or a parameter holds NaN or an infinity, or
-            a value that the file may not have; the message names it. Or so many layers (about 1,700) that the file's
-            header would exceed 1 MiB.
+            convolution whose input has no height and width, a skip connection from other inputs, more than 2^22 neurons
+            in maps, a layer without inputs or neurons, weights that are not float32, a readout's window of more than
+            2^20 steps or 2^28 spikes; or ``classes`` that are not one name for each class, or equal ones. Or a
+            parameter holds NaN or an infinity, or a value that the file may not have; the message names it. Or so many
+            layers (about 1,700) that the file's header would exceed 1 MiB.
         ImportError: safetensors, of the extra "train", is not installed.
 
     Example:
@@ -122,11 +122,14 @@ def export(
         versions.append(STANDARDISED_VERSION)
     if any(name.endswith((".convolution", ".constant")) or name.startswith("sound.") for name in tensors):
         versions.append(MAP_VERSION)
+    last, _ = computing[-1]
+    if isinstance(last.module, LinearReadout) and last.module.skip is not None:
+        check_skip(last, computing[0][0])
+        versions.append(SKIP_VERSION)
     texts["version"] = str(max(versions, default=1))
     for k, owner in enumerate(owners):
         if rule := learning_rule(owner.module):
             texts[f"layers.{k}.learning"] = json.dumps(rule)
-    last, _ = computing[-1]
     if linear is not None or isinstance(last.module, READOUTS):
         check_window(last)
         of_readout, texts["readout"] = describe_readout(last, linear)
@@ -391,6 +394,17 @@ def check_window(part: Part) -> None:
         raise ValueError(f"{part}: expected a window of at most {most} steps for {neurons} neurons, got {window}")
 
 
+def check_skip(readout: Part, first: Part) -> None:
+    """Raise unless a readout's skip connection takes the input of the network that begins with the first part."""
+    skip, inputs = readout.module.skip.in_features, inputs_of(first.module)
+    if skip != inputs:
+        raise ValueError(f"{readout}: expected a skip connection from {inputs} inputs, those of {first}, got {skip}")
+    if readout.place.count(".") > 1:
+        raise ValueError(
+            f"{readout}: expected a readout with a skip connection directly in the network, got one deeper"
+        )
+
+
 def inputs_of(module: Any) -> int:
     """The number of inputs of a part, at one step of one sample."""
     if isinstance(module, LinearReadout):
@@ -542,6 +556,8 @@ def describe_readout(part: Part, linear: _LinearMap | None) -> tuple[dict[str, T
             if constant.any():  # the sum over the steps would depend on their number
                 raise ValueError(f"{linear.part}: expected no bias before {part}, in any nn.Linear, got one")
         numbers = {"weight": weight, "bias": bias}
+        if readout.skip is not None:
+            numbers["skip"] = readout.skip.weight.detach()
         tensors, kind = {name: x.float().cpu().contiguous() for name, x in numbers.items()}, "linear"
     elif linear is not None:
         constants, kind = [0.0, 0.0], "linear"

@@ -1,14 +1,19 @@
-"""``LeakyReadout`` and ``LinearReadout``: turn spikes of the last layer into logits, at the end or at every step."""
+"""``LeakyReadout`` and ``LinearReadout``: turn spikes of the last layer into logits, at the end or at every step.
+
+A ``LinearReadout`` may have a skip connection: a linear map of the network's input at the step of the logits.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._shared.arguments import as_float, check_bool, require_floats
+from .._shared.arguments import as_float, check_bool, describe, require_floats
+from ..events import EventBatch
 from ..functional.layer import autocasts, check_lengths, in_work_dtype
 from ..functional.readout import check_integrators, discounted_sum, leaky_readout, leaky_sums, projected, votes
 from ..ops._memory import zero_padding
@@ -33,6 +38,7 @@ class _Readout(HasConstants):
         spikes: Tensor,
         lengths: Tensor | Sequence[int] | None = None,
         *,
+        input: Tensor | EventBatch | None = None,
         every_step: bool | None = None,
         state: Tensor | None = None,
         return_state: bool = False,
@@ -42,6 +48,8 @@ class _Readout(HasConstants):
         Args:
             spikes: (T, B, N), or (B, T, N) with ``batch_first``.
             lengths: (B,) integers in [0, T], number of steps of each sample; T for all if absent.
+            input: of a readout with a skip connection, the network's input: (T, B, K), (B, T, K) with ``batch_first``,
+                or an ``EventBatch``. None of other readouts.
             every_step: return the logits at every step, by default as the module was made to. Each has the window that
                 ends there. At a sample's last step they equal those without ``every_step`` except for rounding; past
                 its length they are 0, without bias. Beside the spikes this needs memory for a few tensors (T, B, C).
@@ -67,22 +75,34 @@ class _Readout(HasConstants):
         check_streaming(every_step, state, return_state)
         spikes = spikes.transpose(0, 1) if self.batch_first else spikes
         dtype = self._dtype_of(spikes)
+        checked: Tensor | None = None
+        if lengths is not None and (every_step or input is not None):
+            lengths = checked = check_lengths(lengths, spikes.shape[1], spikes.device, spikes.shape[0])
+        passed = self._passed(input, spikes, checked, every_step)
         if not every_step:
-            return rounded(self._at_the_end(spikes, lengths), dtype)
+            logits = self._at_the_end(spikes, lengths)
+            return rounded(logits if passed is None else logits + passed, dtype)
         spikes = in_work_dtype(spikes)
-        if lengths is not None:
-            lengths = check_lengths(lengths, spikes.shape[1], spikes.device, spikes.shape[0])
         sums, state = leaky_sums(
-            self._projected(spikes, lengths),
+            self._projected(spikes, checked),
             self.alpha,
             window=self.window,
-            lengths=lengths,
+            lengths=checked,
             state=state,
             return_state=return_state,
         )
-        logits = rounded(self._logits(sums, lengths), dtype)
+        logits = self._logits(sums, checked)
+        logits = rounded(logits if passed is None else logits + passed, dtype)
         logits = logits.transpose(0, 1) if self.batch_first else logits
         return logits if state is None else (logits, state)
+
+    def _passed(
+        self, input: Tensor | EventBatch | None, spikes: Tensor, lengths: Tensor | None, every_step: bool
+    ) -> Tensor | None:
+        """What the skip connection adds to the logits: (T, B, C), or (B, C) at the end; 0 past the lengths."""
+        if input is not None:
+            raise ValueError(f"input: expected None for a readout without a skip connection, got {describe(input)}")
+        return None
 
     def _option_repr(self) -> str:
         return "".join(f", {name}=True" for name in ("batch_first", "every_step") if getattr(self, name))
@@ -201,9 +221,13 @@ class LinearReadout(_Readout):
         window: number of last steps whose spikes count, up to the step of the logits; 0 for all.
         batch_first: spikes are (B, T, N), and logits at every step (B, T, C).
         every_step: return the logits at every step unless a call says otherwise.
+        skip: number of inputs of the network, K, of a skip connection: ``skip.weight @ x[t]`` is added to the logits,
+            with the network's input x at the step of the logits, which every call is then given. 0: none. For
+            forecasts, whose next value is close to a linear function of the current one.
 
     Attributes:
         linear: the ``torch.nn.Linear`` with the weight (C, N) and the bias (C,).
+        skip: the ``torch.nn.Linear`` of the skip connection, whose weight (C, K) starts at 0; or None.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -233,15 +257,24 @@ class LinearReadout(_Readout):
         *,
         batch_first: bool = False,
         every_step: bool = False,
+        skip: int = 0,
     ) -> None:
         super().__init__()
         self._set_options(batch_first, every_step)
+        check_size("skip", skip, 0)
         check_size("in_features", in_features, 1)
         check_size("num_classes", num_classes, 1)
         check_size("window", window, 0)
         self._set_constants({"alpha": alpha, "window": window})
         self.num_classes = num_classes
         self.linear = nn.Linear(in_features, num_classes)
+        self.skip = nn.Linear(skip, num_classes, bias=False) if skip else None
+        self._begin_without_skip()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if "skip" not in self._modules:  # pickled by srcell 0.3
+            self.skip = None
 
     def _constants(self) -> dict[str, float | None]:
         return {"alpha": self.alpha, "window": float(self.window)}
@@ -280,13 +313,45 @@ class LinearReadout(_Readout):
         logits: Tensor = self.linear(pooled)
         return logits
 
+    def _passed(
+        self, input: Tensor | EventBatch | None, spikes: Tensor, lengths: Tensor | None, every_step: bool
+    ) -> Tensor | None:
+        if self.skip is None:
+            return super()._passed(input, spikes, lengths, every_step)
+        (steps, batch), inputs = spikes.shape[:2], self.skip.in_features
+        weight = in_work_dtype(self.skip.weight)
+        if isinstance(input, EventBatch):
+            x = input.to_dense(weight.dtype)
+        elif isinstance(input, Tensor) and input.is_floating_point():
+            x = input.to(weight.dtype)
+            x = x.transpose(0, 1) if self.batch_first and x.dim() == 3 else x
+        else:
+            expected = f"the network's input, (T, B, {inputs}), for the skip connection"
+            raise TypeError(f"input: expected {expected}, got {describe(input)}")
+        if x.shape != (steps, batch, inputs):
+            raise shape_error("input", f"({steps}, {batch}, {inputs})", x.shape)
+        if every_step:
+            return F.linear(x if lengths is None else zero_padding(x, lengths), weight)
+        if not steps:
+            return None
+        if lengths is None:
+            return F.linear(x[-1], weight)
+        last = (lengths - 1).clamp(min=0)[None, :, None].expand(1, batch, inputs)
+        return F.linear(torch.where((lengths > 0)[:, None], x.gather(0, last)[0], 0.0), weight)
+
     def reset_parameters(self) -> None:
-        """Draw the weights and biases anew, as ``torch.nn.Linear`` does."""
+        """Draw the weights and biases anew, as ``torch.nn.Linear`` does; those of the skip connection are 0."""
         self.linear.reset_parameters()
+        self._begin_without_skip()
+
+    def _begin_without_skip(self) -> None:
+        if self.skip is not None:
+            nn.init.zeros_(self.skip.weight)
 
     def extra_repr(self) -> str:
         """The constants."""
-        return f"alpha={self.alpha}, window={self.window}{self._option_repr()}"
+        skip = "" if self.skip is None else f", skip={self.skip.in_features}"
+        return f"alpha={self.alpha}, window={self.window}{skip}{self._option_repr()}"
 
 
 def check_streaming(every_step: bool, state: Tensor | None, return_state: bool) -> None:

@@ -13,7 +13,9 @@ from ..events import EventBatch
 from .conv import SRCConv2d
 from .delays import Delay
 from .integer import IntegerSRC
+from .readout import LinearReadout
 from .src import SRC
+from .standardise import Standardise
 
 LAYERS = (SRC, IntegerSRC, SRCConv2d, Delay)
 Lengths: TypeAlias = Tensor | Sequence[int] | None
@@ -88,6 +90,9 @@ class Sequential(nn.Sequential):
     sample's length must hold finite numbers for them. Modules that mix steps or samples, such as a normalisation over
     the batch, do not know the lengths.
 
+    A ``LinearReadout`` with a skip connection gets the input of the ``Sequential`` that it is in, behind a
+    ``Standardise``.
+
     The lengths are those that a call is given, or those of an ``EventBatch``: the input, or the output of a module. A
     module whose ``forward`` has an argument ``lengths`` gets them there, or None if its input is an EventBatch that has
     lengths itself. A ``torch.nn.Sequential`` without hooks among the modules passes the lengths on too.
@@ -128,10 +133,15 @@ class Sequential(nn.Sequential):
         """
         if isinstance(input, EventBatch):
             lengths = input._lengths_or(lengths)
+        given = input
         for place, module in enumerate(self):
             if isinstance(input, EventBatch) and input.lengths is not None:
                 lengths = input.lengths
+            if isinstance(module, LinearReadout) and module.skip is not None:
+                input = module(input, lengths=lengths, input=given)
+                continue
             input = _output_of(place, module, input, lengths)
+            given = input if isinstance(module, Standardise) else given
         return input
 
     def __add__(self, other: nn.Sequential) -> Sequential:

@@ -29,7 +29,7 @@ def answer(
     """
     if isinstance(model, Classifier):
         spikes = model.layer_spikes(events, binary=binary)
-        return model.read_out(spikes[-1], events.lengths, every_step), spikes, []
+        return model.read_out(spikes[-1], events, every_step=every_step), spikes, []
     input, lengths = as_input(model, events, dense)
     with record(model) as recording, outputs_of(model) as outputs:
         output = model(input) if lengths is None else model(input, lengths=lengths)

@@ -131,13 +131,22 @@ class Classifier(nn.Module):
             ValueError, TypeError: as ``SRC`` does.
 
         """
-        return self.read_out(self.layer_spikes(input, lengths)[-1], sample_lengths(input, lengths), every_step)
+        return self.read_out(self.layer_spikes(input, lengths)[-1], input, lengths, every_step)
 
-    def read_out(self, spikes: Tensor, lengths: Tensor | None, every_step: bool = False) -> Tensor:
-        """The logits of the last layer's spikes. A linear readout reads hidden neurons, which dropout silences."""
+    def read_out(
+        self, spikes: Tensor, input: Tensor | EventBatch, lengths: Tensor | None = None, every_step: bool = False
+    ) -> Tensor:
+        """The logits of the last layer's spikes of an input, with ``lengths`` as in ``forward``.
+
+        A linear readout reads hidden neurons, which dropout silences.
+        """
+        passed: dict[str, Any] = {}
         if isinstance(self.readout, LinearReadout):
             spikes = self._thinned(spikes)
-        logits: Tensor = self.readout(spikes, lengths=lengths, every_step=every_step)
+            if self.readout.skip is not None:
+                passed["input"] = input if self.standardise is None else self.standardise(input, lengths)
+        lengths = sample_lengths(input, lengths)
+        logits: Tensor = self.readout(spikes, lengths=lengths, every_step=every_step, **passed)
         return logits
 
     export = export  # net.export(path) writes a file that srcell.runtime and libsrcell run
@@ -279,6 +288,8 @@ class Classifier(nn.Module):
                 shape = tuple(above.shape[1:])
         if self.delay is not None:
             found[0] *= self.delay.taps
+        if isinstance(self.readout, LinearReadout) and self.readout.skip is not None:
+            found[0] += self.readout.num_classes
         found.append(torch.full(shape, self.readout.num_classes))
         for ways, layer in zip(found[1:], self.src_layers(), strict=True):
             if isinstance(layer, SRC) and layer.recurrent:

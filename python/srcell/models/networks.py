@@ -26,6 +26,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "readout": ("hidden_sizes",),
     "omega": ("hidden_sizes",),
     "readout_window": ("readout=linear",),
+    "skip": ("readout=linear",),
     "taps": ("input_delay",),
     "recurrent_delay": ("recurrent", "hidden_sizes"),
     "learn_delays": ("input_delay|recurrent_delay",),
@@ -60,6 +61,8 @@ class SRCClassifier(Classifier):
         temperature: as in ``LeakyReadout``.
         readout_alpha: the ``alpha`` of the readout.
         readout_window: the ``window`` of the linear readout.
+        skip: whether a skip connection adds a linear map of the inputs to the outputs of the linear readout, at the
+            step of the outputs; the inputs are standardised, and not delayed. For forecasts.
         dropout: in training, the probability that a hidden neuron is silenced for a whole sample, in [0, 1).
         balance_gradients: in training, keep the size of gradients through the layers; see ``BalancedGradients``.
         input_delay: the largest delay of the inputs in steps, an int in [0, 65535]; 0: no delays. Delays are drawn
@@ -112,6 +115,7 @@ class SRCClassifier(Classifier):
         temperature: float = 10.0,
         readout_alpha: float = 0.99,
         readout_window: int = 0,
+        skip: bool = False,
         dropout: float = 0.0,
         balance_gradients: bool = False,
         input_delay: int = 0,
@@ -125,6 +129,7 @@ class SRCClassifier(Classifier):
         check_readout(num_classes, neurons_per_class, readout_alpha)
         check_choice("readout", readout, READOUTS)
         check_bool("recurrent", recurrent)
+        check_bool("skip", skip)
         hidden_sizes = as_sizes("hidden_sizes", hidden_sizes)
         input_delay = as_int("input_delay", input_delay, MOST_DELAY)
         taps = as_int("taps", taps, 2**31, minimum=1)
@@ -159,7 +164,7 @@ class SRCClassifier(Classifier):
             layers,
             LeakyReadout(num_classes, neurons_per_class, readout_alpha, temperature=temperature)
             if votes
-            else LinearReadout(sizes[-1], num_classes, readout_alpha, readout_window),
+            else LinearReadout(sizes[-1], num_classes, readout_alpha, readout_window, skip=input_size if skip else 0),
             dropout,
             balance_gradients,
             delay,

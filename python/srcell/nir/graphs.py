@@ -129,6 +129,8 @@ class _Writer:
             elif isinstance(module, nn.Linear):
                 self.weight(module.weight, module.bias)
             elif isinstance(module, modules.LinearReadout):
+                if module.skip is not None:
+                    raise ValueError(f"{part}: expected no skip connection, which a graph cannot hold, got one")
                 self.weight(module.linear.weight, name="readout")
                 settings = {"kind": "linear", "alpha": module.alpha, "window": module.window}
                 metadata["readout"] = settings | {"bias": _array(module.linear.bias)} | _flags(module)

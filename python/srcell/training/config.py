@@ -35,7 +35,7 @@ OWN = "own"  # the data set of a run whose network and samples the caller made
 # Settings added since srcell 0.2.0. A new setting must be listed here, or else older run folders cannot be read.
 ADDED = frozenset(
     {"amp", "noise", "patience", "place_jitter", "rho", "rs", "size_jitter", "skip_samples", "standardise"}
-    | {"standardise_targets"}
+    | {"skip", "standardise_targets"}
 )
 # What those did before they were settings, where that differs from their defaults.
 UNSAID = {"standardise_targets": False}
@@ -214,7 +214,8 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
     def preset(cls, name: str, dataset: str, **changes: Any) -> TrainingConfig:
         """Build the configuration of a preset for a data set, with ``changes`` applied.
 
-        A data set of your own is loaded, and has the presets of its kind: images, sequences, events or sounds.
+        A data set of your own is loaded, and has the presets of its kind: images, sequences, events or sounds. If its
+        sequences have targets of every step, a linear readout has a skip connection.
 
         "reference" has the constants of the authors' configuration: rate coding of 200 steps with gain 0.25 after 20
         silent steps, no hidden layer, ten neurons per class. The other presets are srcell's own. "best" is for
@@ -235,6 +236,9 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
         if changes.get("encoding") == "camera":
             found.append(OF_CAMERA)
         settings = {name: value for each in (*found, changes) for name, value in each.items()}
+        linear = settings.get("readout") == "linear" and not settings.get("channels")
+        if linear and is_own(dataset) and kind == "sequences" and data.forecasts(dataset):
+            settings = {"skip": True} | settings
         return cls(dataset=dataset, **settings)
 
 

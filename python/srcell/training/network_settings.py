@@ -93,6 +93,12 @@ class NetworkSettings:
         least=0,
         needs=NEEDS["readout_window"],
     )
+    skip: bool = setting(
+        False,
+        "add a linear map of the inputs to the outputs of a linear readout",
+        "a skip connection, for forecasts: as in SRCClassifier",
+        needs=NEEDS["skip"],
+    )
     input_delay: int = setting(
         0,
         "largest delay of the inputs, in steps; 0: none",

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..data import LabelledEvents, LabelledSequences, Samples
 from ..data.dataset import of_every_step
-from ..layers import Standardise
+from ..layers import LinearReadout, Standardise
 
 LEARNT = 0.9  # of the targets' variance: a network with a smaller error has learnt them already
 
@@ -41,48 +41,57 @@ def r2_of_mean(samples: Samples, scale: Standardise) -> float:
     return 1 - float((targets - scale.mean.double()).square().sum()) / spread if spread > 0 else math.nan
 
 
-def last_linear(model: nn.Module, values: int, outputs: Callable[[], Tensor]) -> nn.Linear | None:
-    """The ``nn.Linear`` whose weight and bias scale and shift a network's outputs; None if there is none.
+class LastMap(NamedTuple):
+    """The linear map that ends a network, and the skip connection beside it, if there is one."""
+
+    linear: nn.Linear
+    skip: nn.Linear | None
+
+    @torch.no_grad()
+    def scale(self, factor: Tensor, shift: Tensor) -> None:
+        """Let the network answer ``factor * output + shift``; both are (C,)."""
+        factor, shift = factor.to(self.linear.weight), shift.to(self.linear.weight)
+        for module in self:
+            if module is not None:
+                module.weight.copy_(module.weight * factor[:, None])
+        self.linear.bias.copy_(self.linear.bias * factor + shift)
+
+    def take_in(self, scale: Standardise) -> None:
+        """Let a network that answers standardised targets answer them in their unit."""
+        self.scale(scale.deviation, scale.mean)
+
+    def take_out(self, scale: Standardise) -> None:
+        """The inverse of ``take_in``."""
+        self.scale(1 / scale.deviation, -scale.mean / scale.deviation)
+
+
+def last_map(model: nn.Module, values: int, outputs: Callable[[], Tensor]) -> LastMap | None:
+    """The map whose numbers scale and shift a network's outputs; None if there is none.
 
     ``outputs`` runs the network on some samples. Each candidate is tried, and keeps its weights.
     """
+    skips = {x.linear: x.skip for x in model.modules() if isinstance(x, LinearReadout)}
     before = outputs()
     for linear in reversed([x for x in model.modules() if type(x) is nn.Linear and x.bias is not None]):
         if linear.out_features != values or not linear.weight.is_floating_point():
             continue
-        kept = linear.weight.detach().clone(), linear.bias.detach().clone()
-        _replace(linear, -2.0 * kept[0], 1.0 - 2.0 * kept[1])
+        found = LastMap(linear, skips.get(linear))
+        kept = [[x.detach().clone() for x in module.parameters()] for module in found if module is not None]
+        found.scale(torch.full((values,), -2.0), torch.ones(values))
         after = outputs()
-        _replace(linear, *kept)
+        with torch.no_grad():
+            for module, weights in zip((x for x in found if x is not None), kept, strict=True):
+                for x, weight in zip(module.parameters(), weights, strict=True):
+                    x.copy_(weight)
         if torch.allclose(after, 1.0 - 2.0 * before, rtol=1e-4, atol=1e-4 * (1 + float(before.abs().max()))):
-            return linear
+            return found
     return None
-
-
-@torch.no_grad()
-def take_in(linear: nn.Linear, scale: Standardise) -> None:
-    """Let a network that answers standardised targets answer them in their unit."""
-    mean, deviation = scale.mean.to(linear.weight), scale.deviation.to(linear.weight)
-    _replace(linear, linear.weight * deviation[:, None], linear.bias * deviation + mean)
-
-
-@torch.no_grad()
-def take_out(linear: nn.Linear, scale: Standardise) -> None:
-    """The inverse of ``take_in``."""
-    mean, deviation = scale.mean.to(linear.weight), scale.deviation.to(linear.weight)
-    _replace(linear, linear.weight / deviation[:, None], (linear.bias - mean) / deviation)
 
 
 def has_learnt(outputs: Tensor, targets: Tensor, scale: Standardise) -> bool:
     """Whether outputs (A, C) tell the targets (A, C) better than their mean does."""
     errors = (outputs - targets) / scale.deviation.to(outputs)
     return float(errors.square().mean()) < LEARNT
-
-
-def _replace(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
-    with torch.no_grad():
-        linear.weight.copy_(weight)
-        linear.bias.copy_(bias)
 
 
 def _by_step(samples: Samples) -> Tensor:

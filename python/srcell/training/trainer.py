@@ -32,7 +32,7 @@ from .optimisation import delay_width, delays_are_fixed, learnt_delays, make_opt
 from .options import RunOptions
 from .progress import read_groups, read_history, read_moments
 from .samples import EVALUATION_BATCH, EVALUATION_SEED, encoded, split
-from .targets import has_learnt, last_linear, r2_of_mean, scale_of, standardised, take_in, take_out
+from .targets import LastMap, has_learnt, last_map, r2_of_mean, scale_of, standardised
 
 DROPOUT = 4  # purpose of a derived seed; data/loader.py has others
 DIAGNOSED = 64  # samples
@@ -108,7 +108,7 @@ class Trainer:
         if self._given or is_own(config.dataset):
             self._check(parts)
         self._targets: Standardise | None = None
-        self._last: nn.Linear | None = None  # takes in the unit of the targets
+        self._last: LastMap | None = None  # takes in the unit of the targets
         if dataset.train.labels.is_floating_point():
             self._targets = scale_of(training)
             if config.standardise_targets and self._prepare_targets(training):
@@ -181,7 +181,7 @@ class Trainer:
     def finish(self) -> None:
         """Let the network answer in the unit of the targets, if it learnt standardised ones."""
         if self._last is not None and self._targets is not None:
-            take_in(self._last, self._targets)
+            self._last.take_in(self._targets)
             self._last = None
 
     def diagnose(self) -> Diagnosis | None:
@@ -330,7 +330,7 @@ class Trainer:
                 output, *_ = answer(self.model, events, self._every_step, dense=self.dense)
                 return paired(output, labels, events.lengths, "dataset")
 
-            self._last = last_linear(self.model, labels.shape[-1], lambda: told()[0])
+            self._last = last_map(self.model, labels.shape[-1], lambda: told()[0])
             if self._last is None:
                 shown = ", ".join(f"{x:.3g}" for x in (scale.mean[0], scale.deviation[0]))
                 warnings.warn(
@@ -339,7 +339,7 @@ class Trainer:
                     stacklevel=2,
                 )
             elif self._given and has_learnt(*told(), scale):
-                take_out(self._last, scale)
+                self._last.take_out(scale)
         finally:
             self.model.train(was_training)
         return self._last is not None
