@@ -31,8 +31,8 @@ h5py: Any = pytest.importorskip("h5py")  # nir needs it
 from srcell.nir import from_graph, read_graph, to_graph  # noqa: E402  (needs the packages checked above)
 
 WIDE = ("two delayed layers", "delayed recurrence")  # their delays are interpolated over more than a step
-STANDARDISED = [name for name in (*NETWORKS, *PRODUCTS) if "standardised" in name]
-CONVERTED = [name for name in (*NETWORKS, *PRODUCTS) if name not in (*WIDE, *STANDARDISED, "integers")]
+REFUSED = [name for name in (*NETWORKS, *PRODUCTS) if "standardised" in name or "skip" in name]
+CONVERTED = [name for name in (*NETWORKS, *PRODUCTS) if name not in (*WIDE, *REFUSED, "integers")]
 CELL = {"alpha": 0.9, "rho": 3.0, "r": 2.0, "rs": -7.0, "zs_hyp": 0.9, "zs_dep": 0.0, "bias": -6.0}
 
 
@@ -87,6 +87,7 @@ OF_READOUTS: dict[str, Any] = {
     "temperature": 2.0,
     "every_step": True,
     "batch_first": True,
+    "skip": 4,
 }
 
 
@@ -99,6 +100,10 @@ def test_each_setting_of_a_readout_comes_back_or_is_refused(kind: type[nn.Module
     for name in names:
         layer = SRC(4, 6, batch_first=name == "batch_first")
         network = nn.Sequential(SpikesOnly(layer), kind(*sizes, **{name: OF_READOUTS[name]}))
+        if name == "skip":
+            with pytest.raises(ValueError, match="expected no skip connection, which a graph cannot hold, got one"):
+                to_graph(network, dt=0.001)
+            continue
         nir.write(tmp_path / f"{name}.nir", to_graph(network, dt=0.001))
         *_, again = from_graph(read_graph(tmp_path / f"{name}.nir"))
         assert type(again) is kind and getattr(again, name) == OF_READOUTS[name]

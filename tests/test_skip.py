@@ -19,6 +19,7 @@ from support.networks import exported
 from support.refusals import Message, Refusal, refusals
 from test_export_networks import drawn
 
+DRAWS = True  # figures of runs: conftest.py
 STEPS, BATCH, INPUTS, NEURONS, OUTPUTS = 20, 4, 5, 16, 3
 
 
@@ -187,12 +188,6 @@ def test_networks_that_a_file_cannot_hold_are_refused(refusal: Message) -> None:
     refusal.check()
 
 
-def test_a_graph_of_nir_has_none() -> None:
-    nir = pytest.importorskip("srcell.nir")
-    with pytest.raises(ValueError, match="expected no skip connection, which a graph cannot hold"):
-        nir.to_graph(srcell.Sequential(srcell.SRC(5, 6), srcell.LinearReadout(6, 2, skip=5)), dt=1.0)
-
-
 def test_an_onnx_model_has_it(tmp_path: Path) -> None:
     onnx, session = pytest.importorskip("srcell.onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -228,6 +223,14 @@ def test_forecasts_of_ones_own_have_it_by_default_and_learn_at_once(
     with torch.no_grad():
         assert torch.equal(again(x, every_step=True), run.model(x, every_step=True))
         assert abs(again(x, every_step=True) - 3).max() < 0.3
+
+
+def test_a_run_on_labels_may_have_it_and_draws_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.py").write_text("from test_skip import forecast\ndef load(): return forecast(20)[0], [0, 1] * 10")
+    config = TrainingConfig.preset("best", "m.py:load", epochs=1, hidden_sizes=(8,), skip=True)
+    run = train(config, "run")
+    assert run.model.readout.skip is not None and {"raster.png", "traces.png"} <= {x.name for x in Path("run").iterdir()}
 
 
 def test_an_evaluation_counts_its_operations() -> None:

@@ -615,7 +615,8 @@ def command_words(draw: Draw) -> list[str]:
 @contextlib.contextmanager
 def stubbed(reached: list[str]) -> Iterator[None]:
     """Replace the work behind the command line by stubs that note which work would begin."""
-    result = SimpleNamespace(accuracy=0.5, confusion=torch.zeros(2, 2), counts=[], history=[], answers=0)
+    scores = {"accuracy": 0.5, "r2": math.nan, "r2_of_mean": math.nan}
+    result = SimpleNamespace(**scores, confusion=torch.zeros(2, 2), counts=[], history=[], answers=0)
     result.evaluation = result
 
     def stub(result: Any) -> Callable[..., Any]:

@@ -108,8 +108,8 @@ def raster(
     for k, (panel, output) in enumerate(zip(panels, outputs, strict=False)):
         draw_marks(panel, output[:, 0], _colour(k))
         panel.set_ylabel("input" if k == 0 else f"layer {k}, neuron")
-    logits = model.readout(outputs[-1], every_step=True)[:, 0]
-    answer = int(model.readout(outputs[-1])[0].argmax())
+    logits = model.read_out(outputs[-1], sample, every_step=True)[:, 0]
+    answer = int(model.read_out(outputs[-1], sample)[0].argmax())
     for k in range(logits.shape[1]):
         strong = k in (label, answer)
         panels[-1].plot(logits[:, k].numpy(), color=f"C{k % 10}", linewidth=2 if strong else 0.8, label=names[k])
@@ -132,7 +132,7 @@ def traces(
     names = class_names or [str(k) for k in range(classes)]
     with record(model) as recording:
         outputs = _outputs(model, sample)
-    order = model.readout(outputs[-1])[0].argsort(descending=True).tolist()
+    order = model.read_out(outputs[-1], sample)[0].argsort(descending=True).tolist()
     activity, voters = outputs[-1][:, 0].sum(0), isinstance(model.readout, LeakyReadout)
     if voters:
         neurons = [int(activity[k::classes].argmax()) * classes + k for k in order[:4]]
