@@ -230,7 +230,9 @@ def test_a_run_on_labels_may_have_it_and_draws_its_answers(tmp_path: Path, monke
     Path("m.py").write_text("from test_skip import forecast\ndef load(): return forecast(20)[0], [0, 1] * 10")
     config = TrainingConfig.preset("best", "m.py:load", epochs=1, hidden_sizes=(8,), skip=True)
     run = train(config, "run")
-    assert run.model.readout.skip is not None and {"raster.png", "traces.png"} <= {x.name for x in Path("run").iterdir()}
+    assert run.model.readout.skip is not None and {"raster.png", "traces.png"} <= {
+        x.name for x in Path("run").iterdir()
+    }
 
 
 def test_an_evaluation_counts_its_operations() -> None:
