@@ -319,10 +319,13 @@ struct ReadoutJob {
                 readout.add(job.kernels, job.sums + b * readout.neurons,
                             job.spikes + (t * job.batch + b) * readout.neurons);
             }
-        for (int64_t b = begin; b < end; ++b)
-            readout.logits(job.sums + b * readout.neurons,
-                           job.of_input((job.lengths ? job.lengths[b] : job.steps) - 1, b),
+        for (int64_t b = begin; b < end; ++b) {
+            // Another thread may write to the lengths since they were checked.
+            const int64_t length =
+                job.lengths ? std::clamp<int64_t>(read_once(job.lengths + b), 0, job.steps) : job.steps;
+            readout.logits(job.sums + b * readout.neurons, job.of_input(length - 1, b),
                            job.logits + b * readout.classes);
+        }
     }
 
     // What the skip connection makes of sample b's input at step t, which is -1 if the sample has none.
