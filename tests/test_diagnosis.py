@@ -315,6 +315,13 @@ def test_untrained_networks_of_all_kinds_have_no_finding(case: str) -> None:
     assert str(diagnosis).endswith("\n\nnothing looks wrong")
 
 
+def test_a_layer_for_images_hides_no_other_finding() -> None:
+    torch.manual_seed(0)
+    found = srcell.diagnose(Detached(), torch.randn(100, SAMPLES, INPUTS), TARGETS).findings
+    assert any("no gradient reaches the input weights" in line for line in found)
+    assert "SRC.for_sequences" in found[-1]
+
+
 def test_the_drive_is_that_of_the_trace() -> None:
     torch.manual_seed(0)
     layer = SRC(INPUTS, 32, rho=torch.linspace(0.2, 4.0, 32), omega=0.3)

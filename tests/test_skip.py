@@ -165,6 +165,26 @@ def test_a_stream_has_the_bits_of_a_whole_sample_and_can_be_saved() -> None:
     assert np.array_equal(stream.logits(), again.logits())
 
 
+def test_a_refused_step_leaves_the_answer_of_a_stream() -> None:
+    net = srcell.Sequential(srcell.IntegerSRC(INPUTS, 6, weight_bits=8), srcell.LinearReadout(6, 2, skip=INPUTS))
+    stream = exported(drawn(net)).stream()
+    stream.step(np.ones((1, INPUTS), np.float32))
+    before = stream.logits()
+    with pytest.raises(ValueError, match="values"):
+        stream.step(np.full((1, INPUTS), 0.5, np.float32))
+    assert np.array_equal(stream.logits(), before)
+
+
+def test_a_quantised_readout_and_events_with_lengths() -> None:
+    net, x = sequential(), numbers()
+    small = torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)
+    with torch.no_grad():
+        assert (small(x) - net(x)).abs().max() < 0.1 * net(x).abs().max()
+    made, lengths = readout(), torch.tensor([20, 7, 1, 0])
+    events = EventBatch.from_dense(x * (torch.arange(STEPS)[:, None] < lengths)[..., None], lengths)
+    assert torch.equal(made(spikes(), input=events), made(spikes(), lengths, input=x))
+
+
 def test_a_learner_refuses_it_but_for_new_classes() -> None:
     runs = exported(sequential())
     with pytest.raises(ValueError, match="network: expected one without a skip connection"):
@@ -180,8 +200,17 @@ def test_a_learner_refuses_it_but_for_new_classes() -> None:
         lambda: exported(srcell.Sequential(srcell.SRC(4, 6), srcell.LinearReadout(6, 2, skip=5))),
     ),
     Message(
-        r"network.1.0 \(LinearReadout\): expected a readout with a skip connection directly in the network",
+        r"network.1.0 \(LinearReadout\): expected a readout with a skip connection, and Standardise, directly in",
         lambda: exported(srcell.Sequential(srcell.SRC(5, 5), srcell.Sequential(srcell.LinearReadout(5, 2, skip=5)))),
+    ),
+    Message(
+        r"network.1 \(LinearReadout\): expected a readout with a skip connection, and Standardise, directly in",
+        lambda: exported(
+            srcell.Sequential(
+                srcell.Sequential(srcell.Standardise(torch.ones(5), torch.ones(5)), srcell.SRC(5, 6)),
+                srcell.LinearReadout(6, 2, skip=5),
+            )
+        ),
     ),
 )
 def test_networks_that_a_file_cannot_hold_are_refused(refusal: Message) -> None:

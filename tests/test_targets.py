@@ -18,7 +18,7 @@ from srcell import data
 from srcell.cli import main
 from srcell.data import LabelledEvents, LabelledImages, LabelledSequences
 from srcell.events import EventBatch
-from srcell.training import Trainer, TrainingConfig, train
+from srcell.training import Observer, Trainer, TrainingConfig, train
 from srcell.training.targets import r2_of_mean, scale_of, standardised
 from support.runs import assert_resumes_at
 
@@ -106,6 +106,88 @@ def test_a_network_that_has_learnt_its_targets_goes_on_from_there(tmp_path: Path
     assert again.evaluation.r2 > 0.3
 
 
+def test_a_network_that_answers_the_mean_goes_on_from_there(tmp_path: Path) -> None:
+    x, y = levels(40, 12)
+    model = network()
+    with torch.no_grad():
+        model[1].linear.weight.zero_()
+        model[1].linear.bias.fill_(1000)
+    run = train(model, (x, 1000 + 1e4 * (y - 0.02)), tmp_path / "run", **SETTINGS | {"epochs": 1})
+    assert run.history[0].train_loss < 3
+
+
+class Branch(nn.Module):
+    """A network with a branch that begins at 0, so that its readout is not all that ends it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.readout = srcell.SRC.for_sequences(1, 8), srcell.LinearReadout(8, 1)
+        self.beside = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.beside.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.readout(self.layer(input)[0]) + self.beside(input[-1])
+
+
+class Bounded(Branch):
+    """A network whose answers are cut off where those of standardised targets never are."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.readout(self.layer(input)[0]).clamp(-500, 500)
+
+
+@pytest.mark.parametrize("kind", [Branch, Bounded])
+def test_what_a_training_may_bring_to_light_is_seen_before_it(kind: type[nn.Module]) -> None:
+    x, y = levels(40, 12)
+    config, model = TrainingConfig(dataset="own", **SETTINGS), kind()
+    with pytest.warns(UserWarning, match="targets: not standardised"):
+        Trainer(config, data.from_arrays(x, 1000 + 1e4 * (y - 0.02)), model=model)
+    assert not model.beside.weight.any()
+
+
+def test_a_run_is_not_resumed_with_another_decision() -> None:
+    x, y = levels(40, 12)
+    dataset, settings = data.from_arrays(x, y), SETTINGS | {"epochs": 2}
+    first = Trainer(TrainingConfig(dataset="own", **settings), dataset, model=network())
+    next(first.train_epoch())
+    tensors, record = first.state()
+    assert record["standardised"]
+    second = Trainer(TrainingConfig(dataset="own", **settings), dataset, model=network())
+    with pytest.raises(ValueError, match="as it was built, for a run that began with no standardised targets"):
+        second.load_state(tensors, record | {"standardised": False})
+
+
+def test_an_error_leaves_a_network_in_the_unit_of_the_targets(tmp_path: Path) -> None:
+    class Stops(Observer):
+        def on_batch(self, *_: Any) -> None:
+            raise KeyError("stop")
+
+    x, y = levels()
+    model = train(network(), (x, y + 7), tmp_path / "run", **SETTINGS).model
+    with pytest.raises(KeyError):
+        train(model, (x, y + 7), tmp_path / "again", Stops(), **SETTINGS)
+    with torch.no_grad():
+        assert (model(torch.tensor(x, dtype=torch.float32).transpose(0, 1)) - 7).abs().max() < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_network_of_another_dtype_learns_standardised_targets(dtype: torch.dtype) -> None:
+    x, y = levels(40, 12)
+    trainer = Trainer(TrainingConfig(dataset="own", **SETTINGS), data.from_arrays(x, y), model=network().to(dtype))
+    assert trainer.state()[1]["standardised"]
+
+
+def test_targets_that_are_not_finite(tmp_path: Path) -> None:
+    x, y = levels(40, 12)
+    dataset = data.from_arrays(x, y)
+    dataset.test.labels[0] = math.nan
+    run = train(network(), dataset, tmp_path / "run", **SETTINGS | {"epochs": 1})
+    assert math.isnan(run.evaluation.r2) and math.isnan(run.evaluation.r2_of_mean)
+    dataset.train.labels[:] = math.nan
+    with pytest.raises(ValueError, match=r"dataset: expected targets with a mean and a deviation \(values: expected f"):
+        train(network(), dataset, tmp_path / "other", **SETTINGS)
+
+
 class Clamped(nn.Module):
     """A network whose outputs are no linear map of anything."""
 
@@ -155,5 +237,5 @@ def test_training_says_when_it_is_worse_than_the_mean(
     printed = capsys.readouterr().out
     assert "test error 0.00" in printed and "(root mean square), R2 -" in printed
     assert "warning: worse than the mean of the training targets (R2 -" in printed
-    assert "--dropout 0.5" in printed.splitlines()[-1]
+    assert "more dropout" in printed.splitlines()[-1]
     assert "worse than the mean of the training targets" in Path("run/report.html").read_text()

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "file_entries.h"
 
@@ -107,15 +108,16 @@ ReadoutState::ReadoutState(const Readout& readout, const Kernels& kernels, int64
     else
         sums_ = Aligned<double>(plane);
     row_ = Aligned<double>(readout.neurons);
-    if (readout.inputs) passed_ = Aligned<double>(batch * readout.classes);
+    if (readout.inputs) passed_ = Aligned<double>(batch * readout.classes), next_ = Aligned<double>(passed_.size());
 }
 
 void ReadoutState::pass(const Events<float>& events) {
     for (int64_t b = 0; passed_.size() && b < batch_; ++b)
-        readout_.pass(events, b, passed_.data() + b * readout_.classes);
+        readout_.pass(events, b, next_.data() + b * readout_.classes);
 }
 
 void ReadoutState::add(const float* spikes) {
+    std::swap(passed_, next_);
     const int64_t plane = batch_ * readout_.neurons;
     if (recent_.size())
         std::copy(spikes, spikes + plane, recent_.data() + steps_ % readout_.window * plane);

@@ -48,7 +48,7 @@ class ReadoutState {
     ReadoutState(const Readout& readout, const Kernels& kernels, int64_t batch);
 
     void add(const float* spikes);
-    // Takes the network's input of the step, (B,) rows of events; without a skip connection it does nothing.
+    // Takes the network's input of the step that add() ends, (B,) rows of events; nothing without a skip connection.
     void pass(const Events<float>& events);
     // Writes (B, C).
     void logits(float* to) const;
@@ -70,6 +70,7 @@ class ReadoutState {
     Aligned<double> sums_;         // (B, N) without a window
     Aligned<float> recent_;        // (window, B, N): step t at t % window
     Aligned<double> passed_;       // (B, C) with a skip connection: its part of the logits
+    Aligned<double> next_;         // the same of the step that has begun
     mutable Aligned<double> row_;  // (N,)
 };
 

@@ -347,7 +347,7 @@ def _findings(
     input: Tensor | EventBatch, layers: list[_Layer], measured: list[LayerDiagnosis], gradients: Gradients
 ) -> list[str]:
     """A line for each sign of trouble: of the input, of the first layer that has one, and of gradients."""
-    lines = [*_input_signs(input, layers[0], measured[0])]
+    lines = [*_input_signs(layers[0], measured[0])]
     same = bool(lines)  # then spikes may be the same too
     for layer, found in zip(layers, measured, strict=True):
         signs = [*_signs(layer, found, compare=not same)]
@@ -357,10 +357,10 @@ def _findings(
     without = [layer for layer, found in zip(layers, measured, strict=True) if found.weight_gradient == 0]
     if without and not lines:
         lines.append(f"{without[-1].name}: {without[-1].lost_gradient(gradients)}")
-    return [*lines, *_time_signs(layers, measured)]
+    return [*lines, *_time_signs(layers, measured), *_layer_advice(input, layers[0])]
 
 
-def _input_signs(input: Tensor | EventBatch, layer: _Layer, found: LayerDiagnosis) -> Iterator[str]:
+def _input_signs(layer: _Layer, found: LayerDiagnosis) -> Iterator[str]:
     """What is wrong with the input of the first layer."""
     if _most(found.dead_inputs, MOST_DEAD_INPUTS, layer):
         yield (
@@ -369,7 +369,11 @@ def _input_signs(input: Tensor | EventBatch, layer: _Layer, found: LayerDiagnosi
         )
     elif layer.samples > 1 and layer.same_input():
         yield f"{layer.name}: all {layer.samples} samples have the same input: check the data and the encoding"
-    elif layer.is_for_images() and _is_sequence_of_numbers(input, len(layer.spikes)):
+
+
+def _layer_advice(input: Tensor | EventBatch, layer: _Layer) -> Iterator[str]:
+    """Whether the first layer is for another kind of input; the last finding, because it hides no other."""
+    if layer.is_for_images() and _is_sequence_of_numbers(input, len(layer.spikes)):
         yield (
             f"{layer.name}: the input is a sequence of real numbers, and the cell is that of SRC, for events and "
             "images: SRC.for_sequences makes a layer for sequences"

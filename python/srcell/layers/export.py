@@ -399,9 +399,10 @@ def check_skip(readout: Part, first: Part) -> None:
     skip, inputs = readout.module.skip.in_features, inputs_of(first.module)
     if skip != inputs:
         raise ValueError(f"{readout}: expected a skip connection from {inputs} inputs, those of {first}, got {skip}")
-    if readout.place.count(".") > 1:
+    if readout.place.count(".") > 1 or (isinstance(first.module, Standardise) and first.place.count(".") > 1):
         raise ValueError(
-            f"{readout}: expected a readout with a skip connection directly in the network, got one deeper"
+            f"{readout}: expected a readout with a skip connection, and Standardise, directly in the network, got one "
+            "deeper"
         )
 
 

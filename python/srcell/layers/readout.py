@@ -75,6 +75,8 @@ class _Readout(HasConstants):
         check_streaming(every_step, state, return_state)
         spikes = spikes.transpose(0, 1) if self.batch_first else spikes
         dtype = self._dtype_of(spikes)
+        if isinstance(input, EventBatch):
+            lengths = input._lengths_or(lengths)
         checked: Tensor | None = None
         if lengths is not None and (every_step or input is not None):
             lengths = checked = check_lengths(lengths, spikes.shape[1], spikes.device, spikes.shape[0])
@@ -319,25 +321,34 @@ class LinearReadout(_Readout):
         if self.skip is None:
             return super()._passed(input, spikes, lengths, every_step)
         (steps, batch), inputs = spikes.shape[:2], self.skip.in_features
-        weight = in_work_dtype(self.skip.weight)
         if isinstance(input, EventBatch):
-            x = input.to_dense(weight.dtype)
+            x = input.to_dense(torch.float32 if input.values is None else input.values.dtype)
         elif isinstance(input, Tensor) and input.is_floating_point():
-            x = input.to(weight.dtype)
-            x = x.transpose(0, 1) if self.batch_first and x.dim() == 3 else x
+            x = input.transpose(0, 1) if self.batch_first and input.dim() == 3 else input
         else:
             expected = f"the network's input, (T, B, {inputs}), for the skip connection"
             raise TypeError(f"input: expected {expected}, got {describe(input)}")
         if x.shape != (steps, batch, inputs):
-            raise shape_error("input", f"({steps}, {batch}, {inputs})", x.shape)
+            sizes = (batch, steps) if self.batch_first and isinstance(input, Tensor) else (steps, batch)
+            raise shape_error("input", str((*sizes, inputs)), input.shape)
         if every_step:
-            return F.linear(x if lengths is None else zero_padding(x, lengths), weight)
+            return self._through(x if lengths is None else zero_padding(x, lengths))
         if not steps:
             return None
         if lengths is None:
-            return F.linear(x[-1], weight)
+            return self._through(x[-1])
         last = (lengths - 1).clamp(min=0)[None, :, None].expand(1, batch, inputs)
-        return F.linear(torch.where((lengths > 0)[:, None], x.gather(0, last)[0], 0.0), weight)
+        return self._through(torch.where((lengths > 0)[:, None], x.gather(0, last)[0], 0.0))
+
+    def _through(self, x: Tensor) -> Tensor:
+        """The map of the skip connection."""
+        assert self.skip is not None
+        weight: Any = self.skip.weight
+        if not isinstance(weight, Tensor):  # of a quantised linear, a method
+            made: Tensor = self.skip(x.float())
+            return made
+        weight = in_work_dtype(weight)
+        return F.linear(x.to(weight.dtype), weight)
 
     def reset_parameters(self) -> None:
         """Draw the weights and biases anew, as ``torch.nn.Linear`` does; those of the skip connection are 0."""

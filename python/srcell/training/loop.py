@@ -220,6 +220,7 @@ def _run(
         try:
             return _train_to_the_end(trainer, out, folder, observer or Observer())
         finally:
+            trainer.finish()  # an error, too, leaves a network of one's own in the unit of the targets
             trainer.leave()
 
 

@@ -61,12 +61,14 @@ def best_epoch(history: Sequence[EpochMetrics]) -> int:
     return 0 if best is None else best.epoch
 
 
-def remark(history: Sequence[EpochMetrics], evaluation: Evaluation) -> str:
+def remark(history: Sequence[EpochMetrics], evaluation: Evaluation, standardised: bool) -> str:
     """In a regression that is worse than the mean of the training targets, that it is and why; else empty.
+
+    ``standardised``: whether the training's errors are in units of the targets' variance.
 
     Example:
         >>> row = EpochMetrics(9, 0.1, math.nan, math.nan, 0.1, 0.01, 1.0, 1.4)
-        >>> remark([row], Evaluation(math.nan, torch.zeros(0, 0), [], [], 2.0, r2=-0.4, r2_of_mean=-0.1))
+        >>> remark([row], Evaluation(math.nan, torch.zeros(0, 0), [], [], 2.0, r2=-0.4, r2_of_mean=-0.1), True)
         'worse than the mean of the training targets (R2 -0.100): of the variance, the error fell to 0.1 on the ...'
 
     """
@@ -74,10 +76,12 @@ def remark(history: Sequence[EpochMetrics], evaluation: Evaluation) -> str:
         return ""
     error = history[-1].train_loss
     found = f"worse than the mean of the training targets (R2 {evaluation.r2_of_mean:.3f})"
+    if not standardised:
+        return f"{found}: the error is {1 - evaluation.r2:.2g} times the variance of the targets"
     if error < BY_HEART:
         return (
             f"{found}: of the variance, the error fell to {error:.2g} on the training samples and is "
-            f"{1 - evaluation.r2:.2g} on the test samples: more samples would help most, or --dropout 0.5"
+            f"{1 - evaluation.r2:.2g} on the test samples: more samples would help most, or more dropout"
         )
     return f"{found}: of the variance, {error:.2g} is left on the training samples too: do the inputs tell the targets?"
 

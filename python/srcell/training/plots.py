@@ -78,6 +78,12 @@ def learning_curve(history: list[EpochMetrics]) -> Figure:
     return figure
 
 
+def _told(model: Classifier, spikes: Tensor, sample: EventBatch, every_step: bool = False) -> Tensor:
+    """The logits of a sample, on the CPU, of the last layer's spikes."""
+    device = next(model.parameters()).device
+    return model.read_out(spikes.to(device), sample.to(device), every_step=every_step).cpu()
+
+
 def draw_marks(panel: Axes, values: Tensor, colour: str, step: float = 1) -> None:
     """Draw a mark for each value (T, N) that is not 0; ``step`` is the length of a step on the axis."""
     at, neurons = values.nonzero(as_tuple=True)
@@ -108,8 +114,8 @@ def raster(
     for k, (panel, output) in enumerate(zip(panels, outputs, strict=False)):
         draw_marks(panel, output[:, 0], _colour(k))
         panel.set_ylabel("input" if k == 0 else f"layer {k}, neuron")
-    logits = model.read_out(outputs[-1], sample, every_step=True)[:, 0]
-    answer = int(model.read_out(outputs[-1], sample)[0].argmax())
+    logits = _told(model, outputs[-1], sample, every_step=True)[:, 0]
+    answer = int(_told(model, outputs[-1], sample)[0].argmax())
     for k in range(logits.shape[1]):
         strong = k in (label, answer)
         panels[-1].plot(logits[:, k].numpy(), color=f"C{k % 10}", linewidth=2 if strong else 0.8, label=names[k])
@@ -132,7 +138,7 @@ def traces(
     names = class_names or [str(k) for k in range(classes)]
     with record(model) as recording:
         outputs = _outputs(model, sample)
-    order = model.read_out(outputs[-1], sample)[0].argsort(descending=True).tolist()
+    order = _told(model, outputs[-1], sample)[0].argsort(descending=True).tolist()
     activity, voters = outputs[-1][:, 0].sum(0), isinstance(model.readout, LeakyReadout)
     if voters:
         neurons = [int(activity[k::classes].argmax()) * classes + k for k in order[:4]]

@@ -17,8 +17,6 @@ from ..data import LabelledEvents, LabelledSequences, Samples
 from ..data.dataset import of_every_step
 from ..layers import LinearReadout, Standardise
 
-LEARNT = 0.9  # of the targets' variance: a network with a smaller error has learnt them already
-
 
 def scale_of(samples: Samples) -> Standardise:
     """The mean and the deviation of each value of the targets, over the samples, or the steps that they have."""
@@ -33,11 +31,11 @@ def standardised(samples: Samples, scale: Standardise) -> Samples:
 
 def r2_of_mean(samples: Samples, scale: Standardise) -> float:
     """The R2 on these samples of the mean alone, as ``Evaluation.r2`` has it; NaN if it is not defined."""
-    own, targets = scale_of(samples), _by_step(samples).flatten(0, 1).double()
+    targets = _by_step(samples).flatten(0, 1).double()
     if (lengths := _lengths(samples)) is not None:
         inside = torch.arange(samples.labels.shape[1]) < lengths[:, None]
         targets = targets[inside.flatten()]
-    spread = float((targets - own.mean.double()).square().sum())
+    spread = float((targets - targets.mean(0)).square().sum())
     return 1 - float((targets - scale.mean.double()).square().sum()) / spread if spread > 0 else math.nan
 
 
@@ -56,6 +54,19 @@ class LastMap(NamedTuple):
                 module.weight.copy_(module.weight * factor[:, None])
         self.linear.bias.copy_(self.linear.bias * factor + shift)
 
+    def scales(self, factor: Tensor, shift: Tensor, before: Tensor, outputs: Callable[[], Tensor]) -> bool:
+        """Whether other numbers scale and shift the outputs, which are ``before`` now; the numbers are kept."""
+        kept = [[x.detach().clone() for x in module.parameters()] for module in self if module is not None]
+        self.scale(factor, shift)
+        after = outputs()
+        with torch.no_grad():
+            for module, weights in zip((x for x in self if x is not None), kept, strict=True):
+                for x, weight in zip(module.parameters(), weights, strict=True):
+                    x.copy_(weight)
+        wanted = factor.to(before) * before + shift.to(before)
+        share = 1e-4 if torch.finfo(before.dtype).eps < 1e-5 else 3e-2
+        return torch.allclose(after, wanted, rtol=share, atol=share * (1e-3 + float(wanted.abs().max())))
+
     def take_in(self, scale: Standardise) -> None:
         """Let a network that answers standardised targets answer them in their unit."""
         self.scale(scale.deviation, scale.mean)
@@ -65,33 +76,40 @@ class LastMap(NamedTuple):
         self.scale(1 / scale.deviation, -scale.mean / scale.deviation)
 
 
-def last_map(model: nn.Module, values: int, outputs: Callable[[], Tensor]) -> LastMap | None:
+def last_map(model: nn.Module, scale: Standardise, outputs: Callable[[], Tensor]) -> LastMap | None:
     """The map whose numbers scale and shift a network's outputs; None if there is none.
 
-    ``outputs`` runs the network on some samples. Each candidate is tried, and keeps its weights.
+    ``outputs`` runs the network on some samples. Each candidate is tried, with two scales, and keeps its weights.
+    Parameters that are all 0 are noise meanwhile: what they hide now may grow in the training.
     """
     skips = {x.linear: x.skip for x in model.modules() if isinstance(x, LinearReadout)}
-    before = outputs()
-    for linear in reversed([x for x in model.modules() if type(x) is nn.Linear and x.bias is not None]):
-        if linear.out_features != values or not linear.weight.is_floating_point():
-            continue
-        found = LastMap(linear, skips.get(linear))
-        kept = [[x.detach().clone() for x in module.parameters()] for module in found if module is not None]
-        found.scale(torch.full((values,), -2.0), torch.ones(values))
-        after = outputs()
+    values = scale.inputs
+    silent = [x for x in model.parameters() if x.is_floating_point() and x.numel() and not x.any()]
+    noise = torch.Generator().manual_seed(0)
+    try:
         with torch.no_grad():
-            for module, weights in zip((x for x in found if x is not None), kept, strict=True):
-                for x, weight in zip(module.parameters(), weights, strict=True):
-                    x.copy_(weight)
-        if torch.allclose(after, 1.0 - 2.0 * before, rtol=1e-4, atol=1e-4 * (1 + float(before.abs().max()))):
-            return found
+            for x in silent:
+                x.copy_(0.1 * torch.randn(x.shape, generator=noise))
+        before = outputs()
+        for linear in reversed([x for x in model.modules() if type(x) is nn.Linear and x.bias is not None]):
+            if linear.out_features == values and linear.weight.is_floating_point():
+                found = LastMap(linear, skips.get(linear))
+                tried = (torch.full((values,), -2.0), torch.ones(values)), (scale.deviation, scale.mean)
+                if all(found.scales(*numbers, before, outputs) for numbers in tried):
+                    return found
+    finally:
+        with torch.no_grad():
+            for x in silent:
+                x.zero_()
     return None
 
 
-def has_learnt(outputs: Tensor, targets: Tensor, scale: Standardise) -> bool:
-    """Whether outputs (A, C) tell the targets (A, C) better than their mean does."""
-    errors = (outputs - targets) / scale.deviation.to(outputs)
-    return float(errors.square().mean()) < LEARNT
+def error_of(outputs: Tensor, targets: Tensor, scale: Standardise) -> tuple[float, float]:
+    """The error of outputs (A, C), in units of the variance: as standardised answers, and as those in the unit."""
+    mean, deviation = scale.mean.to(outputs), scale.deviation.to(outputs)
+    wanted = (targets.to(outputs) - mean) / deviation
+    given = (outputs - mean) / deviation
+    return float((outputs - wanted).square().mean()), float((given - wanted).square().mean())
 
 
 def _by_step(samples: Samples) -> Tensor:

@@ -32,7 +32,7 @@ from .optimisation import delay_width, delays_are_fixed, learnt_delays, make_opt
 from .options import RunOptions
 from .progress import read_groups, read_history, read_moments
 from .samples import EVALUATION_BATCH, EVALUATION_SEED, encoded, split
-from .targets import LastMap, has_learnt, last_map, r2_of_mean, scale_of, standardised
+from .targets import LastMap, error_of, last_map, r2_of_mean, scale_of, standardised
 
 DROPOUT = 4  # purpose of a derived seed; data/loader.py has others
 DIAGNOSED = 64  # samples
@@ -110,7 +110,10 @@ class Trainer:
         self._targets: Standardise | None = None
         self._last: LastMap | None = None  # takes in the unit of the targets
         if dataset.train.labels.is_floating_point():
-            self._targets = scale_of(training)
+            try:
+                self._targets = scale_of(training)
+            except ValueError as error:
+                raise ValueError(f"dataset: expected targets with a mean and a deviation ({error})") from None
             if config.standardise_targets and self._prepare_targets(training):
                 training, validation = (standardised(part, self._targets) for part in (training, validation))
         self._network = self._wrapped()
@@ -241,6 +244,7 @@ class Trainer:
             "groups": self.optimizer.state_dict()["param_groups"],
             "tally": self._total_tally().sums.tolist(),
             "seconds": self._seconds,
+            "standardised": self._last is not None,
         }
         if self._given:
             record |= {"modules_at_first": self._described, "modules": described(self.model)}
@@ -262,6 +266,9 @@ class Trainer:
         )
         if self._given:
             check_weights(self.model, weights, source)
+        if record.get("standardised", False) != (self._last is not None):
+            has = "standardised" if self._last is None else "no standardised"
+            raise ValueError(f"{source}: expected the network as it was built, for a run that began with {has} targets")
         try:
             config = TrainingConfig.from_dict(record["config"])
             moments = read_moments(self.optimizer, tensors, self._given)
@@ -316,7 +323,7 @@ class Trainer:
     def _prepare_targets(self, training: Samples) -> bool:
         """Whether the network can learn standardised targets, because a linear map ends it.
 
-        A network of one's own that has learnt the targets already goes on from there.
+        A network of one's own that answers in the unit of the targets goes on from there.
         """
         scale = cast(Standardise, self._targets)
         some = self._load(training, batch_size=LOOKED_AT, rank=0, world_size=1, num_workers=0)
@@ -330,7 +337,7 @@ class Trainer:
                 output, *_ = answer(self.model, events, self._every_step, dense=self.dense)
                 return paired(output, labels, events.lengths, "dataset")
 
-            self._last = last_map(self.model, labels.shape[-1], lambda: told()[0])
+            self._last = last_map(self.model, scale, lambda: told()[0])
             if self._last is None:
                 shown = ", ".join(f"{x:.3g}" for x in (scale.mean[0], scale.deviation[0]))
                 warnings.warn(
@@ -338,8 +345,10 @@ class Trainer:
                     f"with a bias (mean and deviation of the first value: {shown})",
                     stacklevel=2,
                 )
-            elif self._given and has_learnt(*told(), scale):
-                self._last.take_out(scale)
+            elif self._given:
+                as_it_is, in_unit = error_of(*told(), scale)
+                if in_unit < as_it_is:
+                    self._last.take_out(scale)
         finally:
             self.model.train(was_training)
         return self._last is not None
