@@ -75,6 +75,5 @@ def train(arguments: argparse.Namespace) -> None:
         passed = time.monotonic() - began
         say(f"{result_text(run.evaluation)} after {seconds:.1f} s of training, {passed:.1f} s in all, run folder {out}")
         of_run = getattr(getattr(run, "model", None), "config", None)
-        in_variances = of_run is not None and of_run.standardise_targets and of_run.readout == "linear"
-        if said := remark(run.history, run.evaluation, in_variances):
+        if said := remark(run.history, run.evaluation, of_run):
             say(f"warning: {said}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..evaluation import Evaluation, count_correct
 from ..functional import count_spikes
+
+if TYPE_CHECKING:
+    from .config import TrainingConfig
 
 BY_HEART = 0.5  # of the targets' variance: a training error below it shows that the network can learn its samples
 
@@ -61,22 +64,22 @@ def best_epoch(history: Sequence[EpochMetrics]) -> int:
     return 0 if best is None else best.epoch
 
 
-def remark(history: Sequence[EpochMetrics], evaluation: Evaluation, standardised: bool) -> str:
+def remark(history: Sequence[EpochMetrics], evaluation: Evaluation, config: TrainingConfig | None) -> str:
     """In a regression that is worse than the mean of the training targets, that it is and why; else empty.
 
-    ``standardised``: whether the training's errors are in units of the targets' variance.
+    The training's errors are in units of the targets' variance if the configuration says so; None for one unknown.
 
     Example:
         >>> row = EpochMetrics(9, 0.1, math.nan, math.nan, 0.1, 0.01, 1.0, 1.4)
-        >>> remark([row], Evaluation(math.nan, torch.zeros(0, 0), [], [], 2.0, r2=-0.4, r2_of_mean=-0.1), True)
-        'worse than the mean of the training targets (R2 -0.100): of the variance, the error fell to 0.1 on the ...'
+        >>> remark([row], Evaluation(math.nan, torch.zeros(0, 0), [], [], 2.0, r2=-0.4, r2_of_mean=-0.1), None)
+        'worse than the mean of the training targets (R2 -0.100): the error is 1.4 times the variance of the targets'
 
     """
     if not evaluation.r2 < evaluation.r2_of_mean:
         return ""
     error = history[-1].train_loss
     found = f"worse than the mean of the training targets (R2 {evaluation.r2_of_mean:.3f})"
-    if not standardised:
+    if config is None or not (config.standardise_targets and config.readout == "linear"):
         return f"{found}: the error is {1 - evaluation.r2:.2g} times the variance of the targets"
     if error < BY_HEART:
         return (

@@ -124,10 +124,7 @@ def page(
     used = config.used() if config.dataset == OWN else SETTINGS.keys()
     settings = [(name, _shown(getattr(config, name)), x.text) for name, x in SETTINGS.items() if name in used]
     changed = {name for name, setting in SETTINGS.items() if getattr(config, name) != setting.default}
-    made, said = (
-        f"A run of srcell {info()['version']}, seed {config.seed}.",
-        remark(history, evaluation, config.standardise_targets and config.readout == "linear"),
-    )
+    made, said = f"A run of srcell {info()['version']}, seed {config.seed}.", remark(history, evaluation, config)
     sizes = "-".join(str(rate.numel()) for rate in evaluation.rates)
     return PAGE.substitute(
         title=escape(f"{config.dataset}: {next(iter(result.values()))} with {sizes} neurons"),

@@ -36,7 +36,7 @@ from .targets import LastMap, error_of, last_map, r2_of_mean, scale_of, standard
 
 DROPOUT = 4  # purpose of a derived seed; data/loader.py has others
 DIAGNOSED = 64  # samples
-LOOKED_AT = 256  # samples, to see whether a network has learnt the targets already
+LOOKED_AT = 256  # samples, to see in which unit a network answers
 RECORD = {"config", "history", "batches", "learning_rate", "groups", "tally", "seconds"}  # keys of a checkpoint
 
 
