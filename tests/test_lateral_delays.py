@@ -17,6 +17,7 @@ from srcell.evaluation import _count_arrivals
 from srcell.functional.terms import tables
 from srcell.ops._cpu import core
 from srcell.reference import src_reference
+from support.calls import NEW_TORCH
 from support.gradients import assert_close, in_pieces, results
 from support.inputs import MODES, Inputs, delayed, make_inputs, make_lateral, noise, resonant
 from support.layers import of_cell, stepped
@@ -431,6 +432,7 @@ def test_wrong_arguments_are_named(refusal: Refusal) -> None:
     refusal.check()
 
 
+@pytest.mark.skipif(not NEW_TORCH, reason="torch.export of torch 2.4 leaves a mark, and C++ leaves the rest to torch")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_terms_found_in_cpp_have_the_bits_of_torchs(width: int, dtype: torch.dtype) -> None:

@@ -24,7 +24,7 @@ from srcell.ops import _cpu, src, src_dense, src_events
 from srcell.ops._layer import LayerArguments
 from srcell.ops._memory import address
 from srcell.ops._operator import Operator
-from support.calls import images, spikes
+from support.calls import NEW_TORCH, images, spikes
 from support.gradients import requiring_grad
 from support.inputs import (
     PARAMETERS,
@@ -443,7 +443,7 @@ def test_real_calls_are_refused_as_fake_ones_are(name: str) -> None:
     """Whichever way a call goes, what the table says of its tensors is said in the same words."""
     call = valid_calls()[name]
     assert refusal_of(call) is None
-    mode = fake_mode()
+    mode = fake_mode() if NEW_TORCH else None  # a mode of torch 2.4 mixes up storages at an address used before
     for changed in changed_calls(call):
         said, fake = refusal_of(changed), refusal_of(lambda c=changed: with_fakes(c, mode))
         assert refusal_of(lambda c=changed: directly(c)) == said, changed.arguments
@@ -520,12 +520,15 @@ def texts_of_cpp(file: Path) -> Iterator[str]:
         yield "".join(part if k % 2 else "{}" * bool(part.strip(" ,\n")) for k, part in enumerate(parts))
 
 
+SOURCES = Path(__file__).parents[1] / "csrc"
+
+
+@pytest.mark.skipif(not SOURCES.is_dir(), reason="the C++ sources are not beside the tests")
 def test_what_is_wrong_is_worded_in_one_file() -> None:
     """Of all texts that fit what is said of a call, that of the most letters stands in one source file."""
     texts: dict[str, set[str]] = {}
     package = Path(srcell.__file__).parent
-    sources = Path(__file__).parents[1] / "csrc"
-    for folder, pattern, texts_of in ((package, "*.py", texts_of_python), (sources, "bindings/*", texts_of_cpp)):
+    for folder, pattern, texts_of in ((package, "*.py", texts_of_python), (SOURCES, "bindings/*", texts_of_cpp)):
         for file in folder.rglob(pattern) if folder == package else folder.glob(pattern):
             for text in texts_of(file):
                 texts.setdefault(text, set()).add(str(file))

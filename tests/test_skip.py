@@ -15,6 +15,7 @@ from srcell import EventBatch
 from srcell.evaluation import evaluate
 from srcell.models import SRCClassifier
 from srcell.training import TrainingConfig, train
+from support.calls import EXPORTS_ONNX
 from support.networks import exported
 from support.refusals import Message, Refusal, refusals
 from test_export_networks import drawn
@@ -217,6 +218,7 @@ def test_networks_that_a_file_cannot_hold_are_refused(refusal: Message) -> None:
     refusal.check()
 
 
+@pytest.mark.skipif(not EXPORTS_ONNX, reason="needs torch 2.6")
 def test_an_onnx_model_has_it(tmp_path: Path) -> None:
     onnx, session = pytest.importorskip("srcell.onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
