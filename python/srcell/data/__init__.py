@@ -17,6 +17,7 @@ from torch.utils.data import default_collate
 
 from .._shared.arguments import check_known, describe
 from .._shared.extras import extra
+from .._shared.labels import IGNORED
 from ..events import EventBatch
 from .arrays import from_arrays
 from .cochlea import SoundEncoding
@@ -28,10 +29,12 @@ from .loader import EventLoader
 from .own import is_own, load_once, load_own
 from .recordings import load_dvs_gesture, load_nmnist, load_shd, load_ssc
 from .sequences import load_delayed_recall, load_japanese_vowels, load_pixel_mnist, load_row_mnist
+from .signals import LETTERS, PARTS, load_braille, load_qtdb
 from .sounds import LabelledSounds, read_wav
 from .spoken_digits import load_spoken_digits
 
 __all__ = [
+    "IGNORED",
     "NAMES",
     "RECORDED",
     "SEQUENTIAL",
@@ -55,6 +58,7 @@ __all__ = [
     "from_arrays",
     "load",
     "load_adding",
+    "load_braille",
     "load_delayed_recall",
     "load_digits",
     "load_dvs_gesture",
@@ -64,6 +68,7 @@ __all__ = [
     "load_mnist",
     "load_nmnist",
     "load_pixel_mnist",
+    "load_qtdb",
     "load_row_mnist",
     "load_shd",
     "load_spoken_digits",
@@ -71,11 +76,11 @@ __all__ = [
     "read_wav",
 ]
 
-SEQUENTIAL = ("seqmnist-rows", "seqmnist", "psmnist", "japanese-vowels")
+SEQUENTIAL = ("seqmnist-rows", "seqmnist", "psmnist", "japanese-vowels", "braille")
 """The data sets among ``NAMES`` that are sequences of real numbers; ``HeldEncoding`` encodes them."""
 
-RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc", "intervals", "adding")
-"""The data sets among ``NAMES`` that are recordings of events; the last three are generated, in the same form."""
+RECORDED = ("nmnist", "dvs128-gesture", "shd", "ssc", "qtdb", "qtdb-labelled", "intervals", "adding")
+"""The data sets among ``NAMES`` that are recordings of events; the last two are generated, in the same form."""
 
 SOUNDS = ("spoken-digits",)
 """The data sets among ``NAMES`` that are sounds; ``SoundEncoding`` encodes them."""
@@ -88,15 +93,20 @@ LOADERS: dict[str, Callable[..., Dataset]] = {
     "seqmnist": load_pixel_mnist,
     "psmnist": partial(load_pixel_mnist, permuted=True),
     "japanese-vowels": load_japanese_vowels,
+    "braille": load_braille,
     "delayed-recall": load_delayed_recall,
     "nmnist": load_nmnist,
     "dvs128-gesture": load_dvs_gesture,
     "shd": load_shd,
     "ssc": load_ssc,
+    "qtdb": load_qtdb,
+    "qtdb-labelled": partial(load_qtdb, labelled=True),
     "intervals": load_intervals,
     "adding": load_adding,
     "spoken-digits": load_spoken_digits,
 }
+
+NAMED = {"qtdb": PARTS, "qtdb-labelled": PARTS, "braille": LETTERS}
 
 NAMES = tuple(LOADERS)
 """The names that ``load`` accepts. The data sets that are neither sequential nor recorded nor sounds are images."""
@@ -109,13 +119,13 @@ def load(
 
     Args:
         name: one of ``NAMES``: "digits", "mnist", "fashion-mnist"; as sequences "seqmnist-rows", "seqmnist" (pixel by
-            pixel), "psmnist" (permuted pixels), "japanese-vowels"; "delayed-recall"; and the recordings "nmnist",
-            "dvs128-gesture", "shd", "ssc", "intervals", "adding"; and the sounds "spoken-digits". Or a data set of your
-            own: ``FILE.py:FUNCTION``, a function that returns a ``Dataset``, or what ``from_arrays`` takes, as a tuple;
+            pixel), "psmnist" (permuted pixels), "japanese-vowels", "braille"; "delayed-recall"; and the recordings
+            "nmnist", "dvs128-gesture", "shd", "ssc", "qtdb", "qtdb-labelled", "intervals", "adding"; and the sounds
+            "spoken-digits". Or a data set of your own: ``FILE.py:FUNCTION``, a function that returns a ``Dataset``, or what ``from_arrays`` takes, as a tuple;
             or a folder, ``FOLDER/``, of WAV files, CSV files or .npz files, as the page "My own data" says.
         root: the folder that holds the files; see the function of the data set, such as ``load_mnist``. The digits come
             with scikit-learn; delayed recall, intervals and adding are generated.
-        download: download missing files into ``root``; not for Japanese Vowels.
+        download: download missing files into ``root``; not for Japanese Vowels, Braille and QTDB.
         cache: for N-MNIST, as in ``load_nmnist``.
         prefix: for recordings, as in ``load_nmnist``.
 
@@ -159,6 +169,8 @@ def class_names(name: str) -> tuple[str, ...]:
 
     """
     check_name(name)
+    if name in NAMED:
+        return NAMED[name]
     if name == "dvs128-gesture":
         with extra("nmnist"):
             from tonic.datasets import DVSGesture

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .._shared.arguments import as_float, as_int, describe
+from .._shared.labels import IGNORED
 from ..events import EventBatch
 from .dataset import Dataset, LabelledSequences, Samples
 from .sounds import in_order
@@ -38,8 +39,8 @@ def from_arrays(
         x: (B, S, K), or (B, S) for K = 1, a tensor or an array; or a list of B arrays (S, K) or (S,), which may differ
             in S.
         y: labels (B,): integers, bools or texts, which are numbered in order; or of every element, (B, S) or a list of
-            B arrays (S,). Or targets, of floats: (B,), (B, C), or of every element (B, S, C) or a list of B arrays
-            (S, C).
+            B arrays (S,), with ``IGNORED``, -100, where an element has none. Or targets, of floats: (B,), (B, C), or of
+            every element (B, S, C) or a list of B arrays (S, C).
         x_test: samples for the test, as ``x``; without them a part of ``x`` is held out.
         y_test: their labels or targets.
         test: the fraction of the samples that is held out, drawn by ``seed``.
@@ -194,8 +195,9 @@ def _numbered(parts: Sequence[list[np.ndarray]]) -> tuple[list[Tensor], tuple[st
             raise ValueError(f"y_test: expected as many values as in y, got {sizes}")
         return found, sizes.pop()
     texts = [[[str(int(x)) if x.dtype == bool else str(x) for x in a.ravel()] for a in p] for p in parts]
-    classes = in_order({text for array in texts[0] for text in array})
-    number = {name: k for k, name in enumerate(classes)}
+    without = {str(IGNORED)} if parts[0][0].ndim else set()
+    classes = in_order({text for array in texts[0] for text in array} - without)
+    number = {name: k for k, name in enumerate(classes)} | dict.fromkeys(without, IGNORED)
     unknown = next((text for arrays in texts for array in arrays for text in array if text not in number), None)
     if unknown is not None:
         raise ValueError(f"y_test: expected labels of the training samples, got {unknown!r}")

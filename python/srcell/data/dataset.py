@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from .._shared.labels import IGNORED
 from ..events import EventBatch
 from ..events.checks import as_integers
 from .sounds import LabelledSounds, longest
@@ -43,7 +44,8 @@ class LabelledEvents(NamedTuple):
 
     Attributes:
         events: (T, B, K), with lengths unless all samples have T steps.
-        labels: (B,), int64 in 0..num_classes-1; of every step (B, T). Or targets, floats: (B, C), or (B, T, C).
+        labels: (B,), int64 in 0..num_classes-1; of every step (B, T), ``IGNORED`` where a step has none. Or targets,
+            floats: (B, C), or (B, T, C).
 
     """
 
@@ -73,7 +75,8 @@ class LabelledSequences(NamedTuple):
 
     Attributes:
         values: (B, S, K), float32; 0 past the end of a shorter sequence.
-        labels: (B,), int64 in 0..num_classes-1; of every element (B, S). Or targets, floats: (B, C), or (B, S, C).
+        labels: (B,), int64 in 0..num_classes-1; of every element (B, S), ``IGNORED`` where one has none. Or targets,
+            floats: (B, C), or (B, S, C).
         lengths: (B,), int64 in 1..S, number of elements of each sequence; None if all have S.
 
     """
@@ -140,7 +143,7 @@ class Dataset(NamedTuple):
         unknown = next((name for name in self.class_names if name not in names), None)
         if unknown is not None:
             raise ValueError(f"dataset: expected classes of the network, {', '.join(names):.200}, got {unknown!r:.60}")
-        number = torch.tensor([*map(names.index, self.class_names), -1])  # -1: of what is no label, as past a length
+        number = torch.tensor([*map(names.index, self.class_names), IGNORED])  # as labels past a length are
         count = len(self.class_names)
 
         def of(samples: Samples) -> Samples:

@@ -331,6 +331,8 @@ class LinearReadout(_Readout):
         if x.shape != (steps, batch, inputs):
             sizes = (batch, steps) if self.batch_first and isinstance(input, Tensor) else (steps, batch)
             raise shape_error("input", str((*sizes, inputs)), input.shape)
+        if x.device != spikes.device:
+            raise ValueError(f"input: expected device {spikes.device}, as spikes has, got {x.device}")
         if every_step:
             return self._through(x if lengths is None else zero_padding(x, lengths))
         if not steps:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from .._shared.arguments import describe
+from .._shared.labels import IGNORED
 from ..events import EventBatch
 from ..layers import LeakyReadout, LinearReadout
 from ..layers.base import Neurons
@@ -81,7 +82,7 @@ def as_input(model: nn.Module, events: EventBatch, dense: bool) -> tuple[Tensor 
 
 
 def paired(output: Tensor, labels: Tensor, lengths: Tensor | None, name: str = "loader") -> tuple[Tensor, Tensor]:
-    """Outputs (A, C) with their labels (A,) or targets (A, C), of the A samples, or of all steps that they have.
+    """Outputs (A, C) with their labels (A,) or targets (A, C), of the A samples, or of all steps that have one.
 
     ``name`` is that of the argument that the labels are from.
     """
@@ -94,6 +95,8 @@ def paired(output: Tensor, labels: Tensor, lengths: Tensor | None, name: str = "
         taken = torch.ones(labels.shape[:2], dtype=torch.bool, device=output.device)
         if lengths is not None:
             taken = torch.arange(labels.shape[1], device=output.device) < lengths.to(output.device)[:, None]
+        if not targets:
+            taken &= labels != IGNORED
         output, labels = output.transpose(0, 1)[taken], labels[taken]
     values = output.shape[1]
     if targets and labels.shape != output.shape:
@@ -104,8 +107,9 @@ def paired(output: Tensor, labels: Tensor, lengths: Tensor | None, name: str = "
 
 
 def check_labels(labels: Tensor, classes: int, name: str) -> None:
-    """Raise unless all labels are classes."""
-    wrong = labels[(labels < 0) | (labels >= classes)]
+    """Raise unless all labels are classes, or those of steps without one."""
+    inside = (labels >= 0) & (labels < classes)
+    wrong = labels[~(inside | (labels == IGNORED) if labels.dim() > 1 else inside)]
     if len(wrong):
         raise ValueError(f"{name}: expected labels in [0, {classes}), the network's classes, got {int(wrong[0])}")
 

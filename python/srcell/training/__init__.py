@@ -13,6 +13,7 @@ from .loop import TrainedRun, evaluate_run, resume, train
 from .metrics import EpochMetrics, Tally
 from .network import build_model, load_weights
 from .observer import Observer
+from .optimisation import parameter_groups
 from .options import RunOptions
 from .samples import load_data, make_encoding
 from .trainer import Trainer
@@ -34,6 +35,7 @@ __all__ = [
     "load_data",
     "load_weights",
     "make_encoding",
+    "parameter_groups",
     "read_checkpoint",
     "resume",
     "summarise",

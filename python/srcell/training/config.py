@@ -35,10 +35,10 @@ OWN = "own"  # the data set of a run whose network and samples the caller made
 # Settings added since srcell 0.2.0. A new setting must be listed here, or else older run folders cannot be read.
 ADDED = frozenset(
     {"amp", "noise", "patience", "place_jitter", "rho", "rs", "size_jitter", "skip_samples", "standardise"}
-    | {"skip", "standardise_targets"}
+    | {"memory_rate", "skip", "standardise_targets"}
 )
 # What those did before they were settings, where that differs from their defaults.
-UNSAID = {"standardise_targets": False}
+UNSAID = {"standardise_targets": False, "memory_rate": 1.0}
 # Those that had another name in srcell 0.2.0.
 BEFORE = {old: RENAMED[old] for old in ("delay", "lateral", "lateral_delay", "recurrent_grad")}
 
@@ -68,8 +68,14 @@ class OptimisationSettings:
     clip_norm: float = setting(
         0.0,
         "largest norm of the gradients; 0: no clipping",
-        "a larger norm is scaled down to it; gradients of delays are excluded from the norm and not scaled",
+        "a larger norm is scaled down to it; gradients of delays, and of learnt alpha and omega, are excluded from the "
+        "norm and not scaled",
         least=0,
+    )
+    memory_rate: float = positive_fraction(
+        0.01,
+        "learning rate of learnt alpha and omega, as a part of that of the weights",
+        "for a network of one's own that learns them, as in parameter_groups",
     )
     amp: bool = setting(
         False,

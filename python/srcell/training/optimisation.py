@@ -10,23 +10,74 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from .._shared.parameters import RESONANCE
 from .._shared.processes import Processes
 from ..layers import SRC, Delay
+from ..layers.base import Neurons
 from .config import TrainingConfig
 
 
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW, with weight decay on the weight matrices only; learnt delays have a learning rate of their own."""
-    delays = learnt_delays(model)
-    delayed = {id(delay) for delay in delays}
-    parameters = [x for x in model.parameters() if x.requires_grad and id(x) not in delayed]
-    groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in parameters if parameter.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.dim() <= 1], "weight_decay": 0.0},
-    ]
-    if delays := [x for x in delays if x.requires_grad]:
-        groups.append({"params": delays, "weight_decay": 0.0, "lr": config.delay_learning_rate})
+    """AdamW of ``parameter_groups``."""
+    groups = parameter_groups(
+        model,
+        config.learning_rate,
+        weight_decay=config.weight_decay,
+        memory_rate=config.memory_rate,
+        delay_rate=config.delay_learning_rate,
+    )
     return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def parameter_groups(
+    model: nn.Module,
+    learning_rate: float,
+    *,
+    weight_decay: float = 0.0,
+    memory_rate: float = 0.01,
+    delay_rate: float = 0.3,
+) -> list[dict[str, Any]]:
+    """The parameters of a model in groups for an optimiser of ``torch.optim``, each with its rate and weight decay.
+
+    Weight matrices decay; biases and all others do not. Learnt ``alpha`` and ``omega`` of SRC layers, numbers between
+    0 and 1 or pi, get a part of the learning rate: a step of 0.01 makes a time constant of 100 steps infinite, and the
+    gradient of a long sequence with it. Learnt delays, which are numbers of steps, get a rate of their own. A bound on
+    the norm of the gradients is best taken over the first two groups alone; the others follow, if the model has them.
+
+    Args:
+        model: any module.
+        learning_rate: of weights and biases.
+        weight_decay: of weight matrices.
+        memory_rate: the part of ``learning_rate`` that alpha and omega get; with 1 they are no group of their own.
+        delay_rate: learning rate of the delays, in steps.
+
+    Example:
+        >>> import torch, srcell
+        >>> layer = srcell.SRC.for_sequences(8, 64, learnable=["alpha", "omega"])
+        >>> groups = parameter_groups(layer, 1e-2)
+        >>> [(len(group["params"]), group["lr"]) for group in groups]
+        [(2, 0.01), (1, 0.01), (2, 0.0001)]
+        >>> optimizer = torch.optim.AdamW(groups)
+
+    """
+    delays, memories = learnt_delays(model), learnt_memories(model) if memory_rate != 1 else []
+    of_their_own = {id(x) for x in (*delays, *memories)}
+    parameters = [x for x in model.parameters() if x.requires_grad and id(x) not in of_their_own]
+    groups: list[dict[str, Any]] = [
+        {"params": [x for x in parameters if x.dim() > 1], "lr": learning_rate, "weight_decay": weight_decay},
+        {"params": [x for x in parameters if x.dim() <= 1], "lr": learning_rate, "weight_decay": 0.0},
+    ]
+    for found, rate in ((memories, memory_rate * learning_rate), (delays, delay_rate)):
+        if learnt := [x for x in found if x.requires_grad]:
+            groups.append({"params": learnt, "lr": rate, "weight_decay": 0.0})
+    return groups
+
+
+def learnt_memories(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of SRC layers that decide how long they remember, and how fast they turn: alpha and omega."""
+    layers = (module for module in model.modules() if isinstance(module, Neurons))
+    named = ((name, x) for layer in layers for name, x in layer.named_parameters(recurse=False))
+    return [x for name, x in named if name.partition("_l")[0] in ("alpha", RESONANCE)]
 
 
 def learnt_delays(model: nn.Module) -> list[nn.Parameter]:

@@ -28,7 +28,7 @@ from .checkpoint import check_storable
 from .config import TrainingConfig
 from .metrics import EpochMetrics, Tally, best_epoch
 from .network import build_model, check_weights, described, difference, load_weights
-from .optimisation import delay_width, delays_are_fixed, learnt_delays, make_optimizer, make_schedule, rate_pull
+from .optimisation import delay_width, delays_are_fixed, make_optimizer, make_schedule, rate_pull
 from .options import RunOptions
 from .progress import read_groups, read_history, read_moments
 from .samples import EVALUATION_BATCH, EVALUATION_SEED, encoded, split
@@ -389,9 +389,8 @@ class Trainer:
         self.optimizer.zero_grad()
         objective.backward()
         if self.config.clip_norm:
-            delays = {id(delay) for delay in learnt_delays(self.model)}  # in other units, and often larger
-            others = [parameter for parameter in self.model.parameters() if id(parameter) not in delays]
-            nn.utils.clip_grad_norm_(others, self.config.clip_norm)
+            weights, biases = self.optimizer.param_groups[:2]  # others are in other units, and often larger
+            nn.utils.clip_grad_norm_([*weights["params"], *biases["params"]], self.config.clip_norm)
         self.optimizer.step()
         self._rate = float(self.optimizer.param_groups[0]["lr"])
         self._schedule.step()
