@@ -107,6 +107,7 @@ def test_half_precision_and_a_compiled_call() -> None:
     Message("input: expected the network's input", lambda: readout()(spikes(), input=numbers().long()), TypeError),
     Message("input: expected shape .20, 4, 5., got", lambda: readout()(spikes(), input=numbers()[1:])),
     Message("input: expected shape .20, 4, 5., got", lambda: readout()(spikes(), input=numbers()[..., 1:])),
+    Message("input: expected device cpu, as spikes has", lambda: readout()(spikes(), input=numbers().to("meta"))),
     Message("input: expected None for a readout without", lambda: plain(readout())(spikes(), input=numbers())),
     Refusal("skip", lambda: srcell.LinearReadout(3, 2, skip=-1)),
     Refusal("skip", lambda: srcell.LinearReadout(3, 2, skip=1.5), TypeError),  # type: ignore[arg-type]

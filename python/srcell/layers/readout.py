@@ -17,7 +17,7 @@ from ..events import EventBatch
 from ..functional.layer import autocasts, check_lengths, in_work_dtype
 from ..functional.readout import check_integrators, discounted_sum, leaky_readout, leaky_sums, projected, votes
 from ..ops._memory import zero_padding
-from ..ops._table import HALF, shape_error
+from ..ops._table import HALF, device_error, shape_error
 from .constants import HasConstants, check_size
 
 
@@ -332,7 +332,7 @@ class LinearReadout(_Readout):
             sizes = (batch, steps) if self.batch_first and isinstance(input, Tensor) else (steps, batch)
             raise shape_error("input", str((*sizes, inputs)), input.shape)
         if x.device != spikes.device:
-            raise ValueError(f"input: expected device {spikes.device}, as spikes has, got {x.device}")
+            raise device_error("input", f"{spikes.device}, as spikes has", x)
         if every_step:
             return self._through(x if lengths is None else zero_padding(x, lengths))
         if not steps:
