@@ -104,7 +104,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
         calls.append((config, out, options))
         out.mkdir(parents=True)
         return SimpleNamespace(
-            history=[], evaluation=SimpleNamespace(accuracy=0.5, confusion=[0], r2=math.nan, r2_of_mean=math.nan)
+            history=[],
+            evaluation=SimpleNamespace(
+                accuracy=0.5, confusion=[0], r2=math.nan, r2_of_mean=math.nan, sample_accuracy=math.nan
+            ),
         )
 
     monkeypatch.setattr(training, "train", train)

@@ -23,7 +23,7 @@ from .functional.layer import in_work_dtype
 from .layers import SRC, IntegerSRC, LeakyReadout, LinearReadout, Standardise
 from .layers.export import Part, parts_of
 from .models import Classifier
-from .models.answers import answer, paired, summed_loss
+from .models.answers import answer, paired, steps_with_label, summed_loss
 from .recording import Recorded
 
 
@@ -70,6 +70,8 @@ class Evaluation(NamedTuple):
             for labels.
         r2_of_mean: at the end of a run on targets, the R2 on the test set of the mean of the training targets; else
             NaN.
+        sample_accuracy: with a label for each step, the mean of the samples' own accuracies, in which a long sample
+            counts no more than a short one; else NaN.
 
     """
 
@@ -82,6 +84,7 @@ class Evaluation(NamedTuple):
     answers: int = 0
     r2: float = math.nan
     r2_of_mean: float = math.nan
+    sample_accuracy: float = math.nan
 
     @property
     def synaptic_operations(self) -> float:
@@ -149,7 +152,9 @@ def evaluate(
             output, spikes, layers = answer(model, events, of_every_step(labels), dense=dense, binary=binary)
             activity = activity or _Activity(model, events, spikes, layers, binary)
             activity.add(events, spikes)
-            score.add(*paired(output, labels.to(device), events.lengths))
+            labels = labels.to(device)
+            score.add(*paired(output, labels, events.lengths))
+            score.add_samples(output, labels, events.lengths)
     finally:
         model.train(was_training)
     clamped += _clamped(model)
@@ -171,6 +176,7 @@ class _Score:
     def __init__(self) -> None:
         self.confusion = torch.zeros(0, dtype=torch.int64)
         self.answers, self.loss = torch.tensor(0), torch.zeros((), dtype=torch.float64)
+        self.of_samples = torch.zeros(2, dtype=torch.float64)  # the sum of the samples' accuracies, and their number
         self.moments = torch.zeros(3, 0, dtype=torch.float64)  # of targets: sums, squares, and those of the errors
 
     def add(self, output: Tensor, labels: Tensor) -> None:
@@ -186,9 +192,17 @@ class _Score:
         self.answers += len(labels)
         self.loss += summed_loss(output, labels).cpu()
 
+    def add_samples(self, output: Tensor, labels: Tensor, lengths: Tensor | None) -> None:
+        """With a label for each step, add the accuracy of each sample that has one."""
+        if labels.is_floating_point() or not of_every_step(labels):
+            return
+        taken = steps_with_label(labels, lengths)
+        right = (taken & (output.argmax(2).t() == labels)).sum(1)[taken.any(1)] / taken.sum(1)[taken.any(1)]
+        self.of_samples += torch.stack([right.double().sum().cpu(), torch.tensor(float(len(right))).double()])
+
     def means(self, group: Processes) -> Evaluation:
         """The evaluation, without the activity of the layers, over all processes."""
-        for tensor in (self.confusion, self.answers, self.loss, self.moments):
+        for tensor in (self.confusion, self.answers, self.loss, self.moments, self.of_samples):
             group.sum(tensor)
         answers = int(self.answers)
         if not answers:
@@ -201,7 +215,9 @@ class _Score:
             sums, squares, errors = self.moments
             spread = float((squares - sums.square() / answers).sum())
             r2 = 1 - float(errors.sum()) / spread if spread > 0 else math.nan
-        return Evaluation(accuracy, confusion, [], [], float(self.loss) / answers, 0, answers, r2)
+        of_samples = float(self.of_samples[0] / self.of_samples[1])  # NaN without any
+        loss = float(self.loss) / answers
+        return Evaluation(accuracy, confusion, [], [], loss, 0, answers, r2, sample_accuracy=of_samples)
 
 
 class _Activity:

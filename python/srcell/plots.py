@@ -12,7 +12,18 @@ import numpy as np
 from torch import Tensor
 
 from ._shared.state import AnyState
-from .training.plots import confusion, draw_marks, learning_curve, new_figure, raster, rates, traces
+from .training.plots import (
+    confusion,
+    draw_marks,
+    labelled_steps,
+    learning_curve,
+    new_figure,
+    of_sample,
+    raster,
+    rates,
+    steps_of,
+    traces,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +36,7 @@ __all__ = [
     "activity",
     "cochleagram",
     "confusion",
+    "labelled_steps",
     "learning_curve",
     "membrane",
     "raster",
@@ -51,7 +63,7 @@ def spike_raster(spikes: Tensor, sample: int = 0) -> Figure:
         >>> figure = plots.spike_raster(spikes, sample=1)
 
     """
-    flat = _of_sample("spikes", spikes, sample)
+    flat = of_sample("spikes", spikes, sample)
     figure = new_figure(9, 3)
     panel = figure.subplots()
     draw_marks(panel, flat, "C0")
@@ -79,7 +91,7 @@ def membrane(trace: AnyState, neurons: Sequence[int] = (0,), sample: int = 0) ->
     if not neurons:
         raise ValueError("neurons: expected at least one, got none")
     i, h, hs, *q = (
-        _of_sample(f"trace.{name}", x, sample) for name, x in zip(("i", "h", "hs", "q"), trace, strict=False)
+        of_sample(f"trace.{name}", x, sample) for name, x in zip(("i", "h", "hs", "q"), trace, strict=False)
     )
     figure = new_figure(9, 0.8 + 1.8 * len(neurons))
     panels = figure.subplots(len(neurons), 1, sharex=True, squeeze=False)[:, 0]
@@ -110,7 +122,7 @@ def activity(spikes: Tensor) -> Figure:
         TypeError, ValueError: ``spikes`` is not such a tensor.
 
     """
-    _of_sample("spikes", spikes, 0)
+    of_sample("spikes", spikes, 0)
     rate = (spikes.detach() > 0).flatten(2).double().mean((0, 1)).cpu()
     figure = new_figure(6, 3.4)
     panel = figure.subplots()
@@ -161,7 +173,7 @@ def cochleagram(
     below = {} if spikes is None else spikes
     if not isinstance(below, Mapping):
         raise TypeError(f"spikes: expected a mapping from names to spikes, got {type(below).__name__}")
-    values = _steps_of("encoded", encoded, sample)
+    values = steps_of("encoded", encoded, sample)
     steps = len(values)
     if values.shape[1] != encoding.inputs:
         raise ValueError(f"encoded: expected {encoding.inputs} inputs, as encoding has, got {values.shape[1]}")
@@ -190,7 +202,7 @@ def cochleagram(
     panel.set(ylabel="frequency (Hz)", xlim=(0, heard / encoding.rate))
     panel.set_yticks(*_round_frequencies(encoding))
     for k, (panel, (name, given)) in enumerate(zip(others, below.items(), strict=True)):
-        flat = _steps_of(f"spikes[{name!r}]", given, sample)
+        flat = steps_of(f"spikes[{name!r}]", given, sample)
         if len(flat) < steps:
             raise ValueError(f"spikes[{name!r}]: expected {steps} steps, as encoded has, got {len(flat)}")
         draw_marks(panel, flat[:steps], f"C{k % 10}", heard / encoding.rate / steps)
@@ -204,7 +216,7 @@ def _draw_wave(panel: Axes, wave: Tensor, sample: int, heard: int, rate: int) ->
         raise TypeError(f"wave: expected a tensor, got {type(wave).__name__}")
     if wave.dim() != 2 or wave.shape[1] < heard:
         raise ValueError(f"wave: expected shape (B, S), S at least {heard} as encoded has, got {tuple(wave.shape)}")
-    samples = _of_sample("wave", wave.t()[..., None], sample)[:heard].double().numpy()
+    samples = of_sample("wave", wave.t()[..., None], sample)[:heard].double().numpy()
     panel.plot([k / rate for k in range(heard)], samples, color="0.5", linewidth=0.5)
     panel.set(ylabel="wave")
 
@@ -218,24 +230,3 @@ def _round_frequencies(encoding: SoundEncoding) -> tuple[list[float], list[str]]
     if len(found) < 2:
         found = [lowest, highest]
     return np.interp(found, encoding.centres, range(encoding.bands)).tolist(), [f"{frequency:g}" for frequency in found]
-
-
-def _steps_of(name: str, x: EventBatch | Tensor, sample: int) -> Tensor:
-    """A sample's values (T, N), on the CPU; of events with lengths, its own steps."""
-    if isinstance(x, Tensor):
-        return _of_sample(name, x, sample)
-    if not hasattr(x, "to_dense"):
-        raise TypeError(f"{name}: expected events or a tensor, got {type(x).__name__}")
-    values = _of_sample(name, x.to_dense(), sample)
-    return values if x.lengths is None else values[: int(x.lengths[sample])]
-
-
-def _of_sample(name: str, x: Tensor, sample: int) -> Tensor:
-    """A sample's values (T, N), on the CPU."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-    if x.dim() < 3 or not x.shape[1]:
-        raise ValueError(f"{name}: expected shape (T, B, ...) with a sample, got {tuple(x.shape)}")
-    if not -x.shape[1] <= sample < x.shape[1]:
-        raise IndexError(f"sample: expected a number in [{-x.shape[1]}, {x.shape[1]}), got {sample}")
-    return x.detach()[:, sample].flatten(1).cpu()

@@ -122,7 +122,9 @@ def validation_text(metrics: EpochMetrics) -> str:
 def result_text(evaluation: Evaluation) -> str:
     """What a test found: the accuracy, or the error and R2 for targets."""
     if len(evaluation.confusion):
-        return f"test accuracy {evaluation.accuracy:.2%}"
+        of_steps = not math.isnan(evaluation.sample_accuracy)
+        samples = f" of steps, {evaluation.sample_accuracy:.2%} in the mean of samples," if of_steps else ""
+        return f"test accuracy {evaluation.accuracy:.2%}{samples}"
     return f"test error {math.sqrt(evaluation.loss):.4g} (root mean square), R2 {evaluation.r2:.3f},"
 
 

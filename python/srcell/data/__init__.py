@@ -121,8 +121,9 @@ def load(
         name: one of ``NAMES``: "digits", "mnist", "fashion-mnist"; as sequences "seqmnist-rows", "seqmnist" (pixel by
             pixel), "psmnist" (permuted pixels), "japanese-vowels", "braille"; "delayed-recall"; and the recordings
             "nmnist", "dvs128-gesture", "shd", "ssc", "qtdb", "qtdb-labelled", "intervals", "adding"; and the sounds
-            "spoken-digits". Or a data set of your own: ``FILE.py:FUNCTION``, a function that returns a ``Dataset``, or what ``from_arrays`` takes, as a tuple;
-            or a folder, ``FOLDER/``, of WAV files, CSV files or .npz files, as the page "My own data" says.
+            "spoken-digits". Or a data set of your own: ``FILE.py:FUNCTION``, a function that returns a ``Dataset``, or
+            what ``from_arrays`` takes, as a tuple; or a folder, ``FOLDER/``, of WAV files, CSV files or .npz files, as
+            the page "My own data" says.
         root: the folder that holds the files; see the function of the data set, such as ``load_mnist``. The digits come
             with scikit-learn; delayed recall, intervals and adding are generated.
         download: download missing files into ``root``; not for Japanese Vowels, Braille and QTDB.

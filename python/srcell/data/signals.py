@@ -148,7 +148,9 @@ def _arrays(path: Path, wanted: dict[str, tuple[int, int | None]]) -> dict[str, 
         for name, (dimensions, size) in wanted.items():
             array = found[name]
             if array.ndim != dimensions or array.dtype.kind not in "iu" or size not in (None, array.shape[-1]):
-                raise ValueError(f"expected {name} of {dimensions} dimensions, integers, got {array.dtype} {array.shape}")
+                raise ValueError(
+                    f"expected {name} of {dimensions} dimensions, integers, got {array.dtype} {array.shape}"
+                )
         return found
     except Exception as error:  # NumPy and zipfile raise errors of many kinds for a corrupt file
         raise fault_of(error, path, "get it again") from error

@@ -92,11 +92,7 @@ def paired(output: Tensor, labels: Tensor, lengths: Tensor | None, name: str = "
         forms = "labels (B,) or (B, T)" if not targets else "targets (B, C) or (B, T, C)"
         raise ValueError(f"{name}: expected {forms} = {tuple(expected)}, got {tuple(labels.shape)}")
     if output.dim() == 3:
-        taken = torch.ones(labels.shape[:2], dtype=torch.bool, device=output.device)
-        if lengths is not None:
-            taken = torch.arange(labels.shape[1], device=output.device) < lengths.to(output.device)[:, None]
-        if not targets:
-            taken &= labels != IGNORED
+        taken = steps_with_label(labels, lengths)
         output, labels = output.transpose(0, 1)[taken], labels[taken]
     values = output.shape[1]
     if targets and labels.shape != output.shape:
@@ -104,6 +100,14 @@ def paired(output: Tensor, labels: Tensor, lengths: Tensor | None, name: str = "
     if not targets:
         check_labels(labels, values, name)
     return output, labels if targets else labels.long()
+
+
+def steps_with_label(labels: Tensor, lengths: Tensor | None) -> Tensor:
+    """Which steps of labels (B, T) or targets (B, T, C) have one: those before a sample's end, but for ``IGNORED``."""
+    taken = torch.ones(labels.shape[:2], dtype=torch.bool, device=labels.device)
+    if lengths is not None:
+        taken = torch.arange(labels.shape[1], device=labels.device) < lengths.to(labels.device)[:, None]
+    return taken if labels.is_floating_point() else taken & (labels != IGNORED)
 
 
 def check_labels(labels: Tensor, classes: int, name: str) -> None:

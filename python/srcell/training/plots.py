@@ -166,6 +166,96 @@ def traces(
     return figure
 
 
+def labelled_steps(
+    encoded: EventBatch | Tensor,
+    labels: Tensor,
+    predicted: Tensor,
+    sample: int = 0,
+    class_names: Sequence[str] = (),
+) -> Figure:
+    """Draw the input of one sample, and below it the true class of each step and the predicted one, as colours.
+
+    Args:
+        encoded: the network's input, (T, B, K) or an ``EventBatch``; a mark for each element that is not 0.
+        labels: (B, T) integers; white where a step has no label (``srcell.data.IGNORED``) or the sample has ended.
+        predicted: (B, T) integers, such as ``logits.argmax(2).t()``, or the logits themselves, (T, B, C).
+        sample: number of the sample in the batch.
+        class_names: names of all classes, by label; if empty, their numbers.
+
+    Raises:
+        TypeError, ValueError, IndexError: an argument is not of this kind or shape, or the sample does not exist.
+
+    Example:
+        >>> import torch
+        >>> from srcell import plots
+        >>> x, labels = (torch.rand(50, 3, 8) < 0.1).float(), torch.arange(50).expand(3, 50) // 10
+        >>> figure = plots.labelled_steps(x, labels, labels.roll(2, 1), class_names=list("abcde"))
+
+    """
+    values = steps_of("encoded", encoded, sample)
+    steps, batch = len(values), encoded.shape[1]
+    if predicted.dim() == 3:
+        predicted = predicted.argmax(2).t()
+    for name, given in (("labels", labels), ("predicted", predicted)):
+        if given.is_floating_point() or given.dim() != 2 or given.shape[0] != batch or given.shape[1] < steps:
+            expected = f"integers (B, T) = ({batch}, {steps})"
+            raise ValueError(f"{name}: expected {expected}, got {given.dtype} of shape {tuple(given.shape)}")
+    rows = [given[sample, :steps].cpu() for given in (labels, predicted)]
+    known = rows[0] >= 0
+    names = class_names or [str(k) for k in range(int(max(row.max() for row in rows)) + 1)]
+    figure = new_figure(9, 3.2)
+    above, *strips = figure.subplots(3, 1, sharex=True, height_ratios=(4, 1, 1))
+    draw_marks(above, values, _colour(0))
+    above.set(ylabel="input", xlim=(0, max(steps, 1)))
+    for panel, row, said in zip(strips, rows, ("true", "predicted"), strict=True):
+        for k, name in enumerate(names):
+            panel.fill_between(
+                torch.arange(steps + 1).numpy(),
+                0,
+                1,
+                where=torch.nn.functional.pad(row == k, (0, 1)).numpy(),
+                step="post",
+                color=f"C{k % 10}",
+                linewidth=0,
+                label=name,
+            )
+        panel.set(yticks=[], ylim=(0, 1))
+        panel.set_ylabel(said, rotation=0, ha="right", va="center")
+    strips[-1].set_xlabel("step")
+    figure.legend(*strips[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
+    right = int((rows[0] == rows[1])[known].sum())
+    figure.suptitle(f"{right} of {int(known.sum())} steps with a label are predicted correctly", fontsize=11)
+    return figure
+
+
+@torch.no_grad()
+def steps(model: Classifier, sample: EventBatch, labels: Tensor, class_names: Sequence[str] = ()) -> Figure:
+    """``labelled_steps`` of a network's answers to a batch of one; its labels are (T,)."""
+    spikes = model.layer_spikes(sample.to(next(model.parameters()).device))
+    return labelled_steps(sample, labels[None], _told(model, spikes[-1], sample, True), class_names=class_names)
+
+
+def steps_of(name: str, x: EventBatch | Tensor, sample: int) -> Tensor:
+    """A sample's values (T, N), on the CPU; of events with lengths, its own steps."""
+    if isinstance(x, Tensor):
+        return of_sample(name, x, sample)
+    if not hasattr(x, "to_dense"):
+        raise TypeError(f"{name}: expected events or a tensor, got {type(x).__name__}")
+    values = of_sample(name, x.to_dense(), sample)
+    return values if x.lengths is None else values[: int(x.lengths[sample])]
+
+
+def of_sample(name: str, x: Tensor, sample: int) -> Tensor:
+    """A sample's values (T, N), on the CPU."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+    if x.dim() < 3 or not x.shape[1]:
+        raise ValueError(f"{name}: expected shape (T, B, ...) with a sample, got {tuple(x.shape)}")
+    if not -x.shape[1] <= sample < x.shape[1]:
+        raise IndexError(f"sample: expected a number in [{-x.shape[1]}, {x.shape[1]}), got {sample}")
+    return x.detach()[:, sample].flatten(1).cpu()
+
+
 def _shown(layer: AnyLayer, trace: AnyState) -> tuple[Tensor, Tensor, Tensor]:
     """A layer's drive, h and hs as numbers between -1 and 1."""
     i, h, hs, *_ = trace

@@ -276,6 +276,8 @@ class RunFolder:
             prefix = self.config.prefix if "prefix" in self.config.used() else 0
             shown = (model, sample, int(label), prefix, class_names)
             figures |= {name: plot(*shown) for name, plot in sample_plots.items()}
+        if isinstance(model, Classifier) and label.dim() == 1 and not label.is_floating_point():
+            figures["steps.png"] = plots.steps(model, sample, label, class_names)
         figures["rates.png"] = plots.rates(evaluation)
         if len(evaluation.confusion):
             figures["confusion.png"] = plots.confusion(evaluation, class_names)
@@ -321,6 +323,7 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
     """The numbers of an evaluation, for result.json."""
     found = {
         "test_accuracy": evaluation.accuracy,
+        "test_sample_accuracy": evaluation.sample_accuracy,
         "test_loss": evaluation.loss,
         "test_r2": evaluation.r2,
         "test_r2_of_mean": evaluation.r2_of_mean,
