@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._shared.arguments import as_int, check_bool, check_choice
+from .._shared.parameters import RESONANCE
 from .._shared.renamed import renamed
 from .._shared.settings import check_needs
 from ..events import EventBatch
@@ -30,6 +31,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "taps": ("input_delay",),
     "recurrent_delay": ("recurrent", "hidden_sizes"),
     "learn_delays": ("input_delay|recurrent_delay",),
+    "learn_time_constants": ("hidden_sizes",),
     "whole_delays": ("input_delay|recurrent_delay",),
 }
 
@@ -72,6 +74,8 @@ class SRCClassifier(Classifier):
             delays. A delay per neuron is drawn uniformly over [0, recurrent_delay] when the network is built, as
             ``delay_hh`` of ``SRC``; ``reset_parameters`` returns to it. Voting neurons have no recurrent weights.
         learn_delays: whether the delays are learnt.
+        learn_time_constants: whether the alpha and, unless it is 0, the omega of each hidden neuron are learnt;
+            ``srcell.training.parameter_groups`` has a rate for them.
         whole_delays: whether the drawn delays are rounded to whole steps, so that a spike arrives at one step only.
         standardise: standardises the inputs, before their delays; None: the layers get them unchanged.
 
@@ -122,6 +126,7 @@ class SRCClassifier(Classifier):
         taps: int = 1,
         recurrent_delay: int = 0,
         learn_delays: bool = False,
+        learn_time_constants: bool = False,
         whole_delays: bool = False,
         standardise: Standardise | None = None,
     ) -> None:
@@ -135,12 +140,15 @@ class SRCClassifier(Classifier):
         taps = as_int("taps", taps, 2**31, minimum=1)
         recurrent_delay = as_int("recurrent_delay", recurrent_delay, MOST_DELAY)
         check_bool("learn_delays", learn_delays)
+        check_bool("learn_time_constants", learn_time_constants)
         check_bool("whole_delays", whole_delays)
         check_needs(locals(), NEEDS, DEFAULTS)  # before there are other local names than arguments
         votes, hidden = readout == "votes", len(hidden_sizes)
         self._whole_delays = whole_delays  # before super().__init__(), which draws the delays
         delay = Delay(input_size, input_delay, taps=taps, learnable=learn_delays) if input_delay else None
         sizes = [input_size * taps, *hidden_sizes, *([neurons_per_class * num_classes] if votes else [])]
+        resonates = not isinstance(omega, float | int) or omega != 0
+        learnt = ("alpha", *([RESONANCE] if resonates else [])) if learn_time_constants else ()
         layers = [
             SRC(
                 k,
@@ -155,7 +163,10 @@ class SRCClassifier(Classifier):
                 surrogate=surrogate,
                 full_gradient=full_gradient,
                 initial_state=initial_state,
-                **(self._drawn_delays(n, recurrent_delay, learn_delays) if recurrent_delay and number < hidden else {}),
+                learnable=(*learnt, *(["delay_hh"] if learn_delays and recurrent_delay else []))
+                if number < hidden
+                else (),
+                **(self._drawn_delays(n, recurrent_delay) if recurrent_delay and number < hidden else {}),
             )
             for number, (k, n) in enumerate(pairwise(sizes))
         ]
@@ -178,11 +189,10 @@ class SRCClassifier(Classifier):
             with torch.no_grad():
                 self.delay.delay.round_()
 
-    def _drawn_delays(self, neurons: int, most: int, learn: bool) -> dict[str, Any]:
+    def _drawn_delays(self, neurons: int, most: int) -> dict[str, Any]:
         """The options of a layer whose recurrent weights have delays."""
         drawn = torch.empty(neurons).uniform_(0, most)
-        learnable = {"learnable": ("delay_hh",)} if learn else {}
-        return {"delay_hh": drawn.round() if self._whole_delays else drawn, "max_delay": most, **learnable}
+        return {"delay_hh": drawn.round() if self._whole_delays else drawn, "max_delay": most}
 
 
 DEFAULTS = {name: argument.default for name, argument in inspect.signature(SRCClassifier).parameters.items()}

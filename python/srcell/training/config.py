@@ -35,10 +35,11 @@ OWN = "own"  # the data set of a run whose network and samples the caller made
 # Settings added since srcell 0.2.0. A new setting must be listed here, or else older run folders cannot be read.
 ADDED = frozenset(
     {"amp", "noise", "patience", "place_jitter", "rho", "rs", "size_jitter", "skip_samples", "standardise"}
-    | {"memory_rate", "skip", "standardise_targets"}
+    | {"learn_time_constants", "skip", "standardise_targets", "time_constant_rate"}
 )
 # What those did before they were settings, where that differs from their defaults.
-UNSAID = {"standardise_targets": False, "memory_rate": 1.0}
+UNSAID = {"standardise_targets": False}
+UNSAID_OF_OWN = {"time_constant_rate": 1.0}
 # Those that had another name in srcell 0.2.0.
 BEFORE = {old: RENAMED[old] for old in ("delay", "lateral", "lateral_delay", "recurrent_grad")}
 
@@ -72,10 +73,11 @@ class OptimisationSettings:
         "norm and not scaled",
         least=0,
     )
-    memory_rate: float = positive_fraction(
-        0.01,
+    time_constant_rate: float = positive_fraction(
+        0.03,
         "learning rate of learnt alpha and omega, as a part of that of the weights",
-        "for a network of one's own that learns them, as in parameter_groups",
+        "of Adam, as in parameter_groups",
+        needs=("learn_time_constants|dataset=own",),
     )
     amp: bool = setting(
         False,
@@ -212,7 +214,8 @@ class TrainingConfig(OptimisationSettings, EncodingSettings, NetworkSettings):
         if differing:
             raise ValueError(f"settings: expected those of this srcell, unknown or missing: {', '.join(differing)}")
         try:
-            return cls(**(UNSAID | settings))
+            of_own = UNSAID_OF_OWN if settings.get("dataset") == OWN else {}
+            return cls(**(UNSAID | of_own | settings))
         except TypeError as error:
             raise ValueError(str(error)) from None
 

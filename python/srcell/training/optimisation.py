@@ -23,7 +23,7 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
         model,
         config.learning_rate,
         weight_decay=config.weight_decay,
-        memory_rate=config.memory_rate,
+        time_constant_rate=config.time_constant_rate,
         delay_rate=config.delay_learning_rate,
     )
     return torch.optim.AdamW(groups, lr=config.learning_rate)
@@ -34,7 +34,7 @@ def parameter_groups(
     learning_rate: float,
     *,
     weight_decay: float = 0.0,
-    memory_rate: float = 0.01,
+    time_constant_rate: float = 0.03,
     delay_rate: float = 0.3,
 ) -> list[dict[str, Any]]:
     """The parameters of a model in groups for an optimiser of ``torch.optim``, each with its rate and weight decay.
@@ -48,7 +48,8 @@ def parameter_groups(
         model: any module.
         learning_rate: of weights and biases.
         weight_decay: of weight matrices.
-        memory_rate: the part of ``learning_rate`` that alpha and omega get; with 1 they are no group of their own.
+        time_constant_rate: the part of ``learning_rate`` that alpha and omega get; with 1 they are no group of their
+            own.
         delay_rate: learning rate of the delays, in steps.
 
     Example:
@@ -56,24 +57,24 @@ def parameter_groups(
         >>> layer = srcell.SRC.for_sequences(8, 64, learnable=["alpha", "omega"])
         >>> groups = parameter_groups(layer, 1e-2)
         >>> [(len(group["params"]), group["lr"]) for group in groups]
-        [(2, 0.01), (1, 0.01), (2, 0.0001)]
+        [(2, 0.01), (1, 0.01), (2, 0.0003)]
         >>> optimizer = torch.optim.AdamW(groups)
 
     """
-    delays, memories = learnt_delays(model), learnt_memories(model) if memory_rate != 1 else []
-    of_their_own = {id(x) for x in (*delays, *memories)}
+    delays, constants = learnt_delays(model), learnt_time_constants(model) if time_constant_rate != 1 else []
+    of_their_own = {id(x) for x in (*delays, *constants)}
     parameters = [x for x in model.parameters() if x.requires_grad and id(x) not in of_their_own]
     groups: list[dict[str, Any]] = [
         {"params": [x for x in parameters if x.dim() > 1], "lr": learning_rate, "weight_decay": weight_decay},
         {"params": [x for x in parameters if x.dim() <= 1], "lr": learning_rate, "weight_decay": 0.0},
     ]
-    for found, rate in ((memories, memory_rate * learning_rate), (delays, delay_rate)):
+    for found, rate in ((constants, time_constant_rate * learning_rate), (delays, delay_rate)):
         if learnt := [x for x in found if x.requires_grad]:
             groups.append({"params": learnt, "lr": rate, "weight_decay": 0.0})
     return groups
 
 
-def learnt_memories(model: nn.Module) -> list[nn.Parameter]:
+def learnt_time_constants(model: nn.Module) -> list[nn.Parameter]:
     """The parameters of SRC layers that decide how long they remember, and how fast they turn: alpha and omega."""
     layers = (module for module in model.modules() if isinstance(module, Neurons))
     named = ((name, x) for layer in layers for name, x in layer.named_parameters(recurse=False))

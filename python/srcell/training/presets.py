@@ -97,6 +97,9 @@ _SEQUENCES = {
         "learning_rate": 5e-3,
         "weight_decay": 0.01,
     },
+    "braille": {**_SEQUENCE, "hidden_sizes": (128,), "rho": 10.0, "rs": -4.0, "zs_hyp": 0.2, "omega": 0.02}
+    | {"highest_omega": 1.0, "input_gain": 1.0, "hold": 1, "standardise": True, "readout_alpha": 1.0}
+    | {"epochs": 10, "batch_size": 32},
     "delayed-recall": {**_SEQUENCE, "hidden_sizes": (128,), "epochs": 2, "readout_window": 20, "validation": 0.0},
 }
 
@@ -125,6 +128,24 @@ _ADDING = {
     "input_gain": 2.0,
     "omega": 0.02,
     "highest_omega": 1.0,
+}
+
+# A class for each step: a readout of the last steps, neurons that remember hundreds, and much weight decay.
+_HEARTBEATS = {
+    **_SEQUENCE,
+    "hidden_sizes": (320,),
+    "epochs": 20,
+    "batch_size": 32,
+    "weight_decay": 1.0,
+    "label_smoothing": 0.1,
+    "rho": 5.0,
+    "rs": -4.0,
+    "zs_hyp": 0.2,
+    "slowest_alpha": 0.9975,
+    "omega": 0.005,
+    "highest_omega": 1.0,
+    "input_gain": 1.0,
+    "readout_alpha": 0.95,
 }
 
 # Sixteen learnt delays of each input.
@@ -176,6 +197,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "sounds": _SEQUENCES["spoken-digits"],
         "intervals": _INTERVALS,
         "adding": _ADDING,
+        "qtdb": _HEARTBEATS,
+        "qtdb-labelled": _HEARTBEATS,
         "mnist": {"epochs": 25, **_IMAGES_512},
         "fashion-mnist": {"epochs": 35, **_IMAGES_512, "temperature": 10.0, "readout_alpha": 1.0, "dropout": 0.15},
         "nmnist": {**OF_CAMERA, "epochs": 40, "batch_size": 32, "dropout": 0.7},
