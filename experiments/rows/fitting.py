@@ -15,6 +15,7 @@ from srcell import SRC, EventBatch, LinearReadout
 from srcell.cli.options import add_training_options, given_settings, run_options
 from srcell.data import Dataset, EventLoader
 from srcell.evaluation import count_correct
+from srcell.models.answers import paired
 from srcell.training import RunOptions, load_data, make_encoding
 from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.optimisation import make_optimizer, make_schedule
@@ -26,7 +27,7 @@ UNUSED |= {"alpha", "recurrent", "readout", "readout_window", "full_gradient", "
 
 
 class SequenceClassifier(nn.Module):
-    """A recurrent layer and a linear readout."""
+    """A recurrent layer and a linear readout, which may read every step."""
 
     def __init__(self, layer: nn.Module, readout: LinearReadout) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class SequenceClassifier(nn.Module):
         self.spike_count = 0
 
     def forward(self, events: EventBatch) -> Tensor:
-        """The logits (B, C)."""
+        """The logits (B, C), or (T, B, C) of every step."""
         output = self.layer(events if isinstance(self.layer, SRC) else events.to_dense())
         if isinstance(output, tuple):  # SRC and nn.GRU return their state too
             output = output[0]
@@ -62,7 +63,8 @@ def fit(model: nn.Module, config: TrainingConfig, loader: EventLoader, after_ste
         loader.set_epoch(epoch)
         losses, norms = [], []
         for events, labels in loader:
-            loss = nn.functional.cross_entropy(model(events), labels)
+            answers = paired(model(events), labels, events.lengths)
+            loss = nn.functional.cross_entropy(*answers, label_smoothing=config.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             norms.append(nn.utils.clip_grad_norm_(model.parameters(), clip_norm))
@@ -81,12 +83,14 @@ def fit(model: nn.Module, config: TrainingConfig, loader: EventLoader, after_ste
 
 def evaluated(model: nn.Module, held_out: EventLoader, name: str) -> dict[str, float]:
     """Accuracy and events of a network that counts the spikes of its last batch in ``spike_count``."""
-    right, events_seen, samples = 0, 0, len(held_out.samples.labels)
+    right, answers, events_seen, samples = 0, 0, 0, len(held_out.samples.labels)
     with torch.no_grad():
         for events, labels in held_out:
-            right += count_correct(model(events), labels)
+            logits, wanted = paired(model(events), labels, events.lengths)
+            right += count_correct(logits, wanted)
+            answers += len(wanted)
             events_seen += events.num_events + int(model.spike_count)
-    return {f"{name}_accuracy": right / samples, "events_per_inference": events_seen / samples}
+    return {f"{name}_accuracy": right / answers, "events_per_inference": events_seen / samples}
 
 
 def run(

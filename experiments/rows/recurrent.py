@@ -1,4 +1,4 @@
-"""Train other recurrent layers on the sequences that ``srcell train`` knows: the rows rows-lif, vowels-gru and so on.
+"""Train other recurrent layers on the sequences that ``srcell train`` knows: the rows rows-lif, qtdb-gru and so on.
 
     python experiments/rows/recurrent.py seqmnist-rows --neuron lif --data FOLDER --out FOLDER [settings]
 
@@ -11,6 +11,7 @@ says otherwise. The script writes result.json.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import snntorch
 import torch
@@ -19,10 +20,13 @@ from snntorch import surrogate
 from torch import Tensor, nn
 
 from srcell import LinearReadout, spread
-from srcell.training import RunOptions
+from srcell.data import EventLoader
+from srcell.data.dataset import of_every_step
+from srcell.training import RunOptions, load_data
 from srcell.training.config import TrainingConfig
 
 NEURONS = ("lif", "gru")
+USED = {"alpha", "clip_norm", "label_smoothing", "slowest_alpha", "readout", "readout_window"}
 
 
 class RecurrentLIF(nn.Module):
@@ -59,12 +63,19 @@ def train(config: TrainingConfig, options: RunOptions, arguments: argparse.Names
     torch.manual_seed(config.seed)
     layer = make_layer(arguments.neuron, config, dataset.input_size, arguments.weight_gain)
     readout = LinearReadout(
-        config.hidden_sizes[0], dataset.num_classes, alpha=config.readout_alpha, window=config.readout_window
+        config.hidden_sizes[0],
+        dataset.num_classes,
+        alpha=config.readout_alpha,
+        window=config.readout_window,
+        every_step=of_every_step(dataset.train.labels),
     )
     model = SequenceClassifier(layer, readout)
     seconds = fit(model, config, loader, lambda: None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result = {"seconds": seconds, "parameters": parameters, **evaluated(model, held_out, name)}
+    if config.dataset == "qtdb" and name == "test":
+        labelled = load_data(replace(config, dataset="qtdb-labelled"), options).test
+        result["labelled_accuracy"] = evaluated(model, EventLoader(labelled), name)["test_accuracy"]
     if arguments.neuron == "gru":
         del result["events_per_inference"]  # all of its outputs differ from 0
     return result
@@ -76,7 +87,7 @@ def main() -> None:
     parser.add_argument(
         "--weight-gain", type=float, default=3.0, help="scale of the LIF's input weights, times 1 / sqrt(inputs) [3]"
     )
-    run(parser, set(), train, used={"alpha", "clip_norm", "slowest_alpha", "readout", "readout_window"})
+    run(parser, set(), train, used=USED)
 
 
 if __name__ == "__main__":

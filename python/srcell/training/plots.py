@@ -209,16 +209,10 @@ def labelled_steps(
     above.set(ylabel="input", xlim=(0, max(steps, 1)))
     for panel, row, said in zip(strips, rows, ("true", "predicted"), strict=True):
         for k, name in enumerate(names):
-            panel.fill_between(
-                torch.arange(steps + 1).numpy(),
-                0,
-                1,
-                where=torch.nn.functional.pad(row == k, (0, 1)).numpy(),
-                step="post",
-                color=f"C{k % 10}",
-                linewidth=0,
-                label=name,
-            )
+            begins, ends = (torch.nn.functional.pad((row == k).int(), (1, 1)).diff() == turn for turn in (1, -1))
+            runs = torch.stack([begins.nonzero().flatten(), ends.nonzero().flatten()], 1).tolist()
+            bars = [(begin, end - begin) for begin, end in runs]
+            panel.broken_barh(bars, (0, 1), color=f"C{k % 10}", linewidth=0, label=name)
         panel.set(yticks=[], ylim=(0, 1))
         panel.set_ylabel(said, rotation=0, ha="right", va="center")
     strips[-1].set_xlabel("step")
