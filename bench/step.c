@@ -51,10 +51,12 @@ int main(int count, char** arguments) {
     int64_t rows = ROWS, steps = STEPS;
     if (count > 2) {
         rows = steps = read_steps(arguments[2], active, begins);
-        if (!rows || srcell_network_classes(network) > LOGITS) return 1;
+        if (!rows || srcell_network_classes(network) > LOGITS) {
+            fprintf(stderr, "%s: no steps, or too many classes\n", arguments[2]);
+            return 1;
+        }
     } else {
-        for (int k = 0; k < ROWS * EVENTS; ++k)
-            active[k] = (int32_t)((k % EVENTS * inputs + rand() % inputs) / EVENTS);
+        for (int k = 0; k < ROWS * EVENTS; ++k) active[k] = (int32_t)((k % EVENTS * inputs + rand() % inputs) / EVENTS);
         for (int row = 0; row < ROWS; ++row) begins[row + 1] = begins[row] + EVENTS;
     }
     double spikes = 0;

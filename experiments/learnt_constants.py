@@ -33,23 +33,28 @@ NEURONS, MEMORY, EPOCHS, BATCH, RATE, HELD_OUT = 128, 100, 10, 32, 1e-2, 93
 
 
 class Arm(NamedTuple):
-    """What is learnt besides the weights, at which part of their rate, and the weights' decay."""
+    """What is learnt besides the weights, at which part of their rate, their decay, and the leak of the readout."""
 
     learnt: tuple[str, ...] = ("alpha", "omega")
     part: float = 1.0
     weight_decay: float = 0.0
+    readout_alpha: float = 0.0
+    bounded: bool = False  # whether their gradients count to the norm that is clipped
 
 
 ARMS = {
     "not learnt": Arm(()),
-    "not learnt, weight decay 1": Arm((), weight_decay=1.0),
     "at the rate of the weights": Arm(),
-    "at the rate of the weights, weight decay 1": Arm(weight_decay=1.0),
-    "only omega": Arm(("omega",)),
-    "only alpha": Arm(("alpha",)),
     "at 0.1 of the rate": Arm(part=0.1),
     "at 0.03 of the rate": Arm(part=0.03),
     "at 0.01 of the rate": Arm(part=0.01),
+    "at 0.1 of the rate, clipped with the weights": Arm(part=0.1, bounded=True),
+    "at 0.03 of the rate, clipped with the weights": Arm(part=0.03, bounded=True),
+    "not learnt, weight decay 1": Arm((), weight_decay=1.0),
+    "at the rate of the weights, weight decay 1": Arm(weight_decay=1.0),
+    "not learnt, readout over 5 steps": Arm((), readout_alpha=0.8),
+    "at the rate of the weights, readout over 5 steps": Arm(readout_alpha=0.8),
+    "at 0.03 of the rate, readout over 5 steps": Arm(part=0.03, readout_alpha=0.8),
 }
 
 
@@ -57,13 +62,13 @@ def train(arm: Arm, seed: int, training: data.LabelledEvents, held_out: data.Lab
     """Train a network; return what was measured after each epoch."""
     torch.manual_seed(seed)
     layer = srcell.SRC.for_sequences(training.events.shape[2], NEURONS, memory=MEMORY, learnable=arm.learnt)
-    network = srcell.Sequential(layer, srcell.LinearReadout(NEURONS, 6, every_step=True, alpha=0.0))
+    network = srcell.Sequential(layer, srcell.LinearReadout(NEURONS, 6, every_step=True, alpha=arm.readout_alpha))
     loader = EventLoader(training, batch_size=BATCH, shuffle=True, seed=seed)
     groups = parameter_groups(network, RATE, weight_decay=arm.weight_decay, time_constant_rate=arm.part)
     optimizer = torch.optim.AdamW(groups)
     rates = [group["lr"] for group in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=EPOCHS * len(loader))
-    clipped = [x for group in groups[:2] for x in group["params"]]
+    clipped = [x for group in groups[: 3 if arm.bounded else 2] for x in group["params"]]
     rows = []
     for epoch in range(1, EPOCHS + 1):
         loader.set_epoch(epoch)
@@ -111,9 +116,8 @@ def main() -> None:
             print(name, json.dumps({key: float(f"{value:.3g}") for key, value in rows[-1].items()}), flush=True)
         found = json.loads(path.read_text()) if path.exists() else {}
         machine = {key: value for key, value in document([], Path(__file__)).items() if key != "results"}
-        path.write_text(
-            json.dumps(found | {name: {"seeds": arguments.seeds, "runs": runs, **machine}}, indent=1) + "\n"
-        )
+        found[name] = {"seeds": arguments.seeds, "runs": runs, **machine}
+        path.write_text(json.dumps({key: found[key] for key in ARMS if key in found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ SHOWN = {"text", "sh"}  # equations, and commands that install or need several G
 DIRECTIVES = {"{eval-rst}"}
 
 # Data sets that a test may not use, because they need a download.
-NOT_HERE = {"mnist", "fashion-mnist", "nmnist", "psmnist", "spoken-digits"}
+NOT_HERE = {"mnist", "fashion-mnist", "nmnist", "psmnist", "spoken-digits", "qtdb", "braille"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 SECONDS = 100  # a command that takes longer is assumed to hang
 

@@ -7,13 +7,13 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from accuracy import BESIDE, DELAYS, DEPTHS, HARDWARE, MODES
+from accuracy import BESIDE, DELAYS, DEPTHS, HARDWARE, HEARTBEATS, MODES
 from report import markdown_table, percent
 
 
 def in_first_table(name: str) -> bool:
     """Whether a row stands in the first table of docs/accuracy.md; other tables have the rest."""
-    others = ("depth-", "resonance-", "intervals-", "recall-", "nmnist-camera-", "fashion-camera")
+    others = ("depth-", "resonance-", "intervals-", "recall-", "nmnist-camera-", "fashion-camera", "qtdb-")
     return "/" not in name and not name.startswith(others) and name not in BESIDE
 
 
@@ -160,6 +160,18 @@ def delays_table(rows: list[dict[str, Any]]) -> Iterator[str]:
             found = [percent(row["test_accuracy"]), each_seed(row)]
             lines.append([row["network"], *found, *counts, f"{row['seconds'] / 60:.1f}"])
     head = ["network", "test accuracy", "each seed, %", "parameters", "synaptic operations", "minutes"]
+    yield from markdown_table(head, lines)
+
+
+def heartbeats_table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The Markdown lines that compare networks which name the part of a heartbeat at each step."""
+    lines = []
+    for row in rows:
+        if row["id"] in HEARTBEATS:
+            found = [percent(row["test_accuracy"]), each_seed(row), percent(row["labelled_accuracy"])]
+            cost = [thousands(row["parameters"]), str(row["epochs"]), f"{row['seconds']:.0f}"]
+            lines.append([row["network"], *found, *cost])
+    head = ["network", "test accuracy", "each seed, %", "steps with a label", "parameters", "epochs", "seconds"]
     yield from markdown_table(head, lines)
 
 

@@ -500,7 +500,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "sound-narrow": lambda: of_gallery("sound", 2, narrow=True),
 }
 # Figures whose data the repository lacks: another program draws them.
-DRAWN_ELSEWHERE = {"recordings": "experiments/calibrate_camera.py"}
+DRAWN_ELSEWHERE = {"recordings": "experiments/calibrate_camera.py", "heartbeats": "experiments/heartbeats.py"}
 # The programs behind the figures of trained networks.
 PROGRAMS = {
     "raster": (GALLERY / "plot_raster.py", PACKAGE / "training" / "plots.py"),

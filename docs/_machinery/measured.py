@@ -124,6 +124,41 @@ def regression() -> str:
     return report.lines(report.markdown_table(head, rows))
 
 
+def heartbeats_step() -> str:
+    """What a step of the network of heartbeats costs, beside a GRU cell: experiments/heartbeats.py."""
+    found = read("heartbeats.json")
+    spiking, gated = found["srcell"], found["gru"]
+    times = [
+        f"{spiking['microseconds_in_c']:.1f} us in C",
+        f"{min(gated['microseconds'].values()):.1f} us in onnxruntime",
+    ]
+    rows = [
+        [name, time, f"{of['file_bytes'] / 1000:.0f} kB", f"{of['state_bytes']:,}"]
+        + [f"{of['operations_of_step']:,.0f}", f"{of['operations_of_heartbeat']:,.0f}"]
+        for name, time, of in zip(("SRC, 320 neurons", "GRU, 182 units"), times, (spiking, gated), strict=True)
+    ]
+    head = ["network", "a step", "weights", "bytes of state", "operations of a step", "of a heartbeat"]
+    return report.lines(report.markdown_table(head, rows))
+
+
+def learnt_constants() -> str:
+    """Learnt time constants at several learning rates: experiments/learnt_constants.py."""
+    rows = []
+    for name, arm in read("learnt-constants.json").items():
+        ends = [run[-1] for run in arm["runs"]]
+        largest = max(row["largest_gradient_norm"] for run in arm["runs"] for row in run)
+        losses, accuracies = ([end[key] for end in ends] for key in ("loss", "accuracy"))
+        alphas = [end["slowest_alpha"] for end in ends]
+        rows.append(
+            [
+                *(name, f"{mean(losses):.2f}", f"{100 * mean(accuracies):.1f} %", each_of(accuracies)),
+                *(f"{mean(alphas):.4f}", f"{largest:,.0f}"),
+            ]
+        )
+    head = ["alpha and omega", "loss", "accuracy", "seeds, %", "slowest alpha", "largest norm of a gradient"]
+    return report.lines(report.markdown_table(head, rows))
+
+
 def from_gru() -> str:
     """How well layers forecast a stream and tell its faults: experiments/from_gru.py."""
     names = {
@@ -354,6 +389,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy(accuracy_tables.in_first_table),
     "accuracy-resonance": lambda: report.lines(accuracy_tables.resonance_table(read("accuracy.json"))),
     "accuracy-delays": lambda: report.lines(accuracy_tables.delays_table(read("accuracy.json"))),
+    "heartbeats": lambda: report.lines(accuracy_tables.heartbeats_table(read("accuracy.json"))),
+    "heartbeats-step": heartbeats_step,
+    "learnt-constants": learnt_constants,
     "accuracy-memory": lambda: report.lines(accuracy_tables.memory_table(read("accuracy.json"))),
     "accuracy-sequences": lambda: report.lines(accuracy_tables.beside_table(read("accuracy.json"))),
     "accuracy-integers": lambda: report.lines(accuracy_tables.integer_table(read("accuracy.json"))),
