@@ -452,6 +452,7 @@ TABLE |= RESONANCE
 # parameters. The test set was looked at while the preset's settings were chosen; those of the other layers were chosen
 # on validation samples.
 QTDB = "qtdb --preset best --validation 0"
+OTHERS = f"recurrent.py {QTDB} --weight-decay 0.01"
 HEARTBEATS = {
     "qtdb": ("8-320, recurrent, resonant", "lateral", f"srcell train {QTDB}", 20),
     "qtdb-40": ("8-40, recurrent, resonant", "lateral", f"srcell train {QTDB} --hidden 40", 20),
@@ -469,10 +470,11 @@ HEARTBEATS = {
         f"srcell train {QTDB} --learn-time-constants",
         20,
     ),
-    "qtdb-gru": ("GRU, 182 units", "gru", f"recurrent.py {QTDB} --neuron gru --hidden 182", 20),
-    "qtdb-gru-minute": ("GRU, 182 units", "gru", f"recurrent.py {QTDB} --neuron gru --hidden 182", 3),
-    "qtdb-lif": ("LIF, recurrent, 320 neurons", "recurrent-lif", f"recurrent.py {QTDB} --neuron lif", 20),
+    "qtdb-gru": ("GRU, 182 units", "gru", f"{OTHERS} --neuron gru --hidden 182", 20),
+    "qtdb-gru-minute": ("GRU, 182 units", "gru", f"{OTHERS} --neuron gru --hidden 182", 3),
+    "qtdb-lif": ("LIF, recurrent, 320 neurons", "recurrent-lif", f"{OTHERS} --neuron lif --lr 5e-3", 10),
 }
+TRIED = {"qtdb": 45, "qtdb-gru": 3, "qtdb-gru-minute": 3, "qtdb-lif": 2}
 TABLE |= {
     name: Row(
         "heartbeats, 1,301 steps",
@@ -481,7 +483,7 @@ TABLE |= {
         command,
         epochs,
         THREE,
-        configurations_tried=45 if name == "qtdb" else 1,
+        configurations_tried=TRIED.get(name, 1),
         test_looks=45 if name == "qtdb" else 1,
     )
     for name, (network, mode, command, epochs) in HEARTBEATS.items()

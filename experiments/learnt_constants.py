@@ -39,7 +39,6 @@ class Arm(NamedTuple):
     part: float = 1.0
     weight_decay: float = 0.0
     readout_alpha: float = 0.0
-    bounded: bool = False  # whether their gradients count to the norm that is clipped
 
 
 ARMS = {
@@ -48,8 +47,6 @@ ARMS = {
     "at 0.1 of the rate": Arm(part=0.1),
     "at 0.03 of the rate": Arm(part=0.03),
     "at 0.01 of the rate": Arm(part=0.01),
-    "at 0.1 of the rate, clipped with the weights": Arm(part=0.1, bounded=True),
-    "at 0.03 of the rate, clipped with the weights": Arm(part=0.03, bounded=True),
     "not learnt, weight decay 1": Arm((), weight_decay=1.0),
     "at the rate of the weights, weight decay 1": Arm(weight_decay=1.0),
     "not learnt, readout over 5 steps": Arm((), readout_alpha=0.8),
@@ -68,7 +65,7 @@ def train(arm: Arm, seed: int, training: data.LabelledEvents, held_out: data.Lab
     optimizer = torch.optim.AdamW(groups)
     rates = [group["lr"] for group in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=EPOCHS * len(loader))
-    clipped = [x for group in groups[: 3 if arm.bounded else 2] for x in group["params"]]
+    clipped = [x for group in groups[:2] for x in group["params"]]
     rows = []
     for epoch in range(1, EPOCHS + 1):
         loader.set_epoch(epoch)
