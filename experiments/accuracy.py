@@ -474,7 +474,7 @@ HEARTBEATS = {
     "qtdb-gru-minute": ("GRU, 182 units", "gru", f"{OTHERS} --neuron gru --hidden 182", 3),
     "qtdb-lif": ("LIF, recurrent, 320 neurons", "recurrent-lif", f"{OTHERS} --neuron lif --lr 5e-3", 10),
 }
-TRIED = {"qtdb": 45, "qtdb-gru": 3, "qtdb-gru-minute": 3, "qtdb-lif": 2}
+TRIED = {"qtdb": 55, "qtdb-gru": 3, "qtdb-gru-minute": 3, "qtdb-lif": 2}
 TABLE |= {
     name: Row(
         "heartbeats, 1,301 steps",
@@ -484,7 +484,7 @@ TABLE |= {
         epochs,
         THREE,
         configurations_tried=TRIED.get(name, 1),
-        test_looks=45 if name == "qtdb" else 1,
+        test_looks=55 if name == "qtdb" else 1,
     )
     for name, (network, mode, command, epochs) in HEARTBEATS.items()
 }

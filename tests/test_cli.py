@@ -20,6 +20,7 @@ from srcell import data, kernels, plots, training
 from srcell.cli import build_parser, info, main
 from srcell.cli.options import given_settings
 from srcell.cli.terminal import printable
+from srcell.evaluation import Evaluation
 from srcell.training import RunOptions, TrainedRun
 from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.presets import PRESETS
@@ -105,9 +106,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
         out.mkdir(parents=True)
         return SimpleNamespace(
             history=[],
-            evaluation=SimpleNamespace(
-                accuracy=0.5, confusion=[0], r2=math.nan, r2_of_mean=math.nan, sample_accuracy=math.nan
-            ),
+            evaluation=Evaluation(accuracy=0.5, confusion=torch.zeros(2, 2), counts=[], rates=[], loss=0.5),
         )
 
     monkeypatch.setattr(training, "train", train)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from srcell.data import HeldEncoding, LatencyEncoding, RateEncoding, RecallEncoding
-from srcell.training.config import ADDED, BEFORE, SETTINGS, UNSAID, TrainingConfig
+from srcell.training.config import ADDED, BEFORE, SETTINGS, UNSAID, UNSAID_OF_OWN, TrainingConfig
 from srcell.training.run_folder import RunFolder
 from srcell.training.samples import make_encoding
 from support.runs import TINY
@@ -129,7 +129,10 @@ def test_a_file_must_have_every_setting_of_srcell_0_2(monkeypatch: pytest.Monkey
     assert TrainingConfig.from_dict(later) == replace(TINY, epochs=TrainingConfig().epochs)
     monkeypatch.undo()
     older = settings.keys() - ADDED
-    assert TrainingConfig.from_dict({name: settings[name] for name in older}) == replace(TINY, **UNSAID)
+    said = {name: settings[name] for name in older}
+    assert TrainingConfig.from_dict(said) == replace(TINY, **UNSAID)
+    of_own = replace(TINY, dataset="own", **UNSAID, **UNSAID_OF_OWN)
+    assert TrainingConfig.from_dict(said | {"dataset": "own"}) == of_own
     invalid = {name: {key: x for key, x in settings.items() if key != name} for name in older}
     invalid["colour"] = settings | {"colour": 1}
     for name, given in invalid.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from torch import Tensor
 
 import srcell
 from srcell import EventBatch, data, plots
+from srcell.cli import main
 from srcell.data import IGNORED, EventLoader, LabelledEvents, LabelledSequences
 from srcell.data.signals import LETTERS, PARTS
 from srcell.evaluation import evaluate
 from srcell.models import SRCClassifier
 from srcell.models.answers import paired, summed_loss
-from srcell.training import TrainingConfig, load_data, parameter_groups, train
+from srcell.training import Trainer, TrainingConfig, load_data, parameter_groups, train
 from srcell.training.options import RunOptions
 from support.networks import exported
 from support.refusals import Message, refusals
@@ -177,7 +179,7 @@ def test_arrays_may_lack_labels_of_elements() -> None:
     assert dataset.numbered_as(("7", "5")).train.labels[0].tolist() == [1, 0, IGNORED, 0, 1]
 
 
-def test_a_run_learns_the_parts_of_heartbeats(tmp_path: Path) -> None:
+def test_a_run_learns_the_parts_of_heartbeats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_npz(
         tmp_path / "qtdb", **{f"train_{k}": x for k, x in zip(("events", "label"), heartbeats(48, 3), strict=True)}
     )
@@ -185,7 +187,9 @@ def test_a_run_learns_the_parts_of_heartbeats(tmp_path: Path) -> None:
     config = TrainingConfig.preset("best", "qtdb-labelled", **settings)
     run = train(config, tmp_path / "run", options=RunOptions(data=folder.parent))
     assert run.history[-1].train_accuracy > run.history[0].train_accuracy and run.evaluation.accuracy > 0.3
-    assert run.evaluation.answers == 5 * (STEPS - 3) and not math.isnan(run.evaluation.sample_accuracy)
+    assert run.evaluation.answers == 5 * (STEPS - 3) and run.evaluation.of_steps
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["test_sample_accuracy"] == run.evaluation.sample_accuracy
     assert (tmp_path / "run" / "steps.png").is_file() and not (tmp_path / "run" / "raster.png").exists()
     layer = run.model.layers[0]
     untrained = srcell.training.build_model(config, (8, 1, 1), 6).layers[0]
@@ -198,6 +202,9 @@ def test_a_run_learns_the_parts_of_heartbeats(tmp_path: Path) -> None:
         )
     got = exported(run.model).run(dataset.test.events.to_dense().numpy(), every_step=True)
     assert np.allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
+    assert main(["eval", str(tmp_path / "run"), "--data-set", "qtdb", "--data", str(tmp_path)]) == 0
+    said = r"test accuracy [\d.]+% of steps \(mean of each sample's accuracy: [\d.]+%\) on 150 steps"
+    assert re.match(said, capsys.readouterr().out)
 
 
 def test_time_constants_have_a_rate_of_their_own_and_no_bound_of_gradients() -> None:
@@ -211,6 +218,26 @@ def test_time_constants_have_a_rate_of_their_own_and_no_bound_of_gradients() -> 
     assert [group["lr"] for group in (weights, others, constants)] == pytest.approx([0.1, 0.1, 0.02])
     assert [group["weight_decay"] for group in (weights, others, constants)] == [0.5, 0, 0]
     assert len(parameter_groups(model, 0.1, time_constant_rate=1)) == 2
+
+
+@pytest.mark.parametrize("rate", [0.1, 1.0])
+def test_the_bound_of_gradients_leaves_out_constants_of_another_rate(tmp_path: Path, rate: float) -> None:
+    folder = write_npz(tmp_path / "qtdb")
+    config = TrainingConfig(
+        dataset="qtdb",
+        hidden_sizes=(6,),
+        readout="linear",
+        prefix=0,
+        learn_time_constants=True,
+        time_constant_rate=rate,
+        clip_norm=1e-4,
+    )
+    trainer = Trainer(config, load_data(config, RunOptions(data=folder.parent)))
+    next(trainer.train_epoch())
+    gradients = {name: x.grad for name, x in trainer.model.named_parameters() if x.grad is not None}
+    held = [x.norm() for name, x in gradients.items() if rate == 1 or "alpha" not in name]
+    assert len(gradients) - len(held) == (rate != 1)
+    assert torch.stack(held).norm().item() == pytest.approx(1e-4, rel=1e-3)
 
 
 def shown() -> tuple[Tensor, Tensor]:
@@ -229,7 +256,7 @@ def test_a_picture_shows_true_and_predicted_steps() -> None:
         sum(path.get_extents().width for part in panel.collections for path in part.get_paths())
         for panel in (true, predicted)
     ]
-    assert covered[0] <= covered[1] and above.get_xlim() == (0, 10)
+    assert covered == [known, 10] and above.get_xlim() == (0, 10)
 
 
 @refusals(

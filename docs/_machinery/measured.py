@@ -132,9 +132,9 @@ def heartbeats_step() -> str:
         f"{spiking['microseconds_in_c']:.1f} us in C",
         f"{min(gated['microseconds'].values()):.1f} us in onnxruntime",
     ]
+    counts = ("state_bytes", "operations_of_step", "operations_of_heartbeat")
     rows = [
-        [name, time, f"{of['file_bytes'] / 1000:.0f} kB", f"{of['state_bytes']:,}"]
-        + [f"{of['operations_of_step']:,.0f}", f"{of['operations_of_heartbeat']:,.0f}"]
+        [name, time, f"{of['file_bytes'] / 1000:.0f} kB", *(f"{of[key]:,.0f}" for key in counts)]
         for name, time, of in zip(("SRC, 320 neurons", "GRU, 182 units"), times, (spiking, gated), strict=True)
     ]
     head = ["network", "a step", "weights", "bytes of state", "operations of a step", "of a heartbeat"]

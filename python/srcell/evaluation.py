@@ -66,6 +66,7 @@ class Evaluation(NamedTuple):
         loss: mean cross-entropy (nats), or mean squared error for targets.
         clamped: how often the integrator i of an integer neuron left its bounds and was clamped.
         answers: number of samples, or steps.
+        of_steps: whether each step has an answer.
         r2: for targets, 1 - (sum of squared errors) / (sum of squared deviations from the mean), over all values; NaN
             for labels.
         r2_of_mean: at the end of a run on targets, the R2 on the test set of the mean of the training targets; else
@@ -85,6 +86,7 @@ class Evaluation(NamedTuple):
     r2: float = math.nan
     r2_of_mean: float = math.nan
     sample_accuracy: float = math.nan
+    of_steps: bool = False
 
     @property
     def synaptic_operations(self) -> float:
@@ -174,6 +176,7 @@ class _Score:
     """Sums over the answers of a network."""
 
     def __init__(self) -> None:
+        self.of_steps = False
         self.confusion = torch.zeros(0, dtype=torch.int64)
         self.answers, self.loss = torch.tensor(0), torch.zeros((), dtype=torch.float64)
         self.of_samples = torch.zeros(2, dtype=torch.float64)  # the sum of the samples' accuracies, and their number
@@ -194,7 +197,8 @@ class _Score:
 
     def add_samples(self, output: Tensor, labels: Tensor, lengths: Tensor | None) -> None:
         """With a label for each step, add the accuracy of each sample that has one."""
-        if labels.is_floating_point() or not of_every_step(labels):
+        self.of_steps = of_every_step(labels)
+        if labels.is_floating_point() or not self.of_steps:
             return
         taken = steps_with_label(labels, lengths)
         right = (taken & (output.argmax(2).t() == labels)).sum(1)[taken.any(1)] / taken.sum(1)[taken.any(1)]
@@ -206,7 +210,7 @@ class _Score:
             group.sum(tensor)
         answers = int(self.answers)
         if not answers:
-            raise ValueError("loader: expected at least one sample to evaluate on, got none")
+            raise ValueError("loader: expected at least one step with a label to evaluate on, got none")
         classes = math.isqrt(len(self.confusion))
         confusion, accuracy, r2 = self.confusion.view(classes, classes), math.nan, math.nan
         if classes:
@@ -217,7 +221,8 @@ class _Score:
             r2 = 1 - float(errors.sum()) / spread if spread > 0 else math.nan
         of_samples = float(self.of_samples[0] / self.of_samples[1])  # NaN without any
         loss = float(self.loss) / answers
-        return Evaluation(accuracy, confusion, [], [], loss, 0, answers, r2, sample_accuracy=of_samples)
+        found = Evaluation(accuracy, confusion, [], [], loss, 0, answers, r2)
+        return found._replace(sample_accuracy=of_samples, of_steps=self.of_steps)
 
 
 class _Activity:

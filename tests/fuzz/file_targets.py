@@ -46,6 +46,7 @@ from srcell.data import (
     load_nmnist,
 )
 from srcell.data.own import load_own
+from srcell.evaluation import Evaluation
 from srcell.models import SRCClassifier, SRCConvClassifier
 from srcell.training.config import SETTINGS, TrainingConfig
 from srcell.training.run_folder import FILES, RunFolder
@@ -615,9 +616,8 @@ def command_words(draw: Draw) -> list[str]:
 @contextlib.contextmanager
 def stubbed(reached: list[str]) -> Iterator[None]:
     """Replace the work behind the command line by stubs that note which work would begin."""
-    scores = {"accuracy": 0.5, "r2": math.nan, "r2_of_mean": math.nan}
-    result = SimpleNamespace(**scores, confusion=torch.zeros(2, 2), counts=[], history=[], answers=0)
-    result.evaluation = result
+    evaluation = Evaluation(accuracy=0.5, confusion=torch.zeros(2, 2), counts=[], rates=[], loss=0.5)
+    run = SimpleNamespace(history=[], evaluation=evaluation)
 
     def stub(result: Any) -> Callable[..., Any]:
         def work(*_: Any, **options: Any) -> Any:
@@ -627,7 +627,7 @@ def stubbed(reached: list[str]) -> Iterator[None]:
         return work
 
     with (
-        mock.patch.multiple(training, train=stub(result), resume=stub(result), evaluate_run=stub(result)),
+        mock.patch.multiple(training, train=stub(run), resume=stub(run), evaluate_run=stub(evaluation)),
         mock.patch.multiple(benchmark, run=stub([]), document=lambda *_: {}),
     ):
         yield

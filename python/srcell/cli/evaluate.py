@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from math import isnan
 from pathlib import Path
 
 from .. import training
@@ -31,8 +30,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Print the test accuracy of a run's network, and the events, spikes and operations of an inference."""
     folder, options = training.RunFolder.open(arguments.run_folder), run_options(arguments)
     evaluation = training.evaluate_run(folder, options, binary=arguments.binary, dataset=arguments.data_set)
-    counted = "samples" if isnan(evaluation.sample_accuracy) else "steps"
-    put(f"{result_text(evaluation)} on {evaluation.answers} {counted}")
+    put(f"{result_text(evaluation)} on {evaluation.answers} {'steps' if evaluation.of_steps else 'samples'}")
     if folder.config.integer:
         put(f"integrators clamped to their bounds: {evaluation.clamped:,} times")
     put(f"{'a mean inference':18}{'events':>12}{'spikes':>12}{'additions':>14}{'multiply-adds':>16}")

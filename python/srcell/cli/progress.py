@@ -122,9 +122,8 @@ def validation_text(metrics: EpochMetrics) -> str:
 def result_text(evaluation: Evaluation) -> str:
     """What a test found: the accuracy, or the error and R2 for targets."""
     if len(evaluation.confusion):
-        of_steps = not math.isnan(evaluation.sample_accuracy)
-        samples = f" of steps, {evaluation.sample_accuracy:.2%} in the mean of samples," if of_steps else ""
-        return f"test accuracy {evaluation.accuracy:.2%}{samples}"
+        of_samples = f" of steps (mean of each sample's accuracy: {evaluation.sample_accuracy:.2%})"
+        return f"test accuracy {evaluation.accuracy:.2%}{of_samples if evaluation.of_steps else ''}"
     return f"test error {math.sqrt(evaluation.loss):.4g} (root mean square), R2 {evaluation.r2:.3f},"
 
 

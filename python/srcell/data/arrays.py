@@ -112,7 +112,7 @@ def divided(
     train, *held_out = samples
     number_of, names = (classes, ()) if isinstance(classes, int) else (len(classes), classes)
     if not train.labels.is_floating_point() and number_of < 2:
-        raise ValueError(f"y: expected at least two classes, got {names[0] if names else 1}")
+        raise ValueError(f"y: expected at least two classes, got {names[0] if names else number_of}")
     count = len(train.labels)
     if not held_out:
         share = as_float("test", test)

@@ -143,7 +143,7 @@ class Dataset(NamedTuple):
         unknown = next((name for name in self.class_names if name not in names), None)
         if unknown is not None:
             raise ValueError(f"dataset: expected classes of the network, {', '.join(names):.200}, got {unknown!r:.60}")
-        number = torch.tensor([*map(names.index, self.class_names), IGNORED])  # as labels past a length are
+        number = torch.tensor([*map(names.index, self.class_names), IGNORED])
         count = len(self.class_names)
 
         def of(samples: Samples) -> Samples:

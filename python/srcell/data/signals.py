@@ -19,7 +19,7 @@ from ..events.checks import MAX_STEPS
 from .dataset import Dataset, LabelledEvents, LabelledSequences
 from .files import fault_of, find_folder
 
-LEADS = 4
+CHANNELS = 4
 PARTS = ("P", "PQ", "QR", "RS", "ST", "TP")  # of a heartbeat
 UNLABELLED = 255  # in qtdb.npz
 QTDB_SOURCE = (
@@ -37,7 +37,8 @@ BRAILLE_SOURCE = "get it from https://doi.org/10.5281/zenodo.6556273"
 def load_qtdb(root: str | Path, *, labelled: bool = False, prefix: int = 0) -> Dataset:
     """Load heartbeats of the QT Database as events, with the part of the heartbeat at each of 1,301 steps.
 
-    The events are upward and downward crossings of levels by four signals: eight inputs, of which 4 % are active. The
+    The events are level crossings in two leads: four channels of -1, 0 and 1, and an input for each sign of each of
+    them. Of these eight inputs 4 % are active. The
     classes are P, PQ, QR, RS, ST and TP.
 
     Args:
@@ -78,14 +79,14 @@ def load_qtdb(root: str | Path, *, labelled: bool = False, prefix: int = 0) -> D
         folder = find_folder("QTDB", root, folders, files, expected, QTDB_SOURCE)
         parts = [_read_mat(folder / file) for file in files]
     train, test = (_heartbeats(*part, labelled, prefix) for part in parts)
-    return Dataset(train, test, len(PARTS), (2 * LEADS, 1, 1))
+    return Dataset(train, test, len(PARTS), (2 * CHANNELS, 1, 1))
 
 
 def load_braille(root: str | Path) -> Dataset:
     """Load Braille letters read by touch: 76 steps of four taxels of a simulated sensor, space and A to Z.
 
-    50 recordings of each of the 27 classes, of which a fifth, drawn by a fixed seed, is for testing. Of twelve taxels
-    four ever change; the values are what they lie below rest, divided by 16.
+    50 recordings of each of the 27 classes, of which a fifth, drawn by a fixed seed, is for testing. Only four
+    of the twelve taxels ever change; a value is how far a taxel lies below its resting value, 255, divided by 16.
 
     Args:
         root: the folder that holds ``braille``, or is it, with ``braille.npz`` in it: ``taxels`` (1350, 76, 12), uint8,
@@ -120,7 +121,7 @@ def load_braille(root: str | Path) -> Dataset:
 
 def _read_npz(path: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     """The events (B, T, 4) and the labels (B, T), ``IGNORED`` where there is none."""
-    found = _arrays(path, {f"{part}_events": (3, LEADS), f"{part}_label": (2, None)})
+    found = _arrays(path, {f"{part}_events": (3, CHANNELS), f"{part}_label": (2, None)})
     events, given = found[f"{part}_events"], found[f"{part}_label"].astype(np.int64)
     return _checked(path, events, np.where(given == UNLABELLED, IGNORED, given))
 
@@ -157,8 +158,8 @@ def _arrays(path: Path, wanted: dict[str, tuple[int, int | None]]) -> dict[str, 
 
 
 def _checked(path: Path, events: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if events.ndim != 3 or events.shape[2] != LEADS or events.shape[:2] != labels.shape or not events.size:
-        raise ValueError(f"{path}: corrupt (expected events (B, T, {LEADS}) and labels, got {events.shape})")
+    if events.ndim != 3 or events.shape[2] != CHANNELS or events.shape[:2] != labels.shape or not events.size:
+        raise ValueError(f"{path}: corrupt (expected events (B, T, {CHANNELS}) and labels, got {events.shape})")
     if not np.isin(events, (-1, 0, 1)).all() or not np.isin(labels, (IGNORED, *range(len(PARTS)))).all():
         raise ValueError(f"{path}: corrupt (expected events of -1, 0 and 1, and labels 0 to {len(PARTS) - 1})")
     return events, labels

@@ -115,7 +115,9 @@ def check_labels(labels: Tensor, classes: int, name: str) -> None:
     inside = (labels >= 0) & (labels < classes)
     wrong = labels[~(inside | (labels == IGNORED) if labels.dim() > 1 else inside)]
     if len(wrong):
-        raise ValueError(f"{name}: expected labels in [0, {classes}), the network's classes, got {int(wrong[0])}")
+        unlabelled = f", or {IGNORED} at a step without one" if labels.dim() > 1 else ""
+        expected = f"labels in [0, {classes}), the network's classes{unlabelled}"
+        raise ValueError(f"{name}: expected {expected}, got {int(wrong[0])}")
 
 
 def summed_loss(output: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -19,6 +19,7 @@ from ..events import EventBatch
 from ..functional.terms import MOST_DELAY
 from ..layers import SRC, Delay, LeakyReadout, LinearReadout, SRCConv2d, Standardise
 from ..layers.constants import check_size
+from ..layers.domains import is_zero
 from ..layers.options import Spread, SpreadFrequencies
 from .classifier import READOUTS, AnyLayer, Classifier, as_sizes, check_readout
 
@@ -74,8 +75,9 @@ class SRCClassifier(Classifier):
             delays. A delay per neuron is drawn uniformly over [0, recurrent_delay] when the network is built, as
             ``delay_hh`` of ``SRC``; ``reset_parameters`` returns to it. Voting neurons have no recurrent weights.
         learn_delays: whether the delays are learnt.
-        learn_time_constants: whether the alpha and, unless it is 0, the omega of each hidden neuron are learnt;
-            ``srcell.training.parameter_groups`` has a rate for them.
+        learn_time_constants: whether the alpha and, unless it is 0, the omega of hidden layers are learnt: a number
+            for each neuron where they are spread, else one for the layer. ``srcell.training.parameter_groups`` has a
+            rate for them.
         whole_delays: whether the drawn delays are rounded to whole steps, so that a spike arrives at one step only.
         standardise: standardises the inputs, before their delays; None: the layers get them unchanged.
 
@@ -147,7 +149,7 @@ class SRCClassifier(Classifier):
         self._whole_delays = whole_delays  # before super().__init__(), which draws the delays
         delay = Delay(input_size, input_delay, taps=taps, learnable=learn_delays) if input_delay else None
         sizes = [input_size * taps, *hidden_sizes, *([neurons_per_class * num_classes] if votes else [])]
-        resonates = not isinstance(omega, float | int) or omega != 0
+        resonates = isinstance(omega, SpreadFrequencies) or not is_zero(omega)
         learnt = ("alpha", *([RESONANCE] if resonates else [])) if learn_time_constants else ()
         layers = [
             SRC(

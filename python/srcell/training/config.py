@@ -69,8 +69,8 @@ class OptimisationSettings:
     clip_norm: float = setting(
         0.0,
         "largest norm of the gradients; 0: no clipping",
-        "a larger norm is scaled down to it; gradients of delays, and of learnt alpha and omega, are excluded from the "
-        "norm and not scaled",
+        "a larger norm is scaled down to it; gradients of delays, and of alpha and omega that have a rate of their "
+        "own, are excluded from the norm and not scaled",
         least=0,
     )
     time_constant_rate: float = positive_fraction(

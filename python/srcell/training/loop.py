@@ -84,7 +84,7 @@ def train(*args: Any, **keywords: Any) -> TrainedRun:
         options: options of this machine.
         settings: with a network of your own, the settings of its training, by the names that ``TrainingConfig`` has for
             them: epochs, batch_size, learning_rate, schedule, patience, weight_decay, clip_norm, label_smoothing,
-            rate_penalty, target_rate, delay_learning_rate, amp, standardise_targets,
+            rate_penalty, target_rate, delay_learning_rate, time_constant_rate, amp, standardise_targets,
             train_samples, validation, seed.
 
     Raises:

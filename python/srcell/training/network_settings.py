@@ -74,7 +74,7 @@ class NetworkSettings:
         most=1e36,  # with which float32 weights are finite
     )
     learn_time_constants: bool = setting(
-        False, "learn alpha and omega of hidden neurons", "as in SRCClassifier", needs=NEEDS["learn_time_constants"]
+        False, "learn alpha and omega of hidden layers", "as in SRCClassifier", needs=NEEDS["learn_time_constants"]
     )
     surrogate: str = setting("straight_through", "surrogate: straight_through or relu", "as in SRC", choices=SURROGATES)
     full_gradient: bool = setting(False, "let gradients flow through h and hs as well", "as in SRC")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from .._shared.arguments import as_float
 from .._shared.parameters import RESONANCE
 from .._shared.processes import Processes
 from ..layers import SRC, Delay
@@ -52,6 +53,9 @@ def parameter_groups(
             own.
         delay_rate: learning rate of the delays, in steps.
 
+    Raises:
+        TypeError, ValueError: ``model`` is no module, or a rate is not above 0.
+
     Example:
         >>> import torch, srcell
         >>> layer = srcell.SRC.for_sequences(8, 64, learnable=["alpha", "omega"])
@@ -61,6 +65,12 @@ def parameter_groups(
         >>> optimizer = torch.optim.AdamW(groups)
 
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a module, got {type(model).__name__}")
+    given = {"learning_rate": learning_rate, "time_constant_rate": time_constant_rate, "delay_rate": delay_rate}
+    for name, rate in given.items():
+        if not as_float(name, rate) > 0:
+            raise ValueError(f"{name}: expected a rate above 0, got {rate}")
     delays, constants = learnt_delays(model), learnt_time_constants(model) if time_constant_rate != 1 else []
     of_their_own = {id(x) for x in (*delays, *constants)}
     parameters = [x for x in model.parameters() if x.requires_grad and id(x) not in of_their_own]
@@ -78,7 +88,8 @@ def learnt_time_constants(model: nn.Module) -> list[nn.Parameter]:
     """The parameters of SRC layers that decide how long they remember, and how fast they turn: alpha and omega."""
     layers = (module for module in model.modules() if isinstance(module, Neurons))
     named = ((name, x) for layer in layers for name, x in layer.named_parameters(recurse=False))
-    return [x for name, x in named if name.partition("_l")[0] in ("alpha", RESONANCE)]
+    found = (x for name, x in named if name.partition("_l")[0] in ("alpha", RESONANCE))
+    return list({id(x): x for x in found}.values())  # layers may share them
 
 
 def learnt_delays(model: nn.Module) -> list[nn.Parameter]:

@@ -192,8 +192,13 @@ def labelled_steps(
         >>> figure = plots.labelled_steps(x, labels, labels.roll(2, 1), class_names=list("abcde"))
 
     """
+    from matplotlib import colormaps
+
     values = steps_of("encoded", encoded, sample)
     steps, batch = len(values), encoded.shape[1]
+    for name, given in (("labels", labels), ("predicted", predicted)):
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(given).__name__}")
     if predicted.dim() == 3:
         predicted = predicted.argmax(2).t()
     for name, given in (("labels", labels), ("predicted", predicted)):
@@ -202,7 +207,10 @@ def labelled_steps(
             raise ValueError(f"{name}: expected {expected}, got {given.dtype} of shape {tuple(given.shape)}")
     rows = [given[sample, :steps].cpu() for given in (labels, predicted)]
     known = rows[0] >= 0
-    names = class_names or [str(k) for k in range(int(max(row.max() for row in rows)) + 1)]
+    classes = int(torch.stack(rows).max()) + 1 if steps else 0
+    names = list(class_names) or [str(k) for k in range(classes)]
+    if classes > len(names):
+        raise ValueError(f"class_names: expected a name for each of {classes} classes, got {len(names)}")
     figure = new_figure(9, 3.2)
     above, *strips = figure.subplots(3, 1, sharex=True, height_ratios=(4, 1, 1))
     draw_marks(above, values, _colour(0))
@@ -212,11 +220,13 @@ def labelled_steps(
             begins, ends = (torch.nn.functional.pad((row == k).int(), (1, 1)).diff() == turn for turn in (1, -1))
             runs = torch.stack([begins.nonzero().flatten(), ends.nonzero().flatten()], 1).tolist()
             bars = [(begin, end - begin) for begin, end in runs]
-            panel.broken_barh(bars, (0, 1), color=f"C{k % 10}", linewidth=0, label=name)
+            colour = f"C{k}" if len(names) <= 10 else colormaps["turbo"]((k + 0.5) / len(names))
+            panel.broken_barh(bars, (0, 1), color=colour, linewidth=0, label=name)
         panel.set(yticks=[], ylim=(0, 1))
         panel.set_ylabel(said, rotation=0, ha="right", va="center")
     strips[-1].set_xlabel("step")
-    figure.legend(*strips[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
+    legend = strips[0].get_legend_handles_labels()
+    figure.legend(*legend, loc="outside right center", fontsize="small", ncols=1 + len(names) // 14)
     right = int((rows[0] == rows[1])[known].sum())
     figure.suptitle(f"{right} of {int(known.sum())} steps with a label are predicted correctly", fontsize=11)
     return figure

@@ -28,7 +28,7 @@ CAPTIONS = {
     "traces.png": "The same sample in four neurons of the last layer: the most active voter for each of the four "
     "classes with the largest logits or, with a linear readout, the four most active neurons.",
     "steps.png": "One test sample: a mark where an input is active, the true class of each step, and the predicted "
-    "one. White: without a label.",
+    "one. White: without a label, above.",
     "rates.png": "The activity of the neurons on the test set, sorted.",
     "confusion.png": "Predicted classes of the test samples of each class.",
     "delays.png": "Each delay before and after training; on the line a delay has not changed.",
@@ -105,10 +105,10 @@ def page(
     """
     seconds = sum(metrics.seconds for metrics in history)
     result = {"test accuracy": f"{evaluation.accuracy:.2%}"}
-    if not isnan(evaluation.sample_accuracy):
+    if evaluation.of_steps:
         result = {
             "test accuracy of steps": f"{evaluation.accuracy:.2%}",
-            "of samples": f"{evaluation.sample_accuracy:.2%}",
+            "mean of each sample's": f"{evaluation.sample_accuracy:.2%}",
         }
     if not len(evaluation.confusion):
         result = {"test error (RMS)": f"{sqrt(evaluation.loss):.4g}", "R2": f"{evaluation.r2:.3f}"}
@@ -116,7 +116,7 @@ def page(
             result["R2 of the mean"] = f"{evaluation.r2_of_mean:.3f}"
     figures = {
         **result,
-        f"test {'samples' if isnan(evaluation.sample_accuracy) else 'steps'}": f"{evaluation.answers:,}",
+        f"test {'steps' if evaluation.of_steps else 'samples'}": f"{evaluation.answers:,}",
         "epochs": str(len(history)),
         **({"weights of epoch": str(best_epoch(history))} if config.patience else {}),
         "training": f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min",
