@@ -170,7 +170,7 @@ class GalleryOrder:
 
     NAMES = (
         *("raster", "deep", "recall", "new_voices", "moving_camera", "camera_events", "streaming", "sound", "synapse"),
-        "integer",
+        *("heartbeats", "braille", "integer"),
     )
 
     def __init__(self, folder: str) -> None: ...
