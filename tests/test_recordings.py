@@ -7,9 +7,7 @@ from __future__ import annotations
 import errno
 import gzip
 import re
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -128,22 +126,6 @@ def test_a_thousand_timer_overflows_give_a_long_recording(tmp_path: Path) -> Non
     write_nmnist(tmp_path)
     (tmp_path / "Train/0/1.bin").write_bytes(bytes([1, 240, 0, 0, 0]) * 1000 + bytes([3, 5, 0, 0, 7]))
     assert data.load_nmnist(tmp_path).train.events.shape[0] == 20 + 1000 * 8192 // 1000 + 1
-
-
-@pytest.mark.parametrize(
-    ("name", "of_tonic"), [("nmnist", "NMNIST"), ("dvs128-gesture", "DVSGesture"), ("shd", "SHD"), ("ssc", "SSC")]
-)
-def test_a_download_fetches_both_parts(
-    name: str, of_tonic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[Any] = []
-    tonic = ModuleType("tonic")
-    tonic.datasets = SimpleNamespace(**{of_tonic: lambda root, **part: calls.append((root, part))})  # type: ignore
-    monkeypatch.setitem(sys.modules, "tonic", tonic)
-    with pytest.raises(FileNotFoundError):
-        data.load(name, tmp_path, download=True)
-    parts = [{"split": "train"}, {"split": "test"}] if name == "ssc" else [{"train": True}, {"train": False}]
-    assert calls == [(str(tmp_path), part) for part in parts]
 
 
 # Files that cannot be read

@@ -10,11 +10,9 @@ import re
 import struct
 import tarfile
 import tracemalloc
-import urllib.request
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
-from http.client import IncompleteRead
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +31,14 @@ from srcell.data import (
     LabelledSounds,
     RateEncoding,
     SoundEncoding,
+    downloads,
     load_spoken_digits,
     read_wav,
     spoken_digits,
 )
 from srcell.training import TrainingConfig, train
 from support.refusals import Message, Refusal, refusals
+from support.server import Answer, cut, from_the_begin, served, status, whole
 
 ROOT = Path(__file__).resolve().parent.parent
 PCM, FLOAT, MU_LAW = 1, 3, 7
@@ -527,29 +527,26 @@ def broken_within_a_recording() -> bytes:
 
 
 @pytest.fixture
-def offered(monkeypatch: pytest.MonkeyPatch) -> list[bytes | Exception]:
+def offered(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Answer]]:
     """What each request gets, in turn; the checksum is that of the made recordings."""
-    answers: list[bytes | Exception] = []
-
-    def open_url(url: str, timeout: float) -> io.BytesIO:
-        assert url == spoken_digits.URL and timeout > 0
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return io.BytesIO(answer)
-
-    monkeypatch.setattr(urllib.request, "urlopen", open_url)
-    digest = hashlib.sha256(b"".join(name.encode() + content for name, content in MADE.items()))
-    monkeypatch.setattr(spoken_digits, "SHA256", digest.hexdigest())
-    return answers
+    monkeypatch.setattr(downloads, "PAUSES", (0.0,))
+    with served() as server:
+        monkeypatch.setattr(spoken_digits, "URL", server.offer("/v1.0.10.tar.gz", WHOLE))
+        digest = hashlib.sha256(b"".join(name.encode() + content for name, content in MADE.items()))
+        monkeypatch.setattr(spoken_digits, "SHA256", digest.hexdigest())
+        yield server.answers["/v1.0.10.tar.gz"]
 
 
-def test_a_download_is_unpacked_whole(offered: list[bytes | Exception], tmp_path: Path) -> None:
-    offered.append(WHOLE)
+def sending(content: bytes) -> Answer:
+    return lambda handler, _: handler.send(200, content)
+
+
+def test_a_download_is_unpacked_whole(offered: list[Answer], tmp_path: Path) -> None:
+    offered[:] = [cut(1000), from_the_begin(len(WHOLE)), status(404)]
     root = tmp_path / "made/data"
     for _ in range(2):  # nothing is requested the second time
         assert_made(data.load("spoken-digits", root, download=True), lambda speaker, number: number < 5)
-    assert offered == [] and os.listdir(tmp_path) == ["made"] and os.listdir(root) == ["free-spoken-digit-dataset"]
+    assert len(offered) == 1 and os.listdir(tmp_path) == ["made"] and os.listdir(root) == ["free-spoken-digit-dataset"]
     assert {path.name: path.read_bytes() for path in (root / "free-spoken-digit-dataset/recordings").iterdir()} == MADE
 
 
@@ -557,33 +554,42 @@ WITHOUT_ONE = {name: content for name, content in MADE.items() if name != "9_the
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("answers", "message"),
     [
-        (OSError("no route to host"), r"the download failed \(no route to host\); try again, or unpack"),
-        (IncompleteRead(b"", 7), r"the download failed \(IncompleteRead\(0 bytes read, 7 more expected"),
-        (b"<html>", "the download is corrupt or truncated"),
-        (WHOLE[: len(WHOLE) // 2], "the download is corrupt or truncated"),
-        (broken_within_a_recording(), "the download is corrupt or truncated"),
-        (archive(WITHOUT_ONE), "expected 3000 recordings in the download, got 2999"),
-        (archive(WITHOUT_ONE, **{"9_theo_49": "9_theo_48.wav"}), "expected 3000 recordings in the download, got 2999"),
-        (archive({**MADE, "9_theo_49.wav": wav(HALF)}), "the recordings in the download are not those of"),
+        ([status(404)], "v1.0.10.tar.gz could not be downloaded (URL: answered 404 Not Found): try again"),
+        ([cut(7), cut(0)], f"could not be downloaded (URL: the connection was cut after 7 of {len(WHOLE):,} bytes)"),
+        ([status(503)], "could not be downloaded (URL: answered 503 Service Unavailable): try again; or fetch"),
+        ([sending(b"<html>")], "URL: the download is corrupt or truncated"),
+        ([sending(WHOLE[: len(WHOLE) // 2])], "URL: the download is corrupt or truncated"),
+        ([sending(broken_within_a_recording())], "URL: the download is corrupt or truncated"),
+        ([sending(archive(WITHOUT_ONE))], "URL: expected 3000 recordings in the download, got 2999"),
+        (
+            [sending(archive(WITHOUT_ONE, **{"9_theo_49": "9_theo_48.wav"}))],
+            "URL: expected 3000 recordings in the download, got 2999",
+        ),
+        (
+            [sending(archive({**MADE, "9_theo_49.wav": wav(HALF)}))],
+            "URL: the recordings in the download are not those of",
+        ),
     ],
-    ids=["no-connection", "cut-connection", "no-archive", "truncated", "broken", "incomplete", "link", "other-content"],
+    ids=["missing", "cut-connection", "busy", "no-archive", "truncated", "broken", "incomplete", "link", "others"],
 )
 def test_a_bad_download_leaves_nothing(
-    answer: bytes | Exception, message: str, offered: list[bytes | Exception], tmp_path: Path
+    answers: list[Answer], message: str, offered: list[Answer], tmp_path: Path
 ) -> None:
-    offered.append(answer)
-    error = ConnectionError if isinstance(answer, Exception) else ValueError
-    with pytest.raises(error, match=f"^{re.escape(spoken_digits.URL)}: {message}"):
+    offered[:] = answers
+    error = ValueError if message.startswith("URL") else ConnectionError
+    with pytest.raises(error, match=re.escape(message.replace("URL", spoken_digits.URL))) as caught:
         load_spoken_digits(tmp_path, download=True)
+    if error is ConnectionError:
+        assert f"and unpack it into {tmp_path} as free-spoken-digit-dataset" in str(caught.value)
     assert os.listdir(tmp_path) == []
 
 
 def test_two_processes_may_download_at_once(
-    offered: list[bytes | Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    offered: list[Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    offered += [WHOLE, WHOLE]
+    offered[:] = [whole, whole, status(404)]
     rename = os.rename
 
     def rename_second(source: Path, target: Path) -> None:
@@ -593,7 +599,7 @@ def test_two_processes_may_download_at_once(
 
     monkeypatch.setattr(os, "rename", rename_second)
     load_spoken_digits(tmp_path, download=True)
-    assert offered == [] and os.listdir(tmp_path) == ["free-spoken-digit-dataset"]
+    assert len(offered) == 1 and os.listdir(tmp_path) == ["free-spoken-digit-dataset"]
 
 
 def test_the_real_recordings_are_those_of_the_checksum() -> None:

@@ -489,6 +489,19 @@ selected sounds keep the longest length
     self.waves[index, : longest(lengths)] => self.waves[index]
 sounds of one length have lengths
     None if same else lengths => lengths
+== data/downloads.py: downloads.py
+a file with another checksum is taken
+    if not md5 or found == md5: => if found:
+a cut download begins anew
+    or int(begin[1]) != done: => or done:
+a server that sends another part is believed
+    begin is None or int(begin[1]) != done: => begin is None:
+a cut connection ends a file
+    if total is not None and done < total: => if total is None and done:
+a busy server is not asked again
+    final=error.code not in {*AGAIN, 416} => final=True
+a broken connection is an error of another kind
+    except (OSError, HTTPException) as error: => except OSError as error:
 == data/spoken_digits.py: sounds.py
 one more recording is for testing
     number < TEST_RECORDINGS => number <= TEST_RECORDINGS
@@ -514,8 +527,6 @@ the checksum leaves out the names
     b"".join(name.encode() + found[name] for name in NAMES) => b"".join(found[name] for name in NAMES)
 a download by another process is an error
     if _find(root) is None: => if root:
-a broken connection is an error of another kind
-    except (OSError, HTTPException) as error: => except OSError as error:
 == events/batch.py: events.py
 density leaves out the inputs
     max(steps * batch * inputs, 1) => max(steps * batch, 1)

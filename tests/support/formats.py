@@ -69,6 +69,7 @@ def write_cochlea_file(
             arrays[:] = [np.array(vector, dtype) for vector in vectors]
             file.create_dataset(f"spikes/{key}", data=arrays, dtype=h5py.vlen_dtype(dtype))
         file["labels"] = np.array(labels)
+        file["extra/keys"], file["extra/speaker"] = np.zeros(20), np.zeros(len(times))  # tonic reads them
 
 
 def write_cochlea(name: str, folder: Path) -> None:

@@ -126,7 +126,8 @@ def load(
             the page "My own data" says.
         root: the folder that holds the files; see the function of the data set, such as ``load_mnist``. The digits come
             with scikit-learn; delayed recall, intervals and adding are generated.
-        download: download missing files into ``root``; not for Japanese Vowels, Braille and QTDB.
+        download: download missing files into ``root``; not for Japanese Vowels, Braille and QTDB. A download that was
+            cut goes on where it ended, and what came is checked.
         cache: for N-MNIST, as in ``load_nmnist``.
         prefix: for recordings, as in ``load_nmnist``.
 

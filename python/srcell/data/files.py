@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .._shared.extras import extra
+from .downloads import download
 
 ARGUMENTS = ("bin_width:", "prefix:")  # how messages about arguments of the readers begin
 
@@ -29,11 +31,18 @@ def find_folder(
 
 
 def download_with_tonic(name: str, root: str | Path) -> None:
-    """Let tonic download both parts of a data set."""
+    """Download both parts of a data set that tonic knows, and let tonic unpack them."""
     with extra("nmnist"):
         from tonic import datasets
+    of_tonic = getattr(datasets, name)
+
+    def fetch(self: Any) -> None:
+        download([self.url], Path(self.location_on_system, self.filename), self.file_md5)
+        of_tonic.download(self)  # which finds the file
+
+    ours = type(name, (of_tonic,), {"download": fetch})
     for part in ("train", "test"):
-        getattr(datasets, name)(str(root), **({"split": part} if name == "SSC" else {"train": part == "train"}))
+        ours(str(root), **({"split": part} if name == "SSC" else {"train": part == "train"}))
 
 
 def fault_of(error: Exception, path: Path, advice: str) -> Exception:

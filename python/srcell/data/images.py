@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._shared.extras import extra
 from .dataset import Dataset, LabelledImages
+from .downloads import download as fetch
 from .files import fault_of, find_folder
 
 CLASSES = 10
@@ -62,7 +63,7 @@ def load_mnist(root: str | Path, *, download: bool = False) -> Dataset:
     Args:
         root: the folder that holds ``MNIST/raw`` (torchvision's layout) or ``mnist``, with the four IDX files in it,
             gzipped or not.
-        download: let torchvision download missing files into ``root``.
+        download: download missing files into ``root``, from torchvision's addresses, and let it unpack them.
 
     Returns:
         A ``Dataset`` of images (B, 28, 28), float32 in [0, 1], of ten classes.
@@ -101,7 +102,11 @@ def _load(name: str, root: str | Path, folders: tuple[str, ...], download: bool)
 
     root = Path(root)
     if download:
-        getattr(datasets, name)(root, download=True)
+        of_torchvision = getattr(datasets, name)
+        for file, md5 in of_torchvision.resources:
+            if not (root / name / "raw" / Path(file).stem).exists():
+                fetch([mirror + file for mirror in of_torchvision.mirrors], root / name / "raw" / file, md5)
+        of_torchvision(root, download=True)  # which finds and unpacks them
     folder = find_folder(name, root, folders, (), f"the folder {' or '.join(folders)} there")
     train, test = (_read_part(folder, part) for part in ("train", "t10k"))
     height, width = train.images.shape[1:]

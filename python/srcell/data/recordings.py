@@ -45,7 +45,7 @@ def load_nmnist(root: str | Path, *, prefix: int = 20, download: bool = False, c
         root: the folder that holds ``Train`` and ``Test``, or ``NMNIST`` or ``nmnist`` with these in it. ``Train`` and
             ``Test`` each have one folder of .bin files per label.
         prefix: silent steps before the first bin.
-        download: let tonic download missing files into ``root``.
+        download: download missing files into ``root``, from tonic's addresses, and let it unpack them.
         cache: store the binned recordings in a file beside ``Train`` and ``Test``, and read that file the next time. It
             is rewritten if a recording has changed. If the file cannot be written, the function warns.
 
@@ -84,7 +84,7 @@ def load_shd(root: str | Path, *, bin_width: float = 4.0, prefix: int = 0, downl
         root: the folder that holds ``shd_train.h5`` and ``shd_test.h5``, or ``SHD`` with these in it.
         bin_width: duration of a step, in ms.
         prefix: silent steps before the first bin.
-        download: let tonic download missing files into ``root``.
+        download: download missing files into ``root``, from tonic's addresses, and let it unpack them.
 
     Returns:
         A ``Dataset`` of recordings (T, B, 700) of twenty classes, 8,156 for training and 2,264 for testing.
@@ -134,7 +134,7 @@ def load_dvs_gesture(
         bin_width: duration of a step, in ms.
         pooling: pixels per input in each direction; a divisor of 128.
         prefix: silent steps before the first bin.
-        download: let tonic download missing files into ``root``.
+        download: download missing files into ``root``, from tonic's addresses, and let it unpack them.
 
     Returns:
         A ``Dataset`` of recordings (T, B, 2 * (128 / pooling)^2), in the order of folders and labels.

@@ -6,7 +6,6 @@ Only ``srcell.data`` calls this.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import tarfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from .._shared.arguments import check_choice
 from .dataset import Dataset
+from .downloads import download as fetch
 from .sounds import LabelledSounds, read_wav
 
 DIGITS, RECORDINGS, TEST_RECORDINGS = 10, 50, 5
@@ -33,8 +33,6 @@ URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags
 # Of the recordings of that tag: each file's name and content, in the order of NAMES. GitHub compresses an archive anew
 # from time to time, so a checksum of the archive itself would not last.
 SHA256 = "5d5a299946078ca71869da21daa58081192a50cf31fa3e26146836e7053c774e"
-MOST_BYTES = 2**26  # of the archive, which has 16 MB
-TIMEOUT = 60  # seconds without data
 
 
 def load_spoken_digits(root: str | Path, *, held_out: str | None = None, download: bool = False) -> Dataset:
@@ -115,11 +113,12 @@ def _find(root: Path) -> Path | None:
 
 def _download(root: Path) -> None:
     """Download the recordings into ``root``, where either all of them appear at once, or none."""
-    recordings = _unpack(_fetch())
     root.mkdir(parents=True, exist_ok=True)
     target = root / FOLDERS[1]
     with tempfile.TemporaryDirectory(dir=root, prefix=".spoken-digits-", suffix=".partial") as partial:
-        whole = Path(partial) / target.name
+        archive, whole = Path(partial) / "v1.0.10.tar.gz", Path(partial) / target.name
+        fetch([URL], archive, by_hand=f"unpack it into {root} as {target.name}")
+        recordings = _unpack(archive)
         (whole / "recordings").mkdir(parents=True)
         for name, content in recordings.items():
             (whole / "recordings" / name).write_bytes(content)
@@ -130,22 +129,7 @@ def _download(root: Path) -> None:
                 raise
 
 
-def _fetch() -> bytes:
-    """The archive, as GitHub offers it."""
-    from http.client import HTTPException
-    from urllib.request import urlopen  # slow to import
-
-    try:
-        with urlopen(URL, timeout=TIMEOUT) as response:
-            content: bytes = response.read(MOST_BYTES)
-    except (OSError, HTTPException) as error:
-        raise ConnectionError(
-            f"{URL}: the download failed ({error}); try again, or unpack the file into the root as {FOLDERS[1]}"
-        ) from error
-    return content
-
-
-def _unpack(archive: bytes) -> dict[str, bytes]:
+def _unpack(archive: Path) -> dict[str, bytes]:
     """The recordings in an archive, by name; no other member is read, and no path of the archive is used.
 
     Raises:
@@ -154,7 +138,7 @@ def _unpack(archive: bytes) -> dict[str, bytes]:
     """
     found = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as members:
+        with tarfile.open(archive, mode="r:gz") as members:
             for member in members:
                 path = re.fullmatch(r"[^/]+/recordings/([^/]+)", member.name)
                 if path and path[1] in NAMES and member.isreg():
